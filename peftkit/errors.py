@@ -1,0 +1,122 @@
+"""Every way peftkit can refuse or stop, each kind with its exit code.
+
+| code | meaning |
+|-----:|---------|
+| 0 | done |
+| 1 | a bug in peftkit |
+| 2 | usage or recipe |
+| 3 | data |
+| 4 | artefact broken, not trusted or not verified |
+| 5 | resources: memory, disk, device |
+| 6 | training diverged |
+| 7 | network or credentials |
+| 75 | stopped by a signal with a checkpoint; the same command resumes |
+| 130 | stopped at once by a second Ctrl-C |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Say where one thing in a file is wrong and what to do about it."""
+
+    file: str
+    line: int | None
+    """1-based; None when the problem has no line of its own (a missing file, an override)."""
+    key: str
+    """Dotted path, e.g. `adapter.lora.r`; empty for the file itself."""
+    problem: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        hint = f"; {self.suggestion}" if self.suggestion else ""
+        return f"{self.problem}{hint}"
+
+
+class PeftkitError(Exception):
+    """Base of every error a user can cause; printed without a traceback.
+
+    Args:
+        message: what happened and where, with the value shown.
+        hint: one concrete step that gets the user out.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  try: {self.hint}" if self.hint else self.message
+
+
+class UsageError(PeftkitError, ValueError):
+    """Raised for a command line that cannot be meant; change the arguments."""
+
+    exit_code = 2
+
+
+class RecipeError(PeftkitError, ValueError):
+    """Raised when a recipe has problems; carries all of them, each with its line."""
+
+    exit_code = 2
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        super().__init__(render_problems(file, problems))
+
+
+class DataError(PeftkitError, ValueError):
+    """Raised when rows are missing, malformed, empty or entirely masked; mend the data."""
+
+    exit_code = 3
+
+
+class ArtefactError(PeftkitError, ValueError):
+    """Raised when a model, adapter or run directory is broken, foreign or not verified."""
+
+    exit_code = 4
+
+
+class ResourceError(PeftkitError, RuntimeError):
+    """Raised when memory, disk or a device does not suffice."""
+
+    exit_code = 5
+
+
+class DivergedError(PeftkitError, ArithmeticError):
+    """Raised when the loss is no longer a number; the last good checkpoint is kept."""
+
+    exit_code = 6
+
+
+class NetworkError(PeftkitError, ConnectionError):
+    """Raised when the Hub cannot be reached, or says no to these credentials."""
+
+    exit_code = 7
+
+
+class StoppedError(PeftkitError):
+    """Raised after a signal once a checkpoint is on disk; the same command resumes."""
+
+    exit_code = 75
+
+
+def render_problems(file: str, problems: list[Problem]) -> str:
+    """Lay problems out as aligned lines under the file's name."""
+    noun = "problem" if len(problems) == 1 else "problems"
+    places = [f"line {p.line}" if p.line else "-" for p in problems]
+    width_place = max((len(place) for place in places), default=0)
+    width_key = max((len(p.key) for p in problems), default=0)
+    rows = [
+        f"  {place:<{width_place}}  {p.key:<{width_key}}  {p}"
+        for place, p in zip(places, problems, strict=True)
+    ]
+    return "\n".join([f"{file}: {len(problems)} {noun}", *rows])

@@ -1,0 +1,129 @@
+"""What a recipe says, as frozen dataclasses: the nouns that every verb takes.
+
+Each field's docstring is what `peftkit explain KEY` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Name a plugin and its options: the one-key mapping `{lora: {r: 16}}`."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Say which base model is loaded and how: what `AutoModel*.from_pretrained` takes."""
+
+    path: str | None = None
+    """A Hub id, a folder, or `embedded:NAME` for a model that ships with peftkit."""
+    config: Mapping[str, Any] | None = None
+    """Build a new model with random weights from these config keys (`model_type` first) instead of `path`."""
+    tokenizer: Choice | None = None
+    """Train a tokenizer for a new model: `{bpe: {vocab_size: 8192}}`; only with `config`."""
+    dtype: str = "auto"
+    """Weights' dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
+    quantize: Choice | None = None
+    """A transformers quantization config by name: `{bitsandbytes: {load_in_4bit: true}}`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id; the commit it resolves to is recorded either way."""
+    subfolder: str | None = None
+    """Folder inside the Hub repository."""
+    attn_implementation: str | None = None
+    """`eager`, `sdpa`, `flash_attention_2` ...; transformers' own choice when absent."""
+    device_map: str | None = None
+    """`auto` spreads the base over devices; absent, the whole base goes to one device."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model; off unless the recipe says so."""
+    chat_template: str | None = None
+    """A Jinja file, beside the recipe, that replaces the tokenizer's chat template."""
+
+
+@dataclass(frozen=True)
+class AuditSection:
+    """Set how much loss of data is an error; shares are fractions of a split's rows."""
+
+    max_dropped: float = 0.05
+    """Largest share of rows that may be unusable (null, empty, refused by the task)."""
+    max_truncated: float = 0.2
+    """Largest share of rows that may be cut at `max_length`."""
+    max_masked: float = 0.01
+    """Largest share of rows in which no token is trained after truncation."""
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Say where rows come from, how they are split and what they mean."""
+
+    source: Choice = field(default_factory=lambda: Choice(""))
+    """Where rows come from: one plugin of the group `sources`."""
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train"})
+    """Our split -> a native split's name, or a percentage cut from `train` by a seeded hash of the row."""
+    task: Choice = field(default_factory=lambda: Choice(""))
+    """What a row means: one plugin of the group `tasks`."""
+    audit: AuditSection = field(default_factory=AuditSection)
+    """Thresholds whose breach stops the run before any weight is read."""
+
+
+@dataclass(frozen=True)
+class AdapterSection:
+    """Say what is trained: a PEFT method, an existing adapter, or everything."""
+
+    choice: Choice | None
+    """A PEFT method with its native keys; None for `adapter: full` and for `from`."""
+    continue_from: str | None = None
+    """`from: PATH`: an adapter folder, or a run, whose training goes on."""
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether every parameter of the base is trained."""
+        return self.choice is None and self.continue_from is None
+
+
+@dataclass(frozen=True)
+class MemorySection:
+    """Bound memory."""
+
+    budget_bytes: int | None = None
+    """`budget: 6 GiB`: the run refuses to start above this (resident memory on a CPU)."""
+
+
+@dataclass(frozen=True)
+class EvaluateSection:
+    """Say what is scored after training, base beside tuned."""
+
+    split: str = "test"
+    """Which split is scored."""
+    limit: int | None = None
+    """Score only the first rows of the split."""
+    batch_size: int = 8
+    """Prompts generated at once."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """Native keys of `transformers.GenerationConfig`; greedy, and `max_new_tokens` 64, unless stated."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hold a checked recipe, with where each key stood."""
+
+    name: str
+    model: ModelSection
+    data: DataSection
+    adapter: AdapterSection
+    method: Choice
+    memory: MemorySection
+    evaluate: EvaluateSection | None
+    file: Path
+    text: str
+    """The user's file, verbatim."""
+    lines: Mapping[str, int]
+    """Dotted key -> 1-based line; a key set on the command line is absent."""
+    overrides: tuple[str, ...] = ()

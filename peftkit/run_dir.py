@@ -1,0 +1,161 @@
+"""Where a run lives: the names of its files, and the lock that keeps it to one process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftkit.errors import ArtefactError, ResourceError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Name every file of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The user's recipe, verbatim."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The recipe with every default and decision in it, and each decision's reason."""
+        return self.path / "resolved.yaml"
+
+    @property
+    def versions(self) -> Path:
+        """Python, the stack, the device and the model's revision."""
+        return self.path / "versions.json"
+
+    @property
+    def data(self) -> Path:
+        """Fingerprint and audit of the rows."""
+        return self.path / "data.json"
+
+    @property
+    def measured(self) -> Path:
+        """Seconds, tokens per second and peak bytes of the training."""
+        return self.path / "measured.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`step-N` folders, each complete once its manifest is written."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter in plain PEFT format."""
+        return self.path / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, for full fine-tuning and pretraining."""
+        return self.path / "model"
+
+    @property
+    def trained(self) -> Path:
+        """`adapter` or `model`, whichever this run wrote."""
+        return self.adapter if self.adapter.is_dir() else self.model
+
+    @property
+    def scores(self) -> Path:
+        """Base, tuned and baselines, metric by metric."""
+        return self.path / "scores.json"
+
+    @property
+    def samples(self) -> Path:
+        """One JSON object a scored row: prompt, reference, base, tuned."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """One self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def status(self) -> Path:
+        """Identity, state (`running`, `stopped`, `failed`, `finished`) and exit code."""
+        return self.path / "status.json"
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Read one of this run's JSON files.
+
+        Raises:
+            ArtefactError: the file is missing or not JSON.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ArtefactError(
+                f"{self.path} has no {file.name}", hint=f"peftkit run {self.recipe}"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise ArtefactError(f"{file} is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise ArtefactError(f"{file} holds a {type(content).__name__}, not an object")
+        return content
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader or a crash never sees half of it.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ResourceError(f"cannot write {file}: {error.strerror}") from error
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write an object with its `schema_version` first, atomically."""
+    document = {"schema_version": SCHEMA_VERSION, **content}
+    write_atomically(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def locked(run_dir: RunDir) -> Iterator[None]:
+    """Hold the run directory for this process; the kernel frees it if the process dies.
+
+    Raises:
+        ResourceError: another process is running in it.
+    """
+    import fcntl
+
+    lock = run_dir.path / ".lock"
+    with lock.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or "unknown"
+            raise ResourceError(
+                f"{run_dir.path} is in use by process {owner}",
+                hint="wait for it, or give this run another directory with --out DIR",
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
