@@ -31,10 +31,29 @@ class Problem:
     """Dotted path, e.g. `adapter.lora.r`; empty for the file itself."""
     problem: str
     suggestion: str | None = None
+    is_override: bool = False
+    """Whether the key was set on the command line, so that no line of the file is to blame."""
 
     def __str__(self) -> str:
         hint = f"; {self.suggestion}" if self.suggestion else ""
         return f"{self.problem}{hint}"
+
+    @property
+    def place(self) -> str:
+        """Say where in the file, for a person."""
+        if self.is_override:
+            return "override"
+        return f"line {self.line}" if self.line else "-"
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """Return what `check --json` prints."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "key": self.key,
+            "problem": self.problem,
+            "suggestion": self.suggestion,
+        }
 
 
 class PeftkitError(Exception):
@@ -112,7 +131,7 @@ class StoppedError(PeftkitError):
 def render_problems(file: str, problems: list[Problem]) -> str:
     """Lay problems out as aligned lines under the file's name."""
     noun = "problem" if len(problems) == 1 else "problems"
-    places = [f"line {p.line}" if p.line else "-" for p in problems]
+    places = [p.place for p in problems]
     width_place = max((len(place) for place in places), default=0)
     width_key = max((len(p.key) for p in problems), default=0)
     rows = [

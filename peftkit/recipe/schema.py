@@ -20,13 +20,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class BpeTokenizer:
+    """Train a byte-level BPE tokenizer on the training split, for a model from scratch."""
+
+    vocab_size: int = 8192
+    """Tokens in all, the special ones and the 256 bytes included."""
+
+
+@dataclass(frozen=True)
 class ModelSection:
     """Say which base model is loaded and how: what `AutoModel*.from_pretrained` takes."""
 
     path: str | None = None
     """A Hub id, a folder, or `embedded:NAME` for a model that ships with peftkit."""
     config: Mapping[str, Any] | None = None
-    """Build a new model with random weights from these config keys (`model_type` first) instead of `path`."""
+    """Instead of `path`: a new model with random weights: `model_type` and that config's keys."""
     tokenizer: Choice | None = None
     """Train a tokenizer for a new model: `{bpe: {vocab_size: 8192}}`; only with `config`."""
     dtype: str = "auto"
@@ -57,6 +65,8 @@ class AuditSection:
     """Largest share of rows that may be cut at `max_length`."""
     max_masked: float = 0.01
     """Largest share of rows in which no token is trained after truncation."""
+    max_leaked: float = 1.0
+    """Largest share of a held-out split's rows whose prompt stands in `train`; always reported."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class DataSection:
     source: Choice = field(default_factory=lambda: Choice(""))
     """Where rows come from: one plugin of the group `sources`."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train"})
-    """Our split -> a native split's name, or a percentage cut from `train` by a seeded hash of the row."""
+    """Our split -> a native split's name, or a percentage cut from `train` by a hash of the row."""
     task: Choice = field(default_factory=lambda: Choice(""))
     """What a row means: one plugin of the group `tasks`."""
     audit: AuditSection = field(default_factory=AuditSection)
@@ -107,7 +117,7 @@ class EvaluateSection:
     batch_size: int = 8
     """Prompts generated at once."""
     generation: Mapping[str, Any] = field(default_factory=dict)
-    """Native keys of `transformers.GenerationConfig`; greedy, and `max_new_tokens` 64, unless stated."""
+    """Keys of `transformers.GenerationConfig`; greedy, and `max_new_tokens` 64, unless stated."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,354 @@
+"""Construct every native object a recipe names, before any weight is read.
+
+What the gate cannot know without the classes themselves, upstream's constructors say here; their
+errors come back with the recipe's file, line and key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from peftkit.errors import PeftkitError, RecipeError
+from peftkit.plugins import Adapter, Decision, Machine, Method, Source, Task, find
+from peftkit.recipe.kinds import Kind
+from peftkit.recipe.schema import Choice, Recipe
+from peftkit.recipe.signatures import (
+    Signature,
+    load_class,
+    quantization_classes,
+    signature_of,
+    to_plain,
+)
+from peftkit.recipe.strict import Gate, kind_of
+from peftkit.recipe.yaml_file import dump_yaml, join, parse
+
+UPSTREAM_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    OSError,
+)
+"""What constructors of the stack raise for values they refuse; anything else is a bug."""
+
+TASK_TYPES = {
+    "AutoModelForCausalLM": "CAUSAL_LM",
+    "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
+    "AutoModelForSequenceClassification": "SEQ_CLS",
+    "AutoModelForTokenClassification": "TOKEN_CLS",
+    "AutoModelForQuestionAnswering": "QUESTION_ANS",
+}
+"""Class that a method loads -> PEFT's word for it."""
+
+RECORDED = (
+    "activation_checkpointing",
+    "bf16",
+    "fp16",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "loss_type",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_length",
+    "max_steps",
+    "num_train_epochs",
+    "optim",
+    "packing",
+    "per_device_train_batch_size",
+    "seed",
+    "warmup_steps",
+    "weight_decay",
+)
+"""Defaults of the training arguments that decide a run and move between upstream versions: read
+from the built object and recorded, stated or not."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Hold a recipe with every object it names constructed."""
+
+    recipe: Recipe
+    source: Source
+    task: Task
+    method: Method
+    adapter: Adapter | None
+    """None when the recipe continues an existing adapter."""
+    quantization_config: Any | None
+    """e.g. `transformers.BitsAndBytesConfig`."""
+    tokenizer_trainer: Choice | None
+    """`model.tokenizer`, for a model from scratch."""
+    decisions: tuple[Decision, ...]
+    """Native options that peftkit chose, each with its reason."""
+    resolved: dict[str, Any]
+    """The whole recipe as plain data, decisions and the defaults that matter filled in."""
+
+
+def build(recipe: Recipe, machine: Machine, *, output_dir: Path | None = None) -> Built:
+    """Construct a checked recipe's objects for this machine.
+
+    Args:
+        output_dir: where the trainer may write; only recorded in its arguments.
+
+    Raises:
+        RecipeError: upstream refuses values; all sections are tried, each error at its key.
+    """
+    builder = _Builder(recipe)
+    method_class = find("methods", recipe.method.name)
+    decisions = _decide(recipe, machine, method_class)
+    chosen = {decision.key.rpartition(".")[2]: decision.value for decision in decisions}
+    arguments: dict[str, Any] = {**recipe.method.options, **chosen}
+    if output_dir is not None:
+        arguments["output_dir"] = str(output_dir)
+    elif isinstance(method_class.Config, str):
+        arguments["output_dir"] = recipe.name
+    source = builder.plugin("sources", "data.source", recipe.data.source)
+    task = builder.plugin("tasks", "data.task", recipe.data.task)
+    method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
+    adapter = builder.adapter(method_class.auto_class)
+    quantization = builder.quantization()
+    builder.raise_problems()
+    return Built(
+        recipe=recipe,
+        source=source,
+        task=task,
+        method=method,
+        adapter=adapter,
+        quantization_config=quantization,
+        tokenizer_trainer=recipe.model.tokenizer,
+        decisions=decisions,
+        resolved=_resolve(recipe, decisions, builder.configs),
+    )
+
+
+def _decide(recipe: Recipe, machine: Machine, method: type[Method]) -> tuple[Decision, ...]:
+    """Gather the method's decisions and the adapter's, which win."""
+    name, options = recipe.method.name, recipe.method.options
+    made = {d.key: d for d in method.decide(options, dtype=recipe.model.dtype, machine=machine)}
+    choice = recipe.adapter.choice
+    adapter = find("adapters", choice.name) if choice else None
+    if adapter is not None and hasattr(adapter, "decide"):
+        made.update({d.key: d for d in adapter.decide(name, options)})
+    return tuple(made.values())
+
+
+class _Builder:
+    """Construct section by section, gathering what upstream refuses."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        overridden = {override.partition("=")[0] for override in recipe.overrides}
+        self.gate = Gate(str(recipe.file), recipe.lines, overridden)
+        self.configs: dict[str, Any] = {}
+        """Section -> its built config."""
+
+    def plugin(self, group: str, key: str, choice: Choice) -> Any:
+        """Construct a plugin with its config; None when either is refused."""
+        plugin = find(group, choice.name)
+        path = join(key, choice.name)
+        config = self.config(path, plugin.Config, choice.options)
+        if config is _FAILED:
+            return None
+        self.configs[key] = config
+        return self._try(path, lambda: plugin(config), choice.options)
+
+    def config(self, path: str, reference: str | type | None, options: Mapping[str, Any]) -> Any:
+        """Construct a config of ours or a native one; `_FAILED` when it is refused."""
+        if reference is None:
+            return None
+        return self._try(path, lambda: construct(reference, options), options)
+
+    def adapter(self, auto_class: str) -> Any:
+        """Construct the adapter; None for one that is continued."""
+        section = self.recipe.adapter
+        if section.is_full:
+            return find("adapters", "full")(None)
+        if section.choice is None:
+            return None
+        plugin = find("adapters", section.choice.name)
+        options = dict(section.choice.options)
+        if isinstance(plugin.Config, str) and "task_type" in signature_of(plugin.Config).options:
+            options["task_type"] = TASK_TYPES.get(auto_class)
+        return self.plugin("adapters", "adapter", Choice(section.choice.name, options))
+
+    def quantization(self) -> Any:
+        """Construct the quantization config; None where there is none."""
+        choice = self.recipe.model.quantize
+        if choice is None:
+            return None
+        path = join("model.quantize", choice.name)
+        config = self.config(path, quantization_classes()[choice.name], choice.options)
+        return None if config is _FAILED else config
+
+    def _try(self, path: str, make: Any, options: Mapping[str, Any]) -> Any:
+        try:
+            return make()
+        except PeftkitError as error:
+            self.gate.refuse(_blame(path, error.message, options), error.message, error.hint)
+        except UPSTREAM_ERRORS as error:
+            text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+            self.gate.refuse(_blame(path, text, options), text)
+        return _FAILED
+
+    def raise_problems(self) -> None:
+        """Raise what was gathered, if anything was."""
+        if self.gate.problems:
+            raise RecipeError(str(self.recipe.file), self.gate.sorted_problems())
+
+
+_FAILED = object()
+
+
+def _blame(path: str, message: str, options: Mapping[str, Any]) -> str:
+    """Return the key that an upstream message names first, or the section's."""
+    found = [
+        (match.start(), name)
+        for name in options
+        if (match := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message))
+    ]
+    return join(path, min(found)[1]) if found else path
+
+
+def construct(reference: str | type, options: Mapping[str, Any]) -> Any:
+    """Construct a config of ours or a native one from checked plain options."""
+    cls = load_class(reference) if isinstance(reference, str) else reference
+    signature = signature_of(reference)
+    return cls(**{name: _native(value, signature, name) for name, value in options.items()})
+
+
+def _native(value: Any, signature: Signature, name: str) -> Any:
+    option = signature.options.get(name)
+    return value if option is None else _convert(value, kind_of(signature, option))
+
+
+def _convert(value: Any, kind: Kind) -> Any:
+    """Turn nested mappings into their configs, lists into tuples and text into paths, as hinted."""
+    branches = kind.items if kind.name == "union" else (kind,)
+    for branch in branches:
+        if isinstance(value, Mapping):
+            if branch.name == "record":
+                return construct(branch.record, value)
+            if branch.name == "mapping":
+                return {key: _convert(item, branch.items[0]) for key, item in value.items()}
+        if isinstance(value, list):
+            if branch.name == "list":
+                return [_convert(item, branch.items[0]) for item in value]
+            if branch.name == "tuple" and len(value) == len(branch.items):
+                pairs = zip(value, branch.items, strict=True)
+                return tuple(_convert(item, member) for item, member in pairs)
+    names = {branch.name for branch in branches}
+    return (
+        Path(value) if isinstance(value, str) and "path" in names and "str" not in names else value
+    )
+
+
+def _resolve(
+    recipe: Recipe, decisions: tuple[Decision, ...], configs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the recipe as plain data, in the order of its sections."""
+    data = {
+        "source": {recipe.data.source.name: _filled(configs["data.source"], recipe.data.source)},
+        "splits": dict(recipe.data.splits),
+        "task": {recipe.data.task.name: _filled(configs["data.task"], recipe.data.task)},
+        "audit": asdict(recipe.data.audit),
+    }
+    arguments = configs["method"]
+    method = {
+        name: to_plain(getattr(arguments, name)) for name in RECORDED if hasattr(arguments, name)
+    }
+    method.update({d.key.rpartition(".")[2]: to_plain(d.value) for d in decisions})
+    method.update(recipe.method.options)
+    resolved = {
+        "name": recipe.name,
+        "model": _plain_model(recipe),
+        "data": data,
+        "adapter": _plain_adapter(recipe),
+        "method": {recipe.method.name: dict(sorted(method.items()))},
+        "memory": {"budget": None}
+        if recipe.memory.budget_bytes is None
+        else {"budget": f"{recipe.memory.budget_bytes / (1 << 30):.10g} GiB"},
+        "evaluate": False if recipe.evaluate is None else _plain(recipe.evaluate),
+    }
+    plain: dict[str, Any] = _plain(resolved)
+    return plain
+
+
+def _filled(config: Any, choice: Choice) -> Any:
+    """Return a plugin's options, defaults included where its config is a dataclass."""
+    if is_dataclass(config) and not isinstance(config, type):
+        return {item.name: getattr(config, item.name) for item in fields(config)}
+    return dict(choice.options)
+
+
+def _plain_model(recipe: Recipe) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for item in fields(recipe.model):
+        value = getattr(recipe.model, item.name)
+        if isinstance(value, Choice):
+            value = {value.name: value.options}
+        if value is not None:
+            plain[item.name] = value
+    return plain
+
+
+def _plain_adapter(recipe: Recipe) -> Any:
+    section = recipe.adapter
+    if section.is_full:
+        return "full"
+    if section.choice is None:
+        return {"from": section.continue_from}
+    return {section.choice.name: section.choice.options}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return to_plain(value)
+    except TypeError:
+        return repr(value)
+
+
+def identity(resolved: Mapping[str, Any], fingerprint: str) -> str:
+    """Return the sha256 that tells one run from another: its resolved recipe and its rows.
+
+    Where data files lie does not count, since the fingerprint stands for what is in them; where
+    the base model and a continued adapter lie does.
+    """
+    counted = {key: value for key, value in resolved.items() if key != "decisions"}
+    counted["data"] = _without_folders(counted.get("data"))
+    model = dict(counted.get("model") or {})
+    if isinstance(model.get("chat_template"), str):
+        model["chat_template"] = Path(model["chat_template"]).name
+    counted["model"] = model
+    text = json.dumps([counted, fingerprint], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    return [_without_folders(item) for item in value] if isinstance(value, list) else value
+
+
+def dump_resolved(built: Built) -> str:
+    """Write the resolved recipe as YAML, each decision with its reason beside it."""
+    decisions = [
+        {"key": d.key, "value": _plain(d.value), "reason": d.reason} for d in built.decisions
+    ]
+    document = {**built.resolved, "decisions": decisions}
+    text = dump_yaml(document)
+    places = parse(text, "resolved.yaml").lines
+    lines = text.splitlines()
+    for decision in built.decisions:
+        line = places.get(decision.key)
+        if line is not None:
+            lines[line - 1] += f"  # {decision.reason}"
+    return "\n".join(lines) + "\n"

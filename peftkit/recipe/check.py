@@ -1,0 +1,55 @@
+"""Check recipes without loading anything: the verb `peftkit check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from peftkit.errors import Problem, RecipeError, UsageError
+from peftkit.plugins import Machine
+from peftkit.recipe.build import build
+from peftkit.recipe.load import load_recipe
+
+
+def check_files(
+    files: Sequence[Path], overrides: Sequence[str] = (), *, machine: Machine | None = None
+) -> list[Problem]:
+    """Return every problem of the recipes; a folder stands for all `.yaml` files below it.
+
+    Args:
+        machine: also construct the native objects for it (imports the stack).
+
+    Raises:
+        UsageError: a folder holds no recipe.
+    """
+    problems: list[Problem] = []
+    for file in expand(files):
+        try:
+            _check(file, overrides, machine)
+        except RecipeError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def expand(files: Sequence[Path]) -> list[Path]:
+    """Replace folders by the recipes in them, in order.
+
+    Raises:
+        UsageError: a folder holds none.
+    """
+    found: list[Path] = []
+    for file in files:
+        if not file.is_dir():
+            found.append(file)
+            continue
+        inside = sorted(file.rglob("*.yaml"))
+        if not inside:
+            raise UsageError(f"{file} holds no .yaml file", hint="name a recipe's file")
+        found.extend(inside)
+    return found
+
+
+def _check(file: Path, overrides: Sequence[str], machine: Machine | None) -> None:
+    recipe = load_recipe(file, overrides)
+    if machine is not None:
+        build(recipe, machine)

@@ -1,0 +1,272 @@
+"""Find settings that cannot both be meant, within a section and across stated.
+
+Each rule is a function that reads the sections and yields what it found; the gate gives it a
+line. A rule looks only at what the recipe states: silence never contradicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from peftkit.errors import UsageError
+from peftkit.plugins import find
+from peftkit.recipe import training_contradictions
+from peftkit.recipe.schema import DataSection
+from peftkit.recipe.stated import Found, Stated, is_count
+from peftkit.recipe.strict import Gate, suggest
+from peftkit.recipe.yaml_file import parent_of
+
+
+def find_contradictions(gate: Gate, sections: Mapping[str, Any]) -> None:
+    """Note every contradiction in the sections that could be read."""
+    known = {problem.key for problem in gate.problems}
+    data: DataSection | None = sections["data"]
+    is_split_wrong = any(parent_of(key) in ("data", "data.splits") for key in known if key)
+    read = Stated(
+        **{name: sections[name] for name in ("model", "data", "adapter", "method", "evaluate")},
+        splits=None if data is None or is_split_wrong else data.splits,
+    )
+    for rule in RULES:
+        for key, problem, suggestion in rule(read):
+            # What is wrong by itself needs no second line about what it would mean.
+            if not any(wrong == key or wrong.startswith(f"{key}.") for wrong in known):
+                gate.refuse(key, problem, suggestion)
+
+
+def _model_origin(stated: Stated) -> Found:
+    model = stated.model
+    if model is None:
+        return
+    if model.path is None and model.config is None:
+        yield "model", "names no base model", "write path: embedded:docstring-lm, or a Hub id"
+    if model.path is not None and model.config is not None:
+        yield "model.config", "contradicts model.path", "keep path, or config for a new model"
+    if model.config is None and model.tokenizer is not None:
+        yield "model.tokenizer", "is trained for a new model only", "delete it: path brings its own"
+    if model.config is not None and model.tokenizer is None and model.path is None:
+        yield (
+            "model.config",
+            "a new model needs a tokenizer",
+            "write model.tokenizer: {bpe: {vocab_size: 8192}}",
+        )
+    is_local = model.path is not None and model.path.startswith(("/", "embedded:"))
+    for name in ("revision", "subfolder"):
+        if getattr(model, name) is not None and (is_local or model.path is None):
+            yield (
+                f"model.{name}",
+                "belongs to a model of the Hub",
+                f"delete it: {model.path} has none",
+            )
+
+
+def _model_shape(stated: Stated) -> Found:
+    config = stated.model.config if stated.model else None
+    if not config:
+        return
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if is_count(hidden) and is_count(heads) and "head_dim" not in config and hidden % heads:
+        yield (
+            "model.config.num_attention_heads",
+            f"does not divide hidden_size {hidden}",
+            "e.g. hidden_size / 64 heads",
+        )
+    groups = config.get("num_key_value_heads")
+    if is_count(heads) and is_count(groups) and heads % groups:
+        yield (
+            "model.config.num_key_value_heads",
+            f"does not divide num_attention_heads {heads}",
+            f"write {heads}",
+        )
+
+
+def _quantization(stated: Stated) -> Found:
+    choice = stated.model.quantize if stated.model else None
+    if choice is None:
+        return
+    if stated.adapter is not None and stated.adapter.is_full:
+        yield (
+            "model.quantize",
+            "contradicts adapter: full, since quantized weights cannot be trained",
+            "delete quantize, or train an adapter: {lora: {r: 16}}",
+        )
+    if stated.model and stated.model.config is not None:
+        yield "model.quantize", "contradicts model.config: a new model is trained as it is", None
+    if choice.name == "bitsandbytes" and isinstance(choice.options, Mapping):
+        yield from _bitsandbytes(choice.options)
+
+
+def _bitsandbytes(options: Mapping[str, Any]) -> Found:
+    at = "model.quantize.bitsandbytes"
+    is_4bit, is_8bit = options.get("load_in_4bit") is True, options.get("load_in_8bit") is True
+    if is_4bit and is_8bit:
+        yield f"{at}.load_in_8bit", "contradicts load_in_4bit", "keep one of the two"
+    if not is_4bit and not is_8bit:
+        yield at, "quantizes nothing", "write load_in_4bit: true, or load_in_8bit: true"
+        return
+    for name in options:
+        if name.startswith("bnb_4bit_") and not is_4bit:
+            yield f"{at}.{name}", "is used with load_in_4bit only", "write load_in_4bit: true"
+        if name in ("llm_int8_threshold", "llm_int8_has_fp16_weight") and not is_8bit:
+            yield f"{at}.{name}", "is used with load_in_8bit only", "delete it"
+
+
+def _adapter(stated: Stated) -> Found:
+    adapter, method, model = stated.adapter, stated.method, stated.model
+    if adapter is None:
+        return
+    if model is not None and model.config is not None and not adapter.is_full:
+        yield (
+            "adapter",
+            "a new model has nothing to adapt: all its weights are random",
+            "write adapter: full",
+        )
+    if adapter.choice is None:
+        return
+    try:
+        plugin = find("adapters", adapter.choice.name)
+    except UsageError:
+        return
+    if method is not None and hasattr(plugin, "conflicts"):
+        options = adapter.choice.options
+        for conflict in plugin.conflicts(options, method.name, method.options):
+            yield f"adapter.{adapter.choice.name}", conflict, None
+
+
+def _lora(stated: Stated) -> Found:
+    choice = stated.adapter.choice if stated.adapter else None
+    if choice is None or choice.name not in ("lora", "adalora"):
+        return
+    options, at = choice.options, f"adapter.{choice.name}"
+    init = options.get("init_lora_weights", True)
+    for name in ("loftq", "eva", "corda"):
+        if options.get(f"{name}_config") and init != name:
+            yield (
+                f"{at}.{name}_config",
+                f"is ignored unless init_lora_weights is {name}",
+                f"write init_lora_weights: {name}",
+            )
+    if init == "loftq":
+        if stated.model and stated.model.quantize:
+            yield (
+                f"{at}.init_lora_weights",
+                "loftq quantizes the base itself and needs full-precision weights",
+                "delete model.quantize",
+            )
+        if not options.get("loftq_config"):
+            yield (
+                f"{at}.init_lora_weights",
+                "loftq needs loftq_config",
+                "loftq_config: {loftq_bits: 4}",
+            )
+    is_text = isinstance(options.get("target_modules"), str)
+    if options.get("layers_to_transform") is not None and is_text:
+        yield (
+            f"{at}.layers_to_transform",
+            "needs target_modules as a list",
+            "e.g. target_modules: [q_proj, v_proj]",
+        )
+    if options.get("layers_pattern") and options.get("layers_to_transform") is None:
+        yield f"{at}.layers_pattern", "needs layers_to_transform", "name the layers' numbers"
+    if options.get("use_dora") is True and options.get("lora_bias") is True:
+        yield f"{at}.lora_bias", "contradicts use_dora", "keep one of the two"
+
+
+def _splits(stated: Stated) -> Found:
+    if stated.splits is None:
+        return
+    natives: dict[str, str] = {}
+    total = 0.0
+    for name, native in stated.splits.items():
+        key = f"data.splits.{name}"
+        if native.endswith("%"):
+            try:
+                share = float(native[:-1])
+            except ValueError:
+                yield key, f"expected a percentage, got {native!r}", "e.g. 5%"
+                continue
+            total += share
+            if name == "train":
+                yield key, "train is what remains of a native split", "write train: train"
+            elif not 0 < share < 100:
+                yield key, f"must be above 0% and below 100%, got {native}", "e.g. 5%"
+        elif native in natives:
+            yield (
+                key,
+                f"is {natives[native]}'s own split {native!r}: scores on trained rows mean nothing",
+                "name another split, or cut one: 5%",
+            )
+        else:
+            natives[native] = name
+    if total >= 100:
+        yield (
+            "data.splits",
+            f"the percentages leave nothing to train on: {total:g}%",
+            "e.g. 5% each",
+        )
+
+
+def _evaluate(stated: Stated) -> Found:
+    evaluate = stated.evaluate
+    if evaluate is None:
+        return
+    if stated.splits is not None and evaluate.split not in stated.splits:
+        known = list(stated.splits)
+        yield (
+            "evaluate.split",
+            f"there is no split {evaluate.split!r} in data.splits",
+            suggest(evaluate.split, known) or f"they are {', '.join(known)}",
+        )
+
+
+def _generation(stated: Stated) -> Found:
+    if stated.evaluate is None:
+        return
+    options, at = stated.evaluate.generation, "evaluate.generation"
+    if options.get("do_sample") is not True:
+        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "top_h"):
+            if options.get(name) is not None:
+                yield f"{at}.{name}", "is ignored by greedy decoding", "write do_sample: true"
+    if options.get("num_beams") in (None, 1):
+        for name in ("length_penalty", "early_stopping"):
+            if options.get(name):
+                yield f"{at}.{name}", "is used by beam search only", "write num_beams: 4"
+    fewest, most = options.get("min_new_tokens"), options.get("max_new_tokens")
+    if is_count(fewest) and is_count(most) and fewest > most:
+        yield f"{at}.min_new_tokens", f"is more than max_new_tokens {most}", f"write at most {most}"
+    if options.get("max_length") is not None and most is not None:
+        yield f"{at}.max_length", "loses to max_new_tokens", "keep max_new_tokens"
+
+
+def _examples(stated: Stated) -> Found:
+    """Compare what the task makes with what the method trains on, by the task's own annotation."""
+    if stated.data is None or stated.data.task is None or stated.method is None:
+        return
+    try:
+        task = find("tasks", stated.data.task.name)
+        method = find("methods", stated.method.name)
+    except UsageError:
+        return
+    made = str(getattr(task.example, "__annotations__", {}).get("return", ""))
+    names = [cls.__name__ for cls in method.examples]
+    known = [name for name in ("Conversation", "Text") if name in made]
+    if known and not set(known) & set(names):
+        yield (
+            f"data.task.{stated.data.task.name}",
+            f"makes {known[0]} examples, {stated.method.name} trains on {' and '.join(names)}",
+            "use the task text" if names == ["Text"] else "use another task or method",
+        )
+
+
+RULES: tuple[Callable[[Stated], Found], ...] = (
+    _model_origin,
+    _model_shape,
+    _quantization,
+    _adapter,
+    _lora,
+    *training_contradictions.RULES,
+    _splits,
+    _evaluate,
+    _generation,
+    _examples,
+)

@@ -1,0 +1,45 @@
+"""Rules speak only of what a recipe states; the corpus in `wrong` tests each rule's refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from wrong.cases import CONTRADICTIONS, GOOD, write_files
+
+from peftkit.errors import RecipeError
+from peftkit.recipe.contradictions import RULES
+from peftkit.recipe.load import load_recipe
+
+FINE = [
+    ("max_steps: 10", "max_steps: -1\n    num_train_epochs: 3"),
+    ("max_steps: 10", "eval_strategy: 'no'\n    eval_delay: 0"),
+    ("max_steps: 10", "bf16: true\n    fp16: false\n    use_cpu: true"),
+    ("max_steps: 10", "lr_scheduler_type: constant_with_warmup\n    warmup_steps: 5"),
+    ("max_steps: 10", "save_strategy: steps\n    save_steps: 5"),
+    ("max_steps: 10", "dataloader_num_workers: 2\n    dataloader_prefetch_factor: 2"),
+    ("limit: 4", "generation: {do_sample: true, temperature: 0.7, top_p: 0.9}"),
+    ("limit: 4", "generation: {num_beams: 4, length_penalty: 0.8}"),
+    ("dtype: float32", "quantize: {bitsandbytes: {load_in_4bit: true}}"),
+    ("all-linear", "[q_proj]\n    layers_to_transform: [0]"),
+    ("all-linear", "all-linear\n    init_lora_weights: eva\n    eva_config: {rho: 1.5}"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), FINE)
+def test_what_belongs_together_passes(old: str, new: str, tmp_path: Path) -> None:
+    file = write_files(tmp_path)
+    file.write_text(GOOD.replace(old, new))
+    load_recipe(file)
+
+
+def test_what_is_wrong_by_itself_is_said_once(tmp_path: Path) -> None:
+    file = write_files(tmp_path)
+    file.write_text(GOOD.replace("splits:", "splitz:"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    assert [p.key for p in caught.value.problems] == ["data.splitz"]
+
+
+def test_every_rule_has_a_case_in_the_corpus() -> None:
+    assert len(CONTRADICTIONS) >= 2 * len(RULES)

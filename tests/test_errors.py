@@ -1,0 +1,60 @@
+"""Errors carry documented exit codes and show all problems aligned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from peftkit import errors
+
+
+def test_every_kind_has_the_code_that_the_table_documents() -> None:
+    table = dict(re.findall(r"\|\s*(\d+) \| (.+?) \|", errors.__doc__))
+    kinds = {
+        "2": (errors.UsageError, errors.RecipeError),
+        "3": (errors.DataError,),
+        "4": (errors.ArtefactError,),
+        "5": (errors.ResourceError,),
+        "6": (errors.DivergedError,),
+        "7": (errors.NetworkError,),
+        "75": (errors.StoppedError,),
+    }
+    for code, classes in kinds.items():
+        assert code in table
+        assert {kind.exit_code for kind in classes} == {int(code)}
+    subclasses = set(errors.PeftkitError.__subclasses__())
+    assert subclasses == {kind for classes in kinds.values() for kind in classes}
+
+
+def test_problems_are_aligned_under_the_file() -> None:
+    problems = [
+        errors.Problem("x.yaml", 9, "adapter.lora.r", "expected int, got '16'"),
+        errors.Problem("x.yaml", 12, "method.sft.lr", "no such key", "did you mean x?"),
+        errors.Problem("x.yaml", None, "data", "missing"),
+    ]
+    assert str(errors.RecipeError("x.yaml", problems)) == (
+        "x.yaml: 3 problems\n"
+        "  line 9   adapter.lora.r  expected int, got '16'\n"
+        "  line 12  method.sft.lr   no such key; did you mean x?\n"
+        "  -        data            missing"
+    )
+
+
+def test_the_hint_stands_on_its_own_line() -> None:
+    error = errors.DataError("rows.jsonl:3: not JSON", hint="mend line 3")
+    assert str(error) == "rows.jsonl:3: not JSON\n  try: mend line 3"
+
+
+def test_each_kind_refines_a_builtin() -> None:
+    for kind in errors.PeftkitError.__subclasses__():
+        if kind is not errors.StoppedError:
+            assert issubclass(kind, ValueError | RuntimeError | ArithmeticError | ConnectionError)
+
+
+def test_readme_and_help_document_the_same_codes() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 75, 130):
+        assert re.search(rf"\b{code}\b", readme), code
+
+
