@@ -1,0 +1,278 @@
+"""What became of every row of a split, and when that is an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftkit.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from peftkit.recipe.schema import AuditSection
+
+PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+
+
+@dataclass(frozen=True)
+class SplitAudit:
+    """Count what became of one split's rows.
+
+    `num_rows = num_used + num_fully_masked + sum(dropped.values())`.
+    """
+
+    split: str
+    """Our name of the split."""
+    num_rows: int
+    """Rows that the source gave for this split."""
+    num_used: int
+    """Rows that are trained on or scored."""
+    dropped: dict[str, int]
+    """Why a row cannot be used -> how many rows."""
+    num_truncated: int
+    """Used rows that are cut at `max_length`."""
+    num_fully_masked: int
+    """Rows left out because no token is trained, once cut."""
+    num_tokens: int
+    """Tokens of the used rows, once cut."""
+    num_trained_tokens: int
+    """Tokens among them that the loss counts."""
+    length_percentiles: dict[str, int]
+    """`p50`, `p90`, `p99` and `max` of the rows' tokens, before any cut."""
+    num_ended: int = 0
+    """Used rows whose last trained token is still there, so that the model learns to stop."""
+    num_double_bos: int = 0
+    """Rows that begin with two BOS tokens."""
+    num_duplicates: int = 0
+    """Rows whose prompt stands in an earlier row of this split."""
+    num_leaked: int = 0
+    """Rows of a held-out split whose prompt also stands in `train`."""
+    max_length: int | None = None
+    """Where rows are cut; None where they are not."""
+
+    @property
+    def share_trained(self) -> float:
+        """Return the share of tokens that the loss counts."""
+        return self.num_trained_tokens / self.num_tokens if self.num_tokens else 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Hold what was measured of each encoded row of a split, in order."""
+
+    index: np.ndarray
+    """Row in the source's split, from 0."""
+    length: np.ndarray
+    """Tokens before any cut."""
+    needed: np.ndarray
+    """Smallest `max_length` that keeps a trained token; 0 when none is trained at all."""
+    is_double_bos: np.ndarray
+    """Whether the row begins with two BOS tokens."""
+    longest_arranged: int = 0
+    """Tokens of the longest row that the trainer gets, a packed one included."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """Say which threshold one split breaks, with its numbers and the remedy."""
+
+    split: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.problem}\n    try: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hold what the thresholds are compared with."""
+
+    audit: AuditSection
+    max_positions: int | None
+    """The longest sequence that the model reads; None when unknown or unbounded."""
+    length_key: str
+    """Recipe key that cuts rows, e.g. `method.sft.max_length`."""
+    is_length_stated: bool = False
+    """Whether the recipe says that key itself."""
+    first_dropped: int | None = None
+    """Index of the split's first unusable row."""
+    bos_token: str = ""
+    """The tokenizer's BOS token."""
+
+
+def find_breaches(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
+    """Give every threshold that a split breaks."""
+    yield from _dropped(audit, limits)
+    yield from _positions(audit, measured, limits)
+    yield from _truncated(audit, measured, limits)
+    yield from _masked(audit, measured, limits)
+    yield from _double_bos(audit, measured, limits)
+    if _is_beyond(audit.num_leaked, audit.num_used, limits.audit.max_leaked):
+        share = _share(audit.num_leaked, audit.num_used, limits.audit.max_leaked)
+        yield Breach(
+            audit.split,
+            f"the prompts of {audit.num_leaked} of {audit.num_used} rows also stand in train"
+            f" {share}",
+            "remove them from one of the two, or cut the split from train by a percentage",
+        )
+
+
+def raise_breaches(breaches: Sequence[Breach]) -> None:
+    """Refuse data that breaks a threshold.
+
+    Raises:
+        DataError: lists every breach with its numbers and its remedy.
+    """
+    if not breaches:
+        return
+    noun = "threshold is" if len(breaches) == 1 else "thresholds are"
+    lines = [f"  {breach}" for breach in breaches]
+    raise DataError("\n".join([f"the data audit: {len(breaches)} {noun} broken", *lines]))
+
+
+def describe_dropped(dropped: Mapping[str, int], *, limit: int = 5) -> str:
+    """Join reasons with their counts, the most frequent first."""
+    ranked = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count} {reason}" for reason, count in ranked[:limit]]
+    if len(ranked) > limit:
+        parts.append(f"{sum(count for _, count in ranked[limit:])} for other reasons")
+    return "; ".join(parts)
+
+
+def _dropped(audit: SplitAudit, limits: Limits) -> Iterator[Breach]:
+    num_dropped = sum(audit.dropped.values())
+    remedy = "mend or remove those rows, or raise data.audit.max_dropped"
+    if not audit.num_rows:
+        yield Breach(audit.split, "the split has no rows", "check the file that it names")
+    elif num_dropped == audit.num_rows or _is_beyond(
+        num_dropped, audit.num_rows, limits.audit.max_dropped
+    ):
+        yield Breach(
+            audit.split,
+            f"{num_dropped} of {audit.num_rows} rows cannot be used"
+            f" {_share(num_dropped, audit.num_rows, limits.audit.max_dropped)}:"
+            f" {describe_dropped(audit.dropped)};"
+            f" the first is row {limits.first_dropped}",
+            remedy if num_dropped < audit.num_rows else "check data.task against the columns",
+        )
+
+
+def _positions(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
+    positions = limits.max_positions
+    if positions is None or not len(measured.length):
+        return
+    longest = int(measured.length.max())
+    if audit.max_length is None:  # rows are joined into blocks, or stay as they are
+        problem = f"the trainer's longest row has {measured.longest_arranged} tokens"
+        is_beyond = measured.longest_arranged > positions
+    else:
+        problem = (
+            f"{limits.length_key} is {audit.max_length} and the longest row has {longest} tokens"
+        )
+        read = audit.max_length if limits.is_length_stated else min(longest, audit.max_length)
+        is_beyond = read > positions
+    if not is_beyond:
+        return
+    yield Breach(
+        audit.split,
+        f"{problem}, but the model has {positions} positions (max_position_embeddings)",
+        f"{limits.length_key}={positions}, or a model with more positions",
+    )
+
+
+def _truncated(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
+    num_encoded = len(measured.length)
+    if audit.max_length is None or not num_encoded:
+        return
+    is_cut = measured.length > audit.max_length
+    num_cut = int(is_cut.sum())
+    if not _is_beyond(num_cut, num_encoded, limits.audit.max_truncated):
+        return
+    first = int(is_cut.argmax())
+    yield Breach(
+        audit.split,
+        f"{num_cut} of {num_encoded} rows are longer than {limits.length_key} {audit.max_length}"
+        f" {_share(num_cut, num_encoded, limits.audit.max_truncated)};"
+        f" the first is row {measured.index[first]} with {measured.length[first]} tokens",
+        _longer(measured.length, limits.audit.max_truncated, limits, "max_truncated"),
+    )
+
+
+def _masked(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
+    num_encoded = len(measured.needed)
+    num_masked = audit.num_fully_masked
+    is_all = num_encoded > 0 and num_masked == num_encoded
+    if not is_all and not _is_beyond(num_masked, num_encoded, limits.audit.max_masked):
+        return
+    share = _share(num_masked, num_encoded, limits.audit.max_masked)
+    never = measured.needed == 0
+    if never.any() or audit.max_length is None:
+        first = int(never.argmax())
+        yield Breach(
+            audit.split,
+            f"{num_masked} of {num_encoded} rows have no trained token {share};"
+            f" the first is row {measured.index[first]}",
+            "check the chat template's {% generation %} marks with `peftkit data`",
+        )
+        return
+    is_masked = measured.needed > audit.max_length
+    first = int(is_masked.argmax())
+    yield Breach(
+        audit.split,
+        f"{num_masked} of {num_encoded} rows have no trained token within {limits.length_key}"
+        f" {audit.max_length} {share}; the first is row {measured.index[first]},"
+        f" which needs {measured.needed[first]}",
+        _longer(measured.needed, limits.audit.max_masked, limits, "max_masked"),
+    )
+
+
+def _double_bos(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
+    if audit.num_double_bos:
+        first = measured.index[int(measured.is_double_bos.argmax())]
+        yield Breach(
+            audit.split,
+            f"{audit.num_double_bos} rows begin with two {limits.bos_token!r}, one of their own and"
+            f" one that the tokenizer adds; the first is row {first}",
+            f"remove {limits.bos_token!r} from the rows",
+        )
+
+
+def _longer(lengths: np.ndarray, share: float, limits: Limits, threshold: str) -> str:
+    """Say which limit would keep enough rows, if the model can read that much."""
+    enough, longest = length_keeping(lengths, 1 - share), int(lengths.max())
+    if limits.max_positions is not None and enough > limits.max_positions:
+        return (
+            f"{limits.length_key}={enough} would do, but the model has {limits.max_positions}"
+            f" positions: shorten those rows, or raise data.audit.{threshold}"
+        )
+    return (
+        f"{limits.length_key}={enough} ({longest} for every row), or raise data.audit.{threshold}"
+    )
+
+
+def length_keeping(lengths: np.ndarray, share: float) -> int:
+    """Return the smallest length that at least this share of rows does not exceed."""
+    import numpy as np
+
+    ordered = np.sort(lengths)
+    rank = math.ceil(len(ordered) * share - 1e-9)
+    return int(ordered[min(max(rank, 1), len(ordered)) - 1])
+
+
+def percentiles(lengths: np.ndarray) -> dict[str, int]:
+    """Return the rows' p50, p90, p99 and longest length; nothing without rows."""
+    if not len(lengths):
+        return {}
+    return {name: length_keeping(lengths, percent / 100) for name, percent in PERCENTILES.items()}
+
+
+def _is_beyond(count: int, total: int, share: float) -> bool:
+    return total > 0 and count > share * total + 1e-9
+
+
+def _share(count: int, total: int, limit: float) -> str:
+    return f"({count / total:.1%}, at most {limit:.1%})" if total else ""

@@ -1,0 +1,355 @@
+"""Look at a data file and write the recipe for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.resources import files as files_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit import embedded
+from peftkit.audit import describe_dropped
+from peftkit.errors import DataError, UsageError
+from peftkit.guess import Guess, guess_task, take_task
+from peftkit.plugins import Conversation, Text, find
+from peftkit.recipe.load import load_recipe
+from peftkit.run_dir import write_atomically
+from peftkit.sources.paths import open_bytes
+from peftkit.splits import assign, content_key
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+}
+SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
+SEEN_ROWS = 1000
+"""Rows that are looked at to guess the task and to measure lengths."""
+SHARES = (5, 10, 20, 30)
+"""Percentages that are tried for the held-out splits, the smallest first."""
+ENOUGH_ROWS = 20
+WANTED_STEPS = 200
+BATCH_SIZE = 8
+EMBEDDED_MODEL = "docstring-lm"
+HUB_MODEL = "Qwen/Qwen3-0.6B"
+
+
+@dataclass(frozen=True)
+class NewRecipe:
+    """Say which recipe was written and why it says what it says."""
+
+    file: Path
+    text: str
+    task: str
+    notes: tuple[str, ...]
+    """What was seen and decided, a line each."""
+
+    def __str__(self) -> str:
+        """Return the lines that the command prints."""
+        next_step = f"next: peftkit data {self.file}, then peftkit run {self.file}"
+        return "\n".join([*self.notes, f"wrote {self.file}", next_step])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return {"file": str(self.file), "task": self.task, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Hold what the data's lengths ask for, in tokens of the embedded model."""
+
+    p99: int
+    """Tokens of a whole row that 99 % of rows do not exceed."""
+    answer_p99: int
+    """The same of the answer alone; 0 where nothing is answered."""
+    positions: int
+    """The longest sequence that the embedded model reads."""
+    share_beyond: float
+    """Share of rows longer than that."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Hold what a new recipe is filled with."""
+
+    name: str
+    data_name: str
+    source: Mapping[str, Any]
+    splits: Mapping[str, str]
+    guess: Guess
+    lengths: Lengths
+    num_rows: int
+
+
+def init(  # noqa: PLR0913 - the command's own options
+    data_file: Path,
+    *,
+    out: Path | None = None,
+    task: str | None = None,
+    columns: Sequence[str] = (),
+    field: str | None = None,
+    force: bool = False,
+) -> NewRecipe:
+    """Write a commented recipe that trains on a file.
+
+    Args:
+        out: where to write it; in the working directory, by the data file's name, when absent.
+        task: what the rows mean; guessed from the columns when absent.
+        columns: `option=column` each, for those that cannot be guessed, e.g. `document=body`.
+        field: key that holds the rows, where the file is one JSON object.
+        force: replace a recipe that is there already.
+
+    Raises:
+        UsageError: the columns fit no task or several, the format is unknown, or the recipe exists.
+        DataError: the file is missing, malformed or empty.
+    """
+    out = out or Path(f"{_slug(data_file)}.yaml")
+    if out.exists() and not force:
+        raise UsageError(
+            f"{out} exists already", hint="--force replaces it, --out FILE.yaml writes another"
+        )
+    name, options = source_options(data_file, field)
+    rows = _construct("sources", name, options).load("train")
+    guess = _choose(rows, task, columns, str(data_file))
+    examples = _examples(rows, _construct("tasks", guess.task, guess.options), str(data_file))
+    lengths = measure(examples[:SEEN_ROWS])
+    splits, files = choose_splits(data_file, examples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    source = {name: {**options, "files": _relative(files, out.parent)}}
+    draft = Draft(_slug(out), data_file.name, source, splits, guess, lengths, len(examples))
+    text = write_recipe(draft)
+    write_atomically(out, text)
+    load_recipe(out)
+    notes = (
+        f"{data_file}: {len(rows):,} rows with the columns {', '.join(rows.column_names)}",
+        f"task {guess.task}: {guess.reason}",
+        *_describe_splits(splits, files),
+        *_describe_lengths(lengths),
+    )
+    return NewRecipe(out, text, guess.task, notes)
+
+
+def source_options(data_file: Path, field: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Choose the source that reads a file, by its name.
+
+    Raises:
+        UsageError: no source reads such a file.
+    """
+    suffixes = [suffix.lower() for suffix in data_file.suffixes]
+    suffix = next((s for s in reversed(suffixes) if s != ".gz"), "")
+    if suffix not in FORMATS:
+        raise UsageError(
+            f"{data_file}: cannot tell the format from the name",
+            hint=f"init reads {', '.join(FORMATS)}, also with .gz",
+        )
+    name = FORMATS[suffix]
+    options: dict[str, Any] = {"files": data_file}
+    if name == "json" and field is not None:
+        options["field"] = field
+    if name == "text" and _has_paragraphs(data_file):
+        options["sample_by"] = "paragraph"
+    return name, options
+
+
+def measure(examples: Sequence[Conversation | Text]) -> Lengths:
+    """Measure rows with the embedded model's tokenizer, a few tokens a message added."""
+    from tokenizers import Tokenizer
+
+    folder = embedded.model_path(EMBEDDED_MODEL)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    positions = int(config["max_position_embeddings"])
+    totals, answers = [], []
+    for example in examples:
+        if isinstance(example, Text):
+            parts = [example.text]
+        else:
+            parts = [message["content"] for message in example.messages]
+        counts = [len(encoding.ids) for encoding in tokenizer.encode_batch(parts)]
+        totals.append(sum(counts) + 4 * len(counts))
+        answers.append(counts[-1] + 1 if isinstance(example, Conversation) else 0)
+    num_beyond = sum(total > positions for total in totals)
+    return Lengths(_p99(totals), _p99(answers), positions, num_beyond / len(totals))
+
+
+def choose_splits(
+    data_file: Path, examples: Sequence[Conversation | Text]
+) -> tuple[dict[str, str], dict[str, Path]]:
+    """Take the files beside `train.*` as the other splits, or cut shares that hold enough rows."""
+    files = {"train": data_file}
+    if data_file.name.lower().startswith("train"):
+        for split, stems in SIBLINGS.items():
+            ending = data_file.name[len("train") :]
+            paths = (data_file.with_name(stem + ending) for stem in stems)
+            beside = next((path for path in paths if path.is_file()), None)
+            if beside:
+                files[split] = beside
+    if "test" in files:
+        return {split: split for split in files}, files
+    wanted = [split for split in ("validation", "test") if split not in files]
+    keys = [content_key({}, example) for example in examples]
+    share = next((share for share in SHARES if _holds_enough(keys, wanted, share)), SHARES[-1])
+    return {**{split: split for split in files}, **dict.fromkeys(wanted, f"{share}%")}, files
+
+
+def write_recipe(draft: Draft) -> str:
+    """Fill the recipe's template."""
+    import jinja2
+
+    template = Path(str(files_of("peftkit"))) / "new_recipe.yaml.j2"
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - YAML, not HTML; values pass through `flow`
+    )
+    guess, lengths = draft.guess, draft.lengths
+    epochs = min(max(math.ceil(WANTED_STEPS * BATCH_SIZE / draft.num_rows), 1), 10)
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
+        name=flow(draft.name),
+        data_name=" ".join(draft.data_name.split()),
+        task=guess.task,
+        hub_model=HUB_MODEL,
+        embedded_model=EMBEDDED_MODEL,
+        source=flow(draft.source),
+        splits=flow(draft.splits),
+        has_validation="validation" in draft.splits,
+        task_choice=flow({guess.task: guess.options}),
+        num_rows=draft.num_rows,
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        max_length=min(_round_up(lengths.p99, 32), lengths.positions),
+        p99=lengths.p99,
+        positions=lengths.positions,
+        num_new_tokens=min(_round_up(lengths.answer_p99, 16), 512),
+    )
+
+
+def flow(value: Any) -> str:
+    """Write plain data as YAML on one line, quoting what YAML would take for something else."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{flow(k)}: {flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow(item) for item in value) + "]"
+    text = str(value)
+    if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
+        return text
+    return '"' + "".join(map(_escape, text)) + '"'
+
+
+def _escape(char: str) -> str:
+    """Escape as YAML does: unlike JSON, it reads a surrogate pair as two characters."""
+    if char in '"\\':
+        return f"\\{char}"
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
+
+
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*|\.{0,2}/[\w./-]+|\d+%", re.ASCII)
+_YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
+
+
+def _choose(rows: Dataset, task: str | None, columns: Sequence[str], file: str) -> Guess:
+    pairs = [column.partition("=") for column in columns]
+    for option, equals, column in pairs:
+        if not (option and equals and column):
+            raise UsageError(
+                f"--map {option}{equals}{column} is not OPTION=COLUMN", hint="--map document=body"
+            )
+    seen = rows.select(range(min(SEEN_ROWS, len(rows)))).to_list()
+    if task is not None:
+        return take_task(task, {o: c for o, _, c in pairs}, seen, file=file)
+    if columns:
+        raise UsageError("--map needs --task", hint="e.g. --task summarize --map document=body")
+    return guess_task(seen, file=file)
+
+
+def _construct(group: str, name: str, options: Mapping[str, Any]) -> Any:
+    plugin = find(group, name)
+    return plugin(plugin.Config(**options))
+
+
+def _examples(rows: Dataset, task: Any, file: str) -> list[Conversation | Text]:
+    """Make the examples of all usable rows.
+
+    Raises:
+        DataError: none is; says why.
+    """
+    made: list[Conversation | Text] = []
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        try:
+            made.append(task.example(row))
+        except DataError as error:
+            reasons[error.message] += 1
+    if not made:
+        raise DataError(
+            f"{file}: none of {len(rows)} rows can be used: {describe_dropped(reasons)}",
+            hint="mend the file, or name other columns with --map",
+        )
+    return made
+
+
+def _holds_enough(keys: Sequence[bytes], wanted: Sequence[str], share: int) -> bool:
+    cuts = {split: Fraction(share, 100) for split in sorted(wanted)}
+    found = Counter(assign(key, cuts) for key in keys)
+    enough = min(ENOUGH_ROWS, max(1, len(keys) // 10))
+    return all(found[split] >= enough for split in wanted)
+
+
+def _relative(files: Mapping[str, Path], folder: Path) -> Any:
+    """Write paths as seen from the recipe's folder, where its relative paths start."""
+    written = {split: os.path.relpath(path, folder) for split, path in files.items()}
+    return written if len(written) > 1 else written["train"]
+
+
+def _describe_splits(splits: Mapping[str, str], files: Mapping[str, Path]) -> Iterator[str]:
+    for split, value in splits.items():
+        if split != "train":
+            place = f"the file {files[split]}" if split in files else f"{value} of the rows"
+            yield f"{split}: {place}"
+
+
+def _describe_lengths(lengths: Lengths) -> Iterator[str]:
+    yield f"99 % of rows have at most {lengths.p99} tokens"
+    if lengths.share_beyond > 0.01:
+        yield (
+            f"{lengths.share_beyond:.0%} of rows are longer than the {lengths.positions} tokens"
+            f" that embedded:{EMBEDDED_MODEL} reads: take the recipe's line for a Hub model"
+        )
+
+
+def _has_paragraphs(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with open_bytes(file) as stream:
+        head = stream.read(1 << 16).replace(b"\r\n", b"\n")
+    return b"\n\n" in head.strip()
+
+
+def _slug(file: Path) -> str:
+    stem = file.name.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "recipe"
+
+
+def _p99(counts: Sequence[int]) -> int:
+    ordered = sorted(counts)
+    return ordered[math.ceil(len(ordered) * 0.99) - 1]
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple

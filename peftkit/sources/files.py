@@ -1,0 +1,300 @@
+"""Read rows from local files: JSON, CSV, Parquet and plain text.
+
+No code in a file is ever run (no pickles), and nothing is fetched. In a recipe, relative paths
+start from its folder; patterns (`data/*.jsonl`) and `.gz` are understood.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from peftkit.errors import DataError
+from peftkit.sources import json_rows
+from peftkit.sources.paths import by_split, find_files, not_utf8, open_bytes
+from peftkit.sources.rows import BadLines, Row, build_table, to_dataset
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class JsonConfig:
+    """Name JSON files."""
+
+    files: Path | list[Path] | dict[str, Path | list[Path]]
+    """A file (JSON lines, or one list of objects), several, or a mapping of split to files."""
+    field: str | None = None
+    """The key that holds the list of rows, where a file is one JSON object."""
+
+
+class JsonSource:
+    """Read JSON lines or lists of objects."""
+
+    Config: ClassVar[type | str] = JsonConfig
+
+    def __init__(self, config: JsonConfig) -> None:
+        self.config = config
+
+    def splits(self) -> Sequence[str]:
+        """Name the splits that `files` gives."""
+        return list(by_split(self.config.files))
+
+    def load(self, split: str) -> Dataset:
+        """Read one split.
+
+        Raises:
+            DataError: names every malformed line, or the first value of another kind.
+        """
+        files = find_files(self.config.files, split)
+        read = partial(json_rows.read_json, files, self.config.field)
+        return _to_dataset(build_table(read, hint=json_rows.HINT), files)
+
+
+@dataclass(frozen=True)
+class CsvConfig:
+    """Name CSV files and how their cells are separated."""
+
+    files: Path | list[Path] | dict[str, Path | list[Path]]
+    """A file with a header line, several, or a mapping of split to files."""
+    sep: str | None = None
+    """What separates cells; a comma, or a tab in `.tsv` files, when absent."""
+    quotechar: str = '"'
+    """What encloses cells that hold the separator or a newline; doubled inside them."""
+    column_names: list[str] | None = None
+    """Names of the columns, where the files have no header line."""
+
+
+class CsvSource:
+    """Read comma- or tab-separated values; every value is text."""
+
+    Config: ClassVar[type | str] = CsvConfig
+
+    def __init__(self, config: CsvConfig) -> None:
+        self.config = config
+
+    def splits(self) -> Sequence[str]:
+        """Name the splits that `files` gives."""
+        return list(by_split(self.config.files))
+
+    def load(self, split: str) -> Dataset:
+        """Read one split.
+
+        Raises:
+            DataError: names every line with too few or too many cells.
+        """
+        files = find_files(self.config.files, split)
+        hint = "a cell that holds the separator or a newline stands in quotes"
+        return _to_dataset(build_table(partial(_read_csv, files, self.config), hint=hint), files)
+
+
+@dataclass(frozen=True)
+class ParquetConfig:
+    """Name Parquet files."""
+
+    files: Path | list[Path] | dict[str, Path | list[Path]]
+    """A file, several, or a mapping of split to files."""
+    columns: list[str] | None = None
+    """Which columns to read; all when absent."""
+
+
+class ParquetSource:
+    """Read Parquet files."""
+
+    Config: ClassVar[type | str] = ParquetConfig
+
+    def __init__(self, config: ParquetConfig) -> None:
+        self.config = config
+
+    def splits(self) -> Sequence[str]:
+        """Name the splits that `files` gives."""
+        return list(by_split(self.config.files))
+
+    def load(self, split: str) -> Dataset:
+        """Read one split.
+
+        Raises:
+            DataError: a file is no Parquet, lacks a column, or differs from the others.
+        """
+        import pyarrow as pa
+
+        files = find_files(self.config.files, split)
+        tables = [_read_parquet(path, self.config.columns) for path in files]
+        try:
+            return _to_dataset(pa.concat_tables(tables, promote_options="permissive"), files)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{', '.join(map(str, files))} do not have the same columns: {error}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Name text files and what a row is."""
+
+    files: Path | list[Path] | dict[str, Path | list[Path]]
+    """A file, several, or a mapping of split to files."""
+    sample_by: Literal["line", "paragraph", "document"] = "line"
+    """What becomes a row: a line, a paragraph (up to a blank line), or a whole file."""
+
+
+class TextSource:
+    """Read plain text into one column, `text`; blank lines are no rows."""
+
+    Config: ClassVar[type | str] = TextConfig
+
+    def __init__(self, config: TextConfig) -> None:
+        self.config = config
+
+    def splits(self) -> Sequence[str]:
+        """Name the splits that `files` gives."""
+        return list(by_split(self.config.files))
+
+    def load(self, split: str) -> Dataset:
+        """Read one split.
+
+        Raises:
+            DataError: a file is not UTF-8; names line and byte.
+        """
+        files = find_files(self.config.files, split)
+        read = partial(_read_text, files, self.config.sample_by)
+        return _to_dataset(build_table(read, hint="write the file as UTF-8"), files)
+
+
+def _to_dataset(table: pa.Table, files: Sequence[Path]) -> Dataset:
+    if not table.num_rows:
+        names = ", ".join(str(path) for path in files)
+        raise DataError(f"{names}: no rows", hint="check that it is the file you mean")
+    return to_dataset(table)
+
+
+def _read_csv(files: Sequence[Path], config: CsvConfig, bad: BadLines) -> Iterator[Row]:
+    for path in files:
+        is_tsv = ".tsv" in path.suffixes
+        separator = config.sep or ("\t" if is_tsv else ",")
+        try:
+            with open_bytes(path) as stream, _wide_cells():
+                text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+                lines = csv.reader(
+                    text, delimiter=separator, quotechar=config.quotechar, strict=True
+                )
+                yield from _read_cells(path, lines, config.column_names, bad)
+        except UnicodeDecodeError:
+            raise _locate_bad_byte(path) from None
+        except TypeError as error:
+            raise DataError(f"sep {separator!r} or quotechar: {error}") from None
+
+
+def _read_cells(
+    path: Path, lines: Iterator[list[str]], names: list[str] | None, bad: BadLines
+) -> Iterator[Row]:
+    prefix = f"{path}:"
+    number = 0
+    try:
+        if names is None:
+            names = _check_header(path, next(lines, []))
+        while True:
+            number = lines.line_num + 1  # type: ignore[attr-defined]
+            cells = next(lines, None)
+            if cells is None:
+                return
+            if len(cells) == len(names):
+                yield Row(prefix, number, dict(zip(names, cells, strict=True)))
+            elif cells:
+                bad.add(f"{prefix}{number}", f"{len(cells)} cells, but {len(names)} columns")
+    except csv.Error as error:
+        bad.add(f"{prefix}{number}", f"{error}, in the row that starts here")
+
+
+def _check_header(path: Path, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path}:1: the header names {', '.join(map(repr, repeated))} twice")
+    if not all(name.strip() for name in names):
+        raise DataError(
+            f"{path}:1: the header has a column without a name: {names}",
+            hint="name it, or give `column_names` if the file has no header",
+        )
+    other = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None)
+    if other:
+        raise DataError(
+            f"{path}:1: the header is one column, {names[0]!r}",
+            hint=f"add `sep: {other!r}` beside `files`",
+        )
+    return names
+
+
+@contextmanager
+def _wide_cells() -> Iterator[None]:
+    """Allow cells beyond 128 KiB, the csv module's process-wide limit."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _locate_bad_byte(path: Path) -> DataError:
+    with open_bytes(path) as stream:
+        offset = stream.tell()
+        for number, raw in enumerate(stream, start=1):
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return not_utf8(path, error, line=number, start=offset)
+            offset += len(raw)
+    return DataError(f"{path} is not UTF-8")
+
+
+def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from peftkit.columns import require_columns
+
+    try:
+        available = pq.read_schema(path).names
+        require_columns(columns or (), available, where=str(path))
+        return pq.ParquetFile(path).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is no readable Parquet file: {error}", hint="write or download it again"
+        ) from None
+
+
+def _read_text(files: Sequence[Path], sample_by: str, bad: BadLines) -> Iterator[Row]:
+    del bad
+    for path in files:
+        parts: list[str] = []
+        number = 0
+        for number, line in enumerate(_decoded_lines(path), start=1):
+            if sample_by == "line" and line.strip():
+                yield Row(f"{path}:", number, {"text": line})
+            elif sample_by == "paragraph" and parts and not line.strip():
+                yield Row(f"{path}:", number, {"text": "\n".join(parts)})
+                parts = []
+            elif sample_by == "document" or (sample_by == "paragraph" and line.strip()):
+                parts.append(line)
+        if any(part.strip() for part in parts):
+            yield Row(f"{path}:", number, {"text": "\n".join(parts)})
+
+
+def _decoded_lines(path: Path) -> Iterator[str]:
+    with open_bytes(path) as stream:
+        offset = stream.tell()
+        for number, raw in enumerate(stream, start=1):
+            try:
+                yield raw.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise not_utf8(path, error, line=number, start=offset) from None
+            offset += len(raw)

@@ -1,0 +1,157 @@
+"""Gather rows of a file into an Arrow table, and explain the rows that do not fit.
+
+Rows are read once, in chunks. Only when a column does not fit together is the file read again,
+slowly, to find out in which line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from peftkit.columns import describe_kind
+from peftkit.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+CHUNK_ROWS = 10_000
+MAX_SHOWN = 10
+"""How many malformed lines an error shows; the rest are counted."""
+
+
+class Row(NamedTuple):
+    """Hold one row and where it stood."""
+
+    prefix: str
+    """What precedes the number in a message: `data.jsonl:` or `data.json row `."""
+    number: int
+    """The line, from 1; the row, from 0, where rows have no lines."""
+    values: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Return where the row stands, e.g. `data.jsonl:7`."""
+        return f"{self.prefix}{self.number}"
+
+
+@dataclass
+class BadLines:
+    """Collect malformed lines, to report them together."""
+
+    shown: list[str] = field(default_factory=list)
+    """The first few, as `place: what`."""
+    num_lines: int = 0
+    """How many there were."""
+
+    def add(self, place: str, what: str) -> None:
+        """Note one line."""
+        self.num_lines += 1
+        if len(self.shown) < MAX_SHOWN:
+            self.shown.append(f"{place}: {what}")
+
+    def check(self, *, hint: str) -> None:
+        """Refuse the file if any line was malformed.
+
+        Raises:
+            DataError: shows the first ten lines and counts the rest.
+        """
+        if not self.num_lines:
+            return
+        if self.num_lines == 1:
+            raise DataError(self.shown[0], hint=hint)
+        lines = [f"{self.num_lines} malformed lines", *(f"  {line}" for line in self.shown)]
+        if self.num_lines > len(self.shown):
+            lines.append(f"  and {self.num_lines - len(self.shown)} more")
+        raise DataError("\n".join(lines), hint=hint)
+
+
+def build_table(read: Callable[[BadLines], Iterable[Row]], *, hint: str) -> pa.Table:
+    """Build a table of all rows that `read` gives; columns are the union of the rows' keys.
+
+    Args:
+        read: gives the rows from the start each time it is called, and notes malformed lines.
+        hint: how to mend a malformed line.
+
+    Raises:
+        DataError: malformed lines, or a column whose values are of different kinds.
+    """
+    import pyarrow as pa
+
+    bad = BadLines()
+    rows = iter(read(bad))
+    try:
+        tables = list(_chunks(rows, bad))
+        bad.check(hint=hint)
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError) as error:
+        for _ in rows:  # the lines after the chunk that failed
+            pass
+        bad.check(hint=hint)
+        raise explain_mismatch(read(BadLines()), error) from None
+
+
+def _chunks(rows: Iterator[Row], bad: BadLines) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    while chunk := [row.values for row in islice(rows, CHUNK_ROWS)]:
+        if bad.num_lines:
+            continue  # the file is refused anyway: only find the other malformed lines
+        names = dict.fromkeys(name for values in chunk for name in values)
+        yield pa.table({name: pa.array([values.get(name) for values in chunk]) for name in names})
+
+
+def to_dataset(table: pa.Table) -> Dataset:
+    """Wrap a table as a dataset in memory; nothing is written to datasets' cache."""
+    from datasets import Dataset
+    from datasets.fingerprint import generate_random_fingerprint
+    from datasets.table import InMemoryTable
+
+    return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
+
+
+def explain_mismatch(rows: Iterable[Row], error: Exception) -> DataError:
+    """Find the first value that cannot stand in one column with the values before it."""
+    first_seen: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        for path, value in _walk(row.values, ""):
+            problem = _unstorable(value)
+            if problem:
+                return DataError(
+                    f"{row.place}: {path} holds {problem}", hint="mend or remove that row"
+                )
+            kind = describe_kind(value)
+            if kind == "null":
+                continue
+            known, place = first_seen.setdefault(path, (kind, row.place))
+            if known != kind:
+                return DataError(
+                    f"{row.place}: {path} is {kind}, but {known} in {place}",
+                    hint=f"write every {path} as the same kind of value",
+                )
+    return DataError(f"the rows do not fit one table: {error}")
+
+
+def _walk(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """Give every value inside a row with its path, e.g. `messages[].content`."""
+    if path:
+        yield path, value
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _walk(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _walk(inner, f"{path}[]")
+
+
+def _unstorable(value: object) -> str | None:
+    if isinstance(value, str):
+        for char in value:
+            if "\ud800" <= char <= "\udfff":
+                return f"half of a surrogate pair (\\u{ord(char):04x}), which is no character"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return f"an integer beyond 64 bits ({str(value)[:24]})"
+    return None

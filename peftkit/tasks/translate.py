@@ -1,0 +1,76 @@
+"""Translate a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from peftkit.columns import read_text
+from peftkit.plugins import Conversation
+from peftkit.tasks.metrics import bleu_and_chrf, ter
+
+
+@dataclass(frozen=True)
+class TranslateConfig:
+    """Say which columns hold what, and how the model is asked."""
+
+    source: str = "source"
+    """Column of the text to translate; `translation.en` reaches into a nested column."""
+    target: str = "target"
+    """Column of its translation."""
+    source_language: str | None = None
+    """Language of the source as the prompt names it, e.g. `English`."""
+    target_language: str | None = None
+    """Language of the target as the prompt names it, e.g. `German`."""
+    instruction: str | None = None
+    """What stands above the text instead of a sentence made from the languages; may be empty."""
+
+
+class Translate:
+    """Turn source and target into one question and its answer."""
+
+    Config: ClassVar[type | str] = TranslateConfig
+    headline: ClassVar[str] = "chrf"
+
+    def __init__(self, config: TranslateConfig) -> None:
+        self.config = config
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Name the columns that every row needs."""
+        return (self.config.source, self.config.target)
+
+    @property
+    def instruction(self) -> str:
+        """Return the sentence above the text."""
+        config = self.config
+        if config.instruction is not None:
+            return config.instruction
+        origin = f" from {config.source_language}" if config.source_language else ""
+        goal = f" to {config.target_language}" if config.target_language else ""
+        return f"Translate{origin}{goal}." if origin or goal else "Translate the text."
+
+    def example(self, row: Mapping[str, Any]) -> Conversation:
+        """Make one example of one row.
+
+        Raises:
+            DataError: source or target is null, empty or no text.
+        """
+        source = read_text(row, self.config.source)
+        target = read_text(row, self.config.target).strip()
+        prompt = "\n\n".join(part for part in (self.instruction, source) if part)
+        return Conversation(
+            ({"role": "user", "content": prompt}, {"role": "assistant", "content": target})
+        )
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Score translations: BLEU, chrF and TER (lower is better), by sacrebleu's defaults.
+
+        `peftkit.tasks.metrics.signatures` gives the signatures to quote beside the numbers.
+        """
+        return {**bleu_and_chrf(predictions, references), **ter(predictions, references)}
+
+    def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+        """Answer with the source, untranslated."""
+        return {"copy": [read_text(row, self.config.source).strip() for row in rows]}

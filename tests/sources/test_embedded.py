@@ -1,0 +1,105 @@
+"""The shipped sample is complete, split by package and free of give-aways; models are found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from peftkit import embedded
+from peftkit.errors import DataError, UsageError
+from peftkit.sources.embedded import EmbeddedConfig, EmbeddedSource
+
+ROOT = Path(__file__).resolve().parents[2]
+SPLITS = {"train": 3000, "validation": 200, "test": 300}
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[dict[str, str]]]:
+    source = EmbeddedSource(EmbeddedConfig(name="docstring-summaries"))
+    assert source.splits() == list(SPLITS)
+    return {split: source.load(split).to_list() for split in SPLITS}
+
+
+def test_sample_has_its_rows_and_columns(rows) -> None:
+    assert {split: len(found) for split, found in rows.items()} == SPLITS
+    for found in rows.values():
+        for row in found:
+            assert list(row) == ["document", "summary", "package", "name"]
+
+
+def test_sample_is_good_for_summaries(rows) -> None:
+    for row in (row for found in rows.values() for row in found):
+        heading, _, body = row["document"].partition("\n\n")
+        assert heading.startswith(row["name"])
+        assert len(row["document"]) <= 700
+        assert len(body.split()) >= 15
+        assert 4 <= len(row["summary"].split()) <= 30
+        assert row["summary"].endswith(".")
+        assert "\n" not in row["summary"]
+        assert row["summary"].lower()[:-1] not in " ".join(body.split()).lower()
+
+
+def test_no_package_document_or_summary_is_in_two_splits(rows) -> None:
+    for key in ("package", "document", "summary"):
+        values = [{row[key] for row in found} for found in rows.values()]
+        assert sum(map(len, values)) == len(set().union(*values))
+    summaries = [row["summary"] for found in rows.values() for row in found]
+    assert len(set(summaries)) == len(summaries)
+
+
+def test_no_package_dominates_and_the_sample_stays_small(rows) -> None:
+    for found in rows.values():
+        packages = [row["package"] for row in found]
+        assert max(packages.count(package) for package in packages) <= 40
+    folder = embedded.dataset_path("docstring-summaries")
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
+
+
+def test_every_package_of_the_sample_is_in_the_notice(rows) -> None:
+    notice = (ROOT / "NOTICE").read_text("utf-8").lower().replace("_", "-")
+    packages = {row["package"] for found in rows.values() for row in found} - {"stdlib"}
+    assert [name for name in sorted(packages) if f"\n{name} " not in notice] == []
+
+
+def test_unknown_names_are_answered_with_the_known() -> None:
+    with pytest.raises(DataError) as caught:
+        EmbeddedSource(EmbeddedConfig(name="docstring-summary"))
+    assert caught.value.hint == "use one of ['docstring-summaries']"
+    with pytest.raises(DataError, match="no split 'dev'"):
+        EmbeddedSource(EmbeddedConfig(name="docstring-summaries")).load("dev")
+    with pytest.raises(UsageError) as caught:
+        embedded.model_path("embedded:docstring-llm")
+    assert "docstring-lm" in caught.value.hint
+
+
+def test_embedded_model_is_small_and_a_plain_transformers_folder() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = embedded.model_path("embedded:docstring-lm")
+    assert folder == embedded.model_path("docstring-lm")
+    assert (folder / "model.safetensors").stat().st_size <= 16_000_000
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.num_parameters() <= 8_000_000
+    sizes = {size for p in model.parameters() for size in p.shape}
+    assert [size for size in sizes if size % 32] == []
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+
+
+def test_receipt_belongs_to_the_weights() -> None:
+    import hashlib
+
+    folder = embedded.model_path("docstring-lm")
+    receipt = json.loads((folder / "receipt.json").read_text("utf-8"))
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert receipt["weights_sha256"] == weights
+    recipe = (ROOT / "recipes/pretrain-docstring-lm.yaml").read_bytes()
+    assert receipt["recipe_sha256"] == hashlib.sha256(recipe).hexdigest()
+    measured = json.loads((ROOT / "benchmarks/results/bits_per_byte.json").read_text("utf-8"))
+    assert measured["weights_sha256"] == weights

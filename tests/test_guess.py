@@ -1,0 +1,175 @@
+"""What columns mean, by their names and contents."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftkit.errors import UsageError
+from peftkit.guess import guess_task, show_columns, take_task
+
+LONG = "A long text about many things. " * 20
+
+
+@pytest.mark.parametrize(
+    ("row", "task", "options"),
+    [
+        (
+            {"id": 1, "article": "A.", "highlights": "B."},
+            "summarize",
+            {"document": "article", "summary": "highlights"},
+        ),
+        (
+            {"Text": "A.", "Summary": "B."},
+            "summarize",
+            {"document": "Text", "summary": "Summary"},
+        ),
+        (
+            {"source": LONG, "target": "Short."},
+            "summarize",
+            {"document": "source", "summary": "target"},
+        ),
+        (
+            {"source": "Good morning.", "target": "Guten Morgen."},
+            "translate",
+            {"source": "source", "target": "target"},
+        ),
+        (
+            {"en": "Good morning.", "de": "Guten Morgen."},
+            "translate",
+            {
+                "source": "en",
+                "target": "de",
+                "source_language": "English",
+                "target_language": "German",
+            },
+        ),
+        (
+            {"id": "1", "translation": {"de": "a", "fr": "b"}},
+            "translate",
+            {
+                "source": "translation.de",
+                "target": "translation.fr",
+                "source_language": "German",
+                "target_language": "French",
+            },
+        ),
+        (
+            {"prompt": "a", "completion": "b"},
+            "prompt_completion",
+            {"prompt": "prompt", "completion": "completion"},
+        ),
+        (
+            {"instruction": "a", "input": "", "output": "b"},
+            "prompt_completion",
+            {"prompt": "instruction", "completion": "output"},
+        ),
+        (
+            {"instruction": "a", "input": "x", "output": "b"},
+            "prompt_completion",
+            {"prompt": "instruction", "completion": "output", "context": "input"},
+        ),
+        (
+            {"question": "a", "answer": "b"},
+            "prompt_completion",
+            {"prompt": "question", "completion": "answer"},
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}]},
+            "chat",
+            {"messages": "messages"},
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "chat",
+            {
+                "messages": "conversations",
+                "role": "from",
+                "content": "value",
+                "roles": {"human": "user", "gpt": "assistant"},
+            },
+        ),
+        ({"text": "a"}, "text", {"text": "text"}),
+        ({"n": 1, "poem": "a"}, "text", {"text": "poem"}),
+    ],
+)
+def test_common_columns_are_understood(row, task, options):
+    guess = guess_task([row], file="a.jsonl")
+    assert (guess.task, guess.options) == (task, options)
+    assert guess.reason
+
+
+def test_columns_that_fit_nothing_are_shown_with_the_flags():
+    with pytest.raises(UsageError) as caught:
+        guess_task([{"foo": "x" * 80, "barbar": "y", "n": 3}], file="my rows.jsonl")
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        "my rows.jsonl: these columns fit no task:\n"
+        f"  foo     text: {'x' * 57}...\n"
+        "  barbar  text: y\n"
+        "  n       a number: 3\n"
+        "  try: say it: peftkit init 'my rows.jsonl' --task summarize --map document=COLUMN"
+        " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text)"
+    )
+
+
+def test_columns_that_fit_several_tasks_are_not_decided():
+    row = {"document": "a", "summary": "b", "question": "c", "answer": "d"}
+    with pytest.raises(UsageError) as caught:
+        guess_task([row], file="a.jsonl")
+    assert caught.value.message.splitlines()[:3] == [
+        "a.jsonl: these columns fit several tasks:",
+        "  summarize: columns 'document' and 'summary'",
+        "  prompt_completion: columns 'question' and 'answer'",
+    ]
+    assert caught.value.hint == "say which: peftkit init a.jsonl --task summarize"
+    assert take_task("prompt_completion", {}, [row], file="a.jsonl").options == {
+        "prompt": "question",
+        "completion": "answer",
+    }
+
+
+def test_flags_win_and_the_rest_is_guessed():
+    row = {"body": "a", "summary": "b", "document": "c"}
+    guess = take_task("summarize", {"document": "body"}, [row], file="a.jsonl")
+    assert guess.options == {"document": "body", "summary": "summary"}
+    full = take_task("text", {"text": "body"}, [row], file="a.jsonl")
+    assert full.options == {"text": "body"}
+
+
+@pytest.mark.parametrize(
+    ("task", "mapping", "message"),
+    [
+        (
+            "sumarize",
+            {},
+            "init knows no task 'sumarize'\n"
+            "  try: one of summarize, translate, prompt_completion, chat, text",
+        ),
+        (
+            "summarize",
+            {"documents": "a"},
+            "the task summarize has no column 'documents'\n  try: --map document=COLUMN",
+        ),
+        (
+            "summarize",
+            {"document": "x"},
+            "a.jsonl has no column 'x':\n  a  text: 1\n  b  text: 2\n"
+            "  try: say it: peftkit init a.jsonl --task summarize --map document=COLUMN"
+            " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text)",
+        ),
+        (
+            "summarize",
+            {"document": "a"},
+            "a.jsonl: which column is the summary?\n  a  text: 1\n  b  text: 2\n"
+            "  try: peftkit init a.jsonl --task summarize --map summary=COLUMN",
+        ),
+    ],
+)
+def test_flags_that_cannot_be_meant_say_so(task, mapping, message):
+    with pytest.raises(UsageError) as caught:
+        take_task(task, mapping, [{"a": "1", "b": "2"}], file="a.jsonl")
+    assert str(caught.value) == message
+
+
+def test_examples_stand_on_one_line():
+    assert show_columns([{"a": "x\n y", "bb": None}]) == "  a   text: x y\n  bb  null: None"
