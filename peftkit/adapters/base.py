@@ -1,0 +1,151 @@
+"""What every PEFT method shares: attaching to a base, and saying early what cannot work."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from peftkit.adapters.targets import check_head, check_ranks, check_targets
+from peftkit.errors import ArtefactError, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, TrainerCallback
+
+    from peftkit.plugins import Decision
+
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+"""The training argument's name in transformers, and the one it has in trl."""
+_TASK_TYPES = (
+    ("ForCausalLM", "CAUSAL_LM"),
+    ("LMHeadModel", "CAUSAL_LM"),
+    ("ForSequenceClassification", "SEQ_CLS"),
+    ("ForTokenClassification", "TOKEN_CLS"),
+    ("ForQuestionAnswering", "QUESTION_ANS"),
+)
+"""Ending of a transformers class -> the PEFT task type whose wrapper knows its forward."""
+
+
+class PeftAdapter:
+    """Attach one PEFT method; a subclass names its native config and what it needs."""
+
+    Config: ClassVar[str]
+    refused: ClassVar[str | None] = None
+    """Why this method cannot be trained here; None for one that can."""
+    way_out: ClassVar[str | None] = None
+    """What to do about a refusal, or about sizes that do not suit a base."""
+    needs: ClassVar[tuple[str, str] | None] = None
+    """The option without a usable default, and what to write."""
+    checkpoints_activations: ClassVar[bool] = True
+    """Whether it trains under activation checkpointing, which trl switches on by default."""
+
+    def __init__(self, config: Any) -> None:
+        if self.refused is not None:
+            raise UsageError(self.refused, hint=self.way_out)
+        self.config = config
+
+    @classmethod
+    def conflicts(
+        cls, options: Mapping[str, Any], method: str, method_options: Mapping[str, Any]
+    ) -> list[str]:
+        """Say what in a recipe cannot work with this method, before anything is built.
+
+        Args:
+            options: the adapter's native keys as the recipe has them.
+            method_options: the training method's native keys as the recipe has them.
+        """
+        if cls.refused is not None:
+            return [f"{cls.refused}; {cls.way_out}"]
+        found = []
+        if cls.needs is not None and cls.needs[0] not in options:
+            found.append(f"{cls.needs[0]} is missing: {cls.needs[1]}")
+        if not cls.checkpoints_activations:
+            found += [
+                f"{cls.__name__} cannot be trained under activation checkpointing:"
+                f" remove method.{method}.{key}, or say false"
+                for key in _CHECKPOINTING
+                if method_options.get(key) is True
+            ]
+        return found
+
+    @classmethod
+    def decide(cls, method: str, method_options: Mapping[str, Any]) -> Sequence[Decision]:
+        """Choose the training method's native keys that this adapter depends on."""
+        from peftkit.plugins import Decision
+
+        if cls.checkpoints_activations or any(key in method_options for key in _CHECKPOINTING):
+            return ()
+        reason = f"{cls.__name__} cannot be trained under activation checkpointing"
+        return (Decision(f"method.{method}.{_CHECKPOINTING[0]}", False, reason),)
+
+    def attach(self, model: PreTrainedModel) -> PeftModel:
+        """Wrap a base model; exactly the adapter's parameters are trainable afterwards.
+
+        Adapter weights are float32 whatever the base's dtype is (PEFT's `autocast_adapter_dtype`,
+        said aloud): half-precision weights lose small updates.
+
+        Raises:
+            ArtefactError: a target matches nothing in this model, in whole or in part.
+        """
+        from peft import get_peft_model
+
+        config = copy.deepcopy(self.config)
+        config.task_type = task_type(model)
+        check_targets(config, model)
+        try:
+            with upstream_notices_ignored():
+                attached = get_peft_model(model, config, autocast_adapter_dtype=True)
+        except ImportError as error:
+            raise ResourceError(f"{type(config).__name__}: {error}", hint=self.way_out) from error
+        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+            raise ArtefactError(
+                f"{type(config).__name__} cannot be attached to {type(model).__name__}: {error}",
+                hint=self.way_out,
+            ) from error
+        check_ranks(config, attached)
+        check_head(attached)
+        return attached
+
+    def callbacks(self) -> Sequence[TrainerCallback]:
+        """Return what must run during training for this method to be itself."""
+        return ()
+
+
+@contextmanager
+def upstream_notices_ignored() -> Iterator[None]:
+    """Ignore what PEFT warns of while attaching and that a user can do nothing about."""
+    with warnings.catch_warnings():
+        # PEFT 0.21.2 reads the attribute that transformers 5.23 renamed; delete when it follows.
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )
+        # BOFT without a CUDA compiler uses plain torch; LN tuning says this of every norm class.
+        warnings.filterwarnings("ignore", "Failed to load the CUDA extension", UserWarning)
+        warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+        # `check_ranks` makes an error of these.
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+        yield
+
+
+def task_type(model: PreTrainedModel) -> str | None:
+    """Return the PEFT task type of a transformers model; None where PEFT has no wrapper for it."""
+    if model.config.is_encoder_decoder and model.can_generate():
+        return "SEQ_2_SEQ_LM"
+    name = type(model).__name__
+    return next((kind for ending, kind in _TASK_TYPES if name.endswith(ending)), None)
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Return (trainable, total) parameters; a 4-bit weight counts each of its numbers."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        num = parameter.numel()
+        if type(parameter).__name__ == "Params4bit":
+            # Two 4-bit numbers share a byte, and the storage may be wider than a byte.
+            num *= 2 * parameter.element_size()
+        total += num
+        trainable += num if parameter.requires_grad else 0
+    return trainable, total

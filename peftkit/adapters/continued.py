@@ -1,0 +1,209 @@
+"""Going on with an adapter from disk, which may come from anywhere and is not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftkit.adapters.base import task_type, upstream_notices_ignored
+from peftkit.adapters.peft_types import adapter_class
+from peftkit.checkpoint_files import check_safetensors, read_json
+from peftkit.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
+_NOT_FOLLOWED = (
+    "auto_mapping",  # imports a module by name
+    "base_model_name_or_path",  # redirects to another base; the recipe names its own
+    "inference_mode",
+    "loftq_config",  # would quantize the base again
+    "megatron_config",
+    "megatron_core",  # imports a module by name
+    "peft_type",
+    "peft_version",
+    "revision",
+    "runtime_config",
+    "task_type",
+    "tokenizer_kwargs",  # may say trust_remote_code
+    "tokenizer_name_or_path",
+)
+"""Fields of a foreign config that redirect, import or run; what they decide is decided here."""
+
+_SIZES = ("r", "init_r", "num_virtual_tokens", "encoder_hidden_size", "n_frequency")
+"""Options that allocate at least so many numbers, which the file must then hold."""
+_TWO_ADAPTERS = "the config and the weights come from different adapters"
+
+
+def adapter_folder(path: Path) -> Path:
+    """Return the folder of an adapter, given it or the run that wrote it.
+
+    Raises:
+        ArtefactError: there is no adapter, or only pickled weights.
+    """
+    folder = path / "adapter" if (path / "adapter" / _CONFIG).is_file() else path
+    if not (folder / _CONFIG).is_file():
+        raise ArtefactError(
+            f"{path} holds no adapter: {_CONFIG} is missing",
+            hint="name an adapter folder, or the directory of a finished run",
+        )
+    if not (folder / _WEIGHTS).is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise ArtefactError(
+                f"{folder} has only adapter_model.bin, a pickle, which can run code",
+                hint=(
+                    'if you trust it, convert it once: python -c "import torch,'
+                    " safetensors.torch as s; s.save_file(torch.load('adapter_model.bin',"
+                    f" weights_only=True), '{_WEIGHTS}')\""
+                ),
+            )
+        raise ArtefactError(f"{folder} lacks {_WEIGHTS}", hint="copy the whole adapter folder")
+    check_safetensors(folder / _WEIGHTS)
+    return folder
+
+
+def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> PeftModel:
+    """Attach an adapter from disk to the base that the recipe names.
+
+    Args:
+        path: an adapter folder, or a run directory.
+        is_trainable: whether its parameters take gradients.
+
+    Raises:
+        ArtefactError: the adapter is pickled, torn, not finite, or made for another base.
+    """
+    from peft import get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    folder = adapter_folder(path)
+    config = _read_config(folder, is_trainable=is_trainable)
+    weights = load_file(folder / _WEIGHTS)
+    _check_weights(weights, config, folder)
+    config.task_type = task_type(model)
+    try:
+        with upstream_notices_ignored():
+            attached = get_peft_model(model, config, autocast_adapter_dtype=True)
+            _check_fit(attached, weights, folder)
+            set_peft_model_state_dict(attached, weights)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise ArtefactError(
+            f"{folder} does not fit {type(model).__name__}: {str(error).splitlines()[0]}",
+            hint="name the base model that this adapter was trained on",
+        ) from error
+    return attached if is_trainable else attached.eval()
+
+
+def _read_config(folder: Path, *, is_trainable: bool) -> PeftConfig:
+    """Build the native config from the fields that only describe the adapter."""
+    import peft
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    stored = read_json(folder / _CONFIG)
+    classes = {kind.value: cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    kind = stored.get("peft_type")
+    if kind not in classes:
+        raise ArtefactError(
+            f"{folder / _CONFIG}: peft {peft.__version__} has no method {kind!r}",
+            hint="pip install --upgrade peft",
+        )
+    method = adapter_class(classes[kind].__name__)
+    if method.refused is not None:
+        raise ArtefactError(f"{folder / _CONFIG}: {method.refused}", hint=method.way_out)
+    known = {field.name for field in fields(classes[kind])}
+    options = {key: value for key, value in stored.items() if key not in _NOT_FOLLOWED}
+    unknown = sorted(key for key in options if key not in known)
+    if unknown:
+        raise ArtefactError(
+            f"{folder / _CONFIG}: {classes[kind].__name__} of peft {peft.__version__} has no"
+            f" {', '.join(unknown)} (saved by peft {stored.get('peft_version', '?')})",
+            hint="pip install --upgrade peft",
+        )
+    if options.get("prompt_tuning_init"):
+        # The prompt is in the file; its first text, and the tokenizer for it, are not needed.
+        options["prompt_tuning_init"] = "RANDOM"
+    try:
+        return classes[kind](**options, inference_mode=not is_trainable)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ArtefactError(f"{folder / _CONFIG}: {error}") from error
+
+
+def _check_weights(weights: Mapping[str, Tensor], config: PeftConfig, folder: Path) -> None:
+    """Refuse numbers that are not finite, and a rank that the file does not have.
+
+    The rank is checked against the file before anything is allocated, so that a config cannot
+    ask for more memory than its own weights.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ArtefactError(
+                f"{folder / _WEIGHTS}: {name} holds NaN or infinity",
+                hint="use an earlier checkpoint of that training",
+            )
+    num_stored = sum(tensor.numel() for tensor in weights.values())
+    for key in _SIZES:
+        size = getattr(config, key, None)
+        if isinstance(size, int) and size > num_stored:
+            raise ArtefactError(
+                f"{folder / _CONFIG} asks for {key}: {size}, but its weights hold {num_stored}"
+                " numbers in all",
+                hint=_TWO_ADAPTERS,
+            )
+    if config.peft_type == "LORA":
+        _check_lora_ranks(weights, config, folder)
+
+
+def _check_lora_ranks(weights: Mapping[str, Tensor], config: PeftConfig, folder: Path) -> None:
+    """Compare the ranks that the config promises with those of the weights."""
+    ranks = {
+        tensor.shape[0]
+        for name, tensor in weights.items()
+        if ".lora_A." in name or ".lora_embedding_A" in name
+    }
+    promised = {config.r, *(config.rank_pattern or {}).values()}
+    if ranks and not (ranks <= promised and max(promised) <= 2 * max(ranks)):
+        raise ArtefactError(
+            f"{folder / _CONFIG} promises ranks {sorted(promised)}, its weights have"
+            f" {sorted(ranks)}",
+            hint=_TWO_ADAPTERS,
+        )
+
+
+def _check_fit(attached: PeftModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Compare the file's tensors with those this base needs: names both ways, then shapes."""
+    from peft import get_peft_model_state_dict
+
+    wanted = get_peft_model_state_dict(attached, save_embedding_layers=False)
+    saved = set(weights)
+    if saved - set(wanted):
+        wanted |= {
+            key: tensor
+            for key, tensor in get_peft_model_state_dict(
+                attached, save_embedding_layers=True
+            ).items()
+            if key in saved
+        }
+    problems = [f"lacks {key}" for key in sorted(set(wanted) - saved)]
+    problems += [
+        f"has {key}, which the base has no place for" for key in sorted(saved - set(wanted))
+    ]
+    # AdaLoRA saves only the ranks it kept, and resizes on load.
+    if attached.peft_config["default"].peft_type != "ADALORA":
+        problems += [
+            f"has {key} of shape {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}"
+            for key in sorted(saved & set(wanted))
+            if weights[key].shape != wanted[key].shape
+        ]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ArtefactError(
+            f"{folder} was made for another base: it {'; it '.join(problems[:3])}{more}",
+            hint="name the base model that this adapter was trained on",
+        )

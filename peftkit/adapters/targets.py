@@ -1,0 +1,194 @@
+"""Whether the names in an adapter's config name something in the model; PEFT lets most pass."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+_LOG = logging.getLogger("peftkit")
+_KEYWORDS = ("all-linear", "dummy-target-modules")
+_LAYER = re.compile(r"(?:^|.*?\.)[^.]*\.(\d+)\.")
+"""PEFT's own rule: the first numbered segment of a module's name is its layer."""
+
+
+def check_targets(config: Any, model: PreTrainedModel) -> None:
+    """Refuse names, patterns and layers that match nothing in the model, all at once.
+
+    PEFT raises only when nothing at all matches; a list of which half matches trains that half.
+
+    Raises:
+        ArtefactError: lists every entry without a match, the model's own names, and the nearest.
+    """
+    modules = [name for name, _ in model.named_modules() if name]
+    parameters = [name for name, _ in model.named_parameters()]
+    problems = [
+        *_unmatched(config, "target_modules", modules),
+        *_unmatched(config, "exclude_modules", modules),
+        *_unmatched(config, "modules_to_save", modules, by_ending=True),
+        *_unmatched(config, "feedforward_modules", modules),
+        *_unmatched(config, "target_parameters", parameters),
+        *_missing_layers(config, modules),
+        *_missing_tokens(config, model),
+    ]
+    if not problems:
+        return
+    names = linear_names(model)
+    wrong = [entry for _, entry in problems]
+    close = [m for entry in wrong for m in difflib.get_close_matches(entry, names, n=1)]
+    meant = f"did you mean {', '.join(dict.fromkeys(close))}? " if close else ""
+    listed = "; ".join(f"{key}: {entry!r}" for key, entry in problems)
+    raise ArtefactError(
+        f"adapter names that match nothing in {type(model).__name__}: {listed}",
+        hint=f"{meant}its linear modules are {', '.join(names)}",
+    )
+
+
+def check_ranks(config: Any, attached: PeftModel) -> None:
+    """Refuse rank patterns that match nothing, and a rank no target can use.
+
+    Raises:
+        ArtefactError: names the pattern, or the rank and the largest useful one.
+    """
+    targeted: Sequence[str] = getattr(attached.base_model, "targeted_module_names", ())
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, key, None) or {}:
+            # get_pattern_key of peft.utils.other reads the keys so.
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targeted):
+                raise ArtefactError(
+                    f"adapter {key}: {pattern!r} matches none of {len(targeted)} targeted modules",
+                    hint=f"they end in {', '.join(_endings(targeted))}",
+                )
+    if config.peft_type == "LORA":
+        _check_lora_rank(config, attached)
+
+
+def check_head(attached: PeftModel) -> None:
+    """Refuse an adapter on a causal model's output head, which would not be trained.
+
+    trl 1.16 multiplies hidden states by `lm_head.weight` itself, past whatever wraps the head.
+
+    Raises:
+        ArtefactError: says how the head can be trained.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    if attached.peft_config["default"].task_type != "CAUSAL_LM":
+        return
+    if not isinstance(attached.get_output_embeddings(), BaseTunerLayer | TrainableTokensWrapper):
+        return
+    if attached.get_base_model().config.get_text_config().tie_word_embeddings:
+        raise ArtefactError(
+            "this adapter reaches the output head, which the base ties to its embedding, and trl's"
+            " loss reads the head's own weight past it",
+            hint="train the whole embedding instead: `lora: {modules_to_save: [embed_tokens]}`",
+        )
+    raise ArtefactError(
+        "this adapter is on the output head, and trl's loss reads the head's own weight past it",
+        hint="remove the head from target_modules; modules_to_save trains it whole",
+    )
+
+
+def linear_names(model: Any) -> list[str]:
+    """List the last parts of the names of a model's linear modules, the output head excepted."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    return _endings(
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and module is not head
+    )
+
+
+def _check_lora_rank(config: Any, attached: PeftModel) -> None:
+    """Compare each module's rank with its smaller side, above which rank adds nothing."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [
+        (name.removeprefix("base_model.model."), module.r["default"], module)
+        for name, module in attached.named_modules()
+        if isinstance(module, LoraLayer) and "default" in module.r
+    ]
+    sides = {name: min(m.in_features, m.out_features) for name, _, m in layers}
+    too_large = [name for name, rank, _ in layers if rank > sides[name]]
+    if layers and len(too_large) == len(layers):
+        largest = max(sides.values())
+        raise ArtefactError(
+            f"adapter r: {config.r} is larger than the smaller side of every targeted module",
+            hint=f"above {largest} rank adds parameters and nothing else; say r: {largest} or less",
+        )
+    if too_large:
+        _LOG.warning(
+            "r exceeds the smaller side of %d of %d targeted modules (%s): use rank_pattern",
+            len(too_large),
+            len(layers),
+            ", ".join(_endings(too_large)),
+        )
+
+
+def _unmatched(
+    config: Any, key: str, names: Sequence[str], *, by_ending: bool = False
+) -> list[tuple[str, str]]:
+    """Return (key, entry) for every entry of a list or regular expression without a match."""
+    wanted = getattr(config, key, None)
+    if not wanted or (isinstance(wanted, str) and wanted in _KEYWORDS):
+        return []
+    if isinstance(wanted, str):
+        try:
+            matched = any(re.fullmatch(wanted, name) for name in names)
+        except re.error as error:
+            raise ArtefactError(
+                f"adapter {key}: {wanted!r} is no regular expression: {error}",
+                hint="a text is read as one; write a list to name modules",
+            ) from None
+        return [] if matched else [(key, wanted)]
+
+    def matches(entry: str) -> bool:
+        if by_ending:
+            return any(name.endswith(entry) for name in names)
+        return any(name == entry or name.endswith(f".{entry}") for name in names)
+
+    return [(key, entry) for entry in sorted(map(str, wanted)) if not matches(entry)]
+
+
+def _missing_layers(config: Any, modules: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the layers that `layers_to_transform` asks for and the model does not have."""
+    wanted = getattr(config, "layers_to_transform", None)
+    if wanted is None:
+        return []
+    layers = {int(match.group(1)) for name in modules if (match := _LAYER.match(name + "."))}
+    asked = [wanted] if isinstance(wanted, int) else list(wanted)
+    return [("layers_to_transform", str(layer)) for layer in asked if layer not in layers]
+
+
+def _missing_tokens(config: Any, model: PreTrainedModel) -> list[tuple[str, str]]:
+    """Return token ids to be trained that lie outside the vocabulary."""
+    embedding = model.get_input_embeddings()
+    num_rows = getattr(embedding, "num_embeddings", None)
+    found = []
+    for key in ("token_indices", "trainable_token_indices"):
+        indices = getattr(config, key, None) or ()
+        rows = indices.values() if isinstance(indices, dict) else [indices]
+        found += [
+            (key, str(index))
+            for row in rows
+            for index in row
+            if num_rows is not None and not 0 <= index < num_rows
+        ]
+    return found
+
+
+def _endings(names: Iterable[str]) -> list[str]:
+    """Return the distinct last parts of dotted names, in order of appearance."""
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))

@@ -1,0 +1,135 @@
+"""Checks of a checkpoint's files before anything in them is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from peftkit.errors import ArtefactError
+
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+_CODE_FIELDS = ("attn_implementation", "experts_implementation")
+"""Configuration fields that can name a repository of kernels, which is code."""
+
+
+def check_base_folder(folder: Path) -> None:
+    """Refuse a folder that is no base model, or whose weights are pickled, torn or elsewhere.
+
+    Raises:
+        ArtefactError: names the file and the way out.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ArtefactError(
+            f"{folder} holds an adapter, not a base model",
+            hint=f"name its base model under model.path, and `adapter: {{from: {folder}}}`",
+        )
+    if not (folder / "config.json").is_file():
+        raise ArtefactError(
+            f"{folder} has no config.json", hint="name a folder saved by transformers"
+        )
+    for file in weight_files(folder):
+        check_safetensors(file)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List a folder's safetensors weights, in the order of its index.
+
+    Raises:
+        ArtefactError: there are none, or the index points out of the folder.
+    """
+    if (folder / _WEIGHTS).is_file():
+        return [folder / _WEIGHTS]
+    index = folder / _INDEX
+    if not index.is_file():
+        raise _no_safetensors(folder)
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ArtefactError(f"{index} has no weight_map", hint="download the model again")
+    names = dict.fromkeys(str(name) for name in weight_map.values())
+    for name in names:
+        # A plain name only: `..` or `/` would read a file outside the checkpoint.
+        if PurePosixPath(name).name != name or "\\" in name:
+            raise ArtefactError(f"{index} names a shard outside its folder: {name!r}")
+        if not (folder / name).is_file():
+            raise ArtefactError(
+                f"{folder} lacks the shard {name}", hint="the download broke off: fetch it again"
+            )
+    return [folder / name for name in names]
+
+
+def check_safetensors(file: Path) -> None:
+    """Read a file's header and compare what it promises with the file's length.
+
+    Raises:
+        ArtefactError: the file is torn or no safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(
+            f"{file} is torn or no safetensors file ({file.stat().st_size} bytes): {error}",
+            hint="copy or download it again",
+        ) from None
+
+
+def check_config_fields(config: Mapping[str, Any], where: str) -> None:
+    """Refuse configuration fields that would fetch and run code.
+
+    Raises:
+        ArtefactError: names the field; `model.trust_remote_code: true` is the way to allow it.
+    """
+    for key, value in _leaves(config):
+        field = key.rsplit(".", 1)[-1].removeprefix("_").removesuffix("_internal")
+        if field in _CODE_FIELDS and isinstance(value, str) and "/" in value:
+            raise ArtefactError(
+                f"{where}: {key} names code to download ({value!r})",
+                hint="remove the field, or say model.trust_remote_code: true if you have read it",
+            )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ArtefactError: the file is not one.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ArtefactError(f"{file} holds a {type(content).__name__}, not an object")
+    return content
+
+
+def _no_safetensors(folder: Path) -> ArtefactError:
+    """Explain a folder without safetensors, pickles first."""
+    pickles = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt*")))
+    if pickles:
+        return ArtefactError(
+            f"{folder} has only pickled weights ({', '.join(pickles[:3])}), which can run code;"
+            " peftkit reads safetensors only",
+            hint=(
+                'if you trust the file, convert it once: python -c "from transformers import'
+                f" AutoModelForCausalLM as M; M.from_pretrained('{folder}')"
+                f".save_pretrained('{folder}-safetensors')\""
+            ),
+        )
+    return ArtefactError(
+        f"{folder} has neither {_WEIGHTS} nor {_INDEX}", hint="name a folder with weights"
+    )
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk nested configurations as (dotted key, value)."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,179 @@
+"""Recipes for real Hub models build against the installed stack, from the models' public facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from peftkit.adapters.base import count_parameters
+from peftkit.machine import describe_machine
+from peftkit.quantize import check_quantization, keep_layout_for_training
+from peftkit.recipe.build import Built, build
+from peftkit.recipe.load import load_recipe
+
+HUB = Path(__file__).resolve().parent.parent / "recipes" / "hub"
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's public config.json says, and how many parameters its page states."""
+
+    path: str
+    config: dict
+    num_parameters: int
+    num_trainable: int
+    """Of the recipe's adapter: r * (rows + columns), summed over its targets."""
+
+
+def lora_parameters(r: int, layers: int, *, hidden: int, mlp: int, q: int, k: int) -> int:
+    """Count a LoRA on all linear modules of a gated-MLP decoder; `q`, `k` are rows of those."""
+    attention = (hidden + q) + 2 * (hidden + k) + (q + hidden)
+    return layers * r * (attention + 3 * (hidden + mlp))
+
+
+FACTS = {
+    "summarize-qwen2.5-0.5b": Facts(
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        {
+            "model_type": "qwen2",
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "tie_word_embeddings": True,
+            "vocab_size": 151936,
+            "eos_token_id": 151645,
+        },
+        494_032_768,
+        lora_parameters(16, 24, hidden=896, mlp=4864, q=896, k=128),
+    ),
+    "translate-llama-3.2-3b": Facts(
+        "meta-llama/Llama-3.2-3B-Instruct",
+        {
+            "model_type": "llama",
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "max_position_embeddings": 131072,
+            "rope_parameters": {**LLAMA3_ROPE, "factor": 32.0},
+            "tie_word_embeddings": True,
+            "vocab_size": 128256,
+            "eos_token_id": [128001, 128008, 128009],
+        },
+        3_212_749_824,
+        lora_parameters(16, 28, hidden=3072, mlp=8192, q=3072, k=1024),
+    ),
+    "chat-llama-3.1-8b-qlora": Facts(
+        "meta-llama/Llama-3.1-8B-Instruct",
+        {
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 131072,
+            "rope_parameters": {**LLAMA3_ROPE, "factor": 8.0},
+            "tie_word_embeddings": False,
+            "vocab_size": 128256,
+            "eos_token_id": [128001, 128008, 128009],
+        },
+        8_030_261_248,
+        lora_parameters(16, 32, hidden=4096, mlp=14336, q=4096, k=1024),
+    ),
+}
+SMALLER = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 512,
+    "eos_token_id": 0,
+}
+
+
+@cache
+def built(name: str) -> Built:
+    return build(load_recipe(HUB / f"{name}.yaml"), describe_machine())
+
+
+def config_of(name: str, **changes):
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**{**FACTS[name].config, **changes})
+
+
+def test_every_hub_recipe_has_its_facts() -> None:
+    assert sorted(FACTS) == sorted(file.stem for file in HUB.glob("*.yaml"))
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("name", FACTS)
+def test_the_real_sizes_take_the_adapter(name: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    facts = FACTS[name]
+    assert built(name).recipe.model.path == facts.path
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config_of(name), dtype=torch.bfloat16)
+    assert count_parameters(base)[1] == facts.num_parameters
+    attached = built(name).adapter.attach(base)
+    trainable, total = count_parameters(attached)
+    assert trainable == facts.num_trainable
+    assert total == facts.num_parameters + trainable
+    assert {p.dtype for p in attached.parameters() if p.requires_grad} == {torch.float32}
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("name", FACTS)
+def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = config_of(name, **SMALLER)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    quantization = built(name).quantization_config
+    keywords = {"dtype": torch.bfloat16}
+    if quantization is not None:
+        check_quantization(config, quantization, device="cpu")
+        keywords |= {"quantization_config": quantization, "device_map": {"": "cpu"}}
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, **keywords)
+    if quantization is not None:
+        keep_layout_for_training(base)
+    model = built(name).adapter.attach(base).train()
+    ids = torch.arange(5, 21).unsqueeze(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(input_ids=ids, labels=ids.clone()).loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
+
+
+def test_the_8b_is_held_in_4_bits_twice_quantized() -> None:
+    config = built("chat-llama-3.1-8b-qlora").quantization_config
+    assert config.load_in_4bit
+    assert config.bnb_4bit_quant_type == "nf4"
+    assert config.bnb_4bit_use_double_quant
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16
+
+
+def test_no_recipe_trusts_remote_code() -> None:
+    for name in FACTS:
+        section = built(name).recipe.model
+        assert not section.trust_remote_code

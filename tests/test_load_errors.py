@@ -1,0 +1,46 @@
+"""What loaders raise becomes one line with a way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftkit.errors import ArtefactError, NetworkError, ResourceError
+from peftkit.load_errors import explain_hub_error, explain_load_error, is_hub_error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ImportError("needs hqq: pip install hqq"), ResourceError, "needs hqq"),
+        (RuntimeError("CUDA out of memory. Tried"), ResourceError, "out of memory"),
+        (
+            ValueError("pass the argument `trust_remote_code=True`"),
+            ArtefactError,
+            "code of its own",
+        ),
+        (KeyError("x"), ArtefactError, "cannot be loaded"),
+        (ValueError(""), ArtefactError, "ValueError"),
+    ],
+)
+def test_local_refusals(error, kind, words) -> None:
+    explained = explain_load_error(error, "here", is_local=True)
+    assert type(explained) is kind
+    assert words in explained.message
+
+
+def test_causes_are_searched() -> None:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    wrapped = OSError("cannot load")
+    wrapped.__cause__ = OfflineModeIsEnabled("offline")
+    assert is_hub_error(wrapped)
+    explained = explain_load_error(wrapped, "owner/name", is_local=False)
+    assert isinstance(explained, NetworkError)
+    assert not is_hub_error(OSError("a disk"))
+
+
+def test_a_dataset_s_page_is_named_as_such() -> None:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    explained = explain_hub_error(OfflineModeIsEnabled("x"), "owner/rows", kind="dataset")
+    assert explained.message.startswith("dataset 'owner/rows' is not in the Hub cache")
