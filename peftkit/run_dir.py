@@ -159,3 +159,17 @@ def locked(run_dir: RunDir) -> Iterator[None]:
         stream.write(str(os.getpid()))
         stream.flush()
         yield
+
+
+def is_locked(run_dir: RunDir) -> bool:
+    """Tell whether a process is running in the run directory now."""
+    import fcntl
+
+    try:
+        with (run_dir.path / ".lock").open("r") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,64 @@
+"""Tell a full disk and exhausted memory from bugs, wherever the stack raises them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from peftkit.errors import ResourceError
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_TEXTS = (
+    # torch.save hides the errno, and says one of three things
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+    "iostream error",
+    "No space left on device",  # safetensors wraps it in an error of its own
+    "Disk quota exceeded",
+    "File too large",
+)
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+
+
+@contextmanager
+def exhaustion_explained(doing: str) -> Iterator[None]:
+    """Turn a full disk or exhausted memory into a ResourceError.
+
+    Args:
+        doing: what was going on, e.g. `training`.
+
+    Raises:
+        ResourceError: says which of the two it was; anything else passes unchanged.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError, _safetensor_error()) as error:
+        explained = _explain(error, doing)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain(error: BaseException, doing: str) -> ResourceError | None:
+    text = str(error)
+    first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    is_disk = isinstance(error, OSError) and error.errno in _DISK
+    if is_disk or any(sign in text for sign in _DISK_TEXTS):
+        return ResourceError(
+            f"the disk is full while {doing}: {first_line}",
+            hint="free space and run the same command: it resumes from the last whole checkpoint",
+        )
+    if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_TEXTS):
+        return ResourceError(
+            f"out of memory while {doing}: {first_line}",
+            hint="a smaller per_device_train_batch_size with more gradient_accumulation_steps,"
+            " a smaller max_length, activation_checkpointing: true, or model.quantize",
+        )
+    return None
+
+
+def _safetensor_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError

@@ -1,0 +1,152 @@
+"""From a recipe to everything that is known before a weight is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit import run_state
+from peftkit.plugins import Machine
+from peftkit.progress import Screen, gibibytes
+from peftkit.run_dir import RunDir
+from peftkit.run_state import Ledger
+from peftkit.stop import StopRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from peftkit.data import Prepared
+    from peftkit.recipe.build import Built
+    from peftkit.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """Hold everything that is known before a weight is read."""
+
+    run_dir: RunDir
+    recipe: Recipe
+    machine: Machine
+    built: Built
+    tokenizer: PreTrainedTokenizerBase
+    prepared: Prepared
+    identity: str
+    """sha256 of the resolved recipe and the data."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Hold what lives while one call runs: the screen, the signals, the state on disk."""
+
+    screen: Screen
+    stop: StopRequest
+    ledger: Ledger
+
+
+def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
+    """Build every section, then read and audit the data; no weight is read."""
+    from peftkit.quiet import quiet_stack
+
+    quiet_stack()
+    from peftkit.data import prepare as prepare_data
+    from peftkit.machine import describe_machine
+    from peftkit.model import load_config, load_tokenizer, max_positions
+    from peftkit.recipe.build import build, identity
+
+    machine = describe_machine()
+    if recipe.method.options.get("use_cpu") and machine.device != "cpu":
+        machine = _as_cpu(machine)
+    built = build(recipe, machine)
+    run_state.check_same_recipe(run_dir, built.resolved)
+    screen.say(f"{recipe.name} -> {run_dir.path}")
+    for decision in built.decisions:
+        screen.say(f"  decided  {decision.key}: {_plain(decision.value)} ({decision.reason})")
+    check_weights_fit(recipe, built, machine)
+    tokenizer = (
+        load_tokenizer(recipe.model, recipe.file.parent)
+        if recipe.model.config is None
+        else make_tokenizer(recipe, built)
+    )
+    prepared = prepare_data(
+        built, tokenizer, max_positions=max_positions(load_config(recipe.model))
+    )
+    run_state.check_same_data(run_dir, prepared.fingerprint)
+    for split, audit in prepared.audit.items():
+        share = audit.num_trained_tokens / max(1, audit.num_tokens)
+        screen.say(
+            f"  data     {split}: {audit.num_used:,} of {audit.num_rows:,} rows,"
+            f" {audit.num_truncated:,} truncated, {audit.num_tokens:,} tokens, {share:.0%} trained"
+        )
+    run_identity = identity(built.resolved, prepared.fingerprint)
+    return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
+    """Refuse a base whose weights alone exceed the budget or the free memory.
+
+    Raises:
+        ResourceError: shows the bytes; the planner (to come) adds what training needs on top.
+    """
+    from peftkit.checkpoint_files import weight_files
+    from peftkit.errors import ResourceError
+    from peftkit.memory.weights import weight_bytes
+    from peftkit.model import resolve
+
+    if recipe.model.path is None or recipe.model.device_map is not None:
+        return
+    found = resolve(recipe.model)
+    if not found.is_local:
+        return  # not downloaded yet, and the Hub's own index is not asked twice
+    files = weight_files(Path(found.path_or_id) / found.subfolder)
+    bits = _quantized_bits(built.quantization_config)
+    needed = weight_bytes(files, dtype=recipe.model.dtype, bits=bits)
+    limits = [(machine.free_bytes, f"what is free on {machine.name}")]
+    if recipe.memory.budget_bytes is not None:
+        limits.append((recipe.memory.budget_bytes, "memory.budget"))
+    for limit, name in limits:
+        if needed > limit:
+            raise ResourceError(
+                f"the weights of {recipe.model.path} alone take {gibibytes(needed)}, more than"
+                f" {name}: {gibibytes(limit)}",
+                hint="model.quantize: {bitsandbytes: {load_in_4bit: true}}, or a smaller base",
+            )
+
+
+def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
+    """Train the tokenizer of a new model on the texts of the split that will be trained on."""
+    from peftkit.data import read_texts
+    from peftkit.methods.pretrain_lm import train_tokenizer
+
+    options = built.tokenizer_trainer.options if built.tokenizer_trainer else {}
+    config = recipe.model.config or {}
+    return train_tokenizer(
+        read_texts(built),
+        vocab_size=options["vocab_size"],
+        max_length=config["max_position_embeddings"],
+    )
+
+
+def seed_of(job: Job) -> int:
+    """Return the method's seed, which also draws the adapter's first weights."""
+    return int(job.built.resolved["method"][job.recipe.method.name]["seed"])
+
+
+def _as_cpu(machine: Machine) -> Machine:
+    """Describe this machine without its accelerator, as `use_cpu: true` asks."""
+    from peftkit.machine import host_memory
+
+    total, free = host_memory()
+    return dataclasses.replace(machine, device="cpu", total_bytes=total, free_bytes=free)
+
+
+def _quantized_bits(config: Any) -> int | None:
+    """Return the bits of a quantized weight, as far as the config says so."""
+    if config is None:
+        return None
+    return 4 if getattr(config, "load_in_4bit", False) else 8
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

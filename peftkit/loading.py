@@ -1,0 +1,72 @@
+"""Load what a run trains: the base with its adapter attached, or what was trained already."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftkit.exhaustion import exhaustion_explained
+from peftkit.job import seed_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from peftkit.job import Job
+    from peftkit.progress import Screen
+
+
+def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
+    """Load the base, or make a new model, and attach what is trained."""
+    from transformers import set_seed
+
+    from peftkit.adapters.base import count_parameters
+
+    with exhaustion_explained("reading the base model"):
+        base = load_base(job)
+        set_seed(seed_of(job))  # as SFTTrainer does before it attaches an adapter itself
+        if job.built.adapter is not None:
+            model = job.built.adapter.attach(base)
+        else:
+            from peftkit.adapters.continued import load_adapter
+
+            path = str(job.recipe.adapter.continue_from)
+            model = load_adapter(base, Path(path), is_trainable=True)
+    trainable, total = count_parameters(model)
+    screen.say(
+        f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
+        f" trained ({trainable / total:.2%}) on {job.machine.name}"
+    )
+    return model
+
+
+def load_base(job: Job) -> PreTrainedModel:
+    """Load the base's weights, or make random ones for `model.config`."""
+    from peftkit import model as models
+
+    section, auto_class = job.recipe.model, job.built.method.auto_class
+    if section.config is not None:
+        return models.init_model(
+            section, auto_class=auto_class, seed=seed_of(job), tokenizer=job.tokenizer
+        )
+    return models.load_base(
+        section,
+        auto_class=auto_class,
+        quantization_config=job.built.quantization_config,
+        device=job.machine.device,
+    )
+
+
+def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
+    """Load trained weights from an adapter's or a model's folder, or from a checkpoint."""
+    if (folder / "adapter_config.json").is_file():
+        from peftkit.adapters.continued import load_adapter
+
+        return load_adapter(load_base(job), folder, is_trainable=True)
+    from peftkit.model import load_base as load_from
+
+    whole = dataclasses.replace(
+        job.recipe.model, path=str(folder), config=None, revision=None, subfolder=None
+    )
+    return load_from(whole, auto_class=job.built.method.auto_class, device=job.machine.device)

@@ -1,0 +1,155 @@
+"""Train what a recipe says: the straight line from a recipe to a finished run directory."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftkit import resume, run_state
+from peftkit.exhaustion import exhaustion_explained
+from peftkit.job import Job, Session, prepare
+from peftkit.loading import load_model, load_trained
+from peftkit.progress import Screen, duration, gibibytes
+from peftkit.run_dir import RunDir, write_atomically, write_json
+from peftkit.run_state import Ledger
+from peftkit.stop import catching_signals
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from rich.console import Console
+    from transformers import PreTrainedModel
+
+    from peftkit.recipe.schema import Recipe
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> RunDir:
+    """Train, evaluate and report; resume where an earlier call with the same recipe stopped.
+
+    Args:
+        out: the run directory; `runs/NAME` otherwise.
+        dry_run: do all but train, and write nothing.
+
+    Raises:
+        UsageError: the directory belongs to another run.
+        DataError: the audit refuses the rows; no weight was read.
+        ResourceError: memory, the budget or the disk does not suffice.
+        DivergedError: a step's loss is not a number; the last checkpoint is kept.
+        StoppedError: a signal came; says what is on disk.
+    """
+    screen, run_dir = Screen(console), RunDir(out or Path("runs") / recipe.name)
+    if dry_run:
+        load_model(prepare(recipe, run_dir, screen), screen)
+        screen.say("dry run: nothing was trained or written")
+        return run_dir
+    ledger = Ledger(run_dir)
+    with (
+        catching_signals() as stop,
+        run_state.claimed(run_dir),
+        run_state.recorded(ledger),
+        exhaustion_explained("running"),
+    ):
+        session = Session(screen, stop, ledger)
+        job = prepare(recipe, run_dir, screen)
+        if not is_finished(job, screen):
+            begin(job, ledger)
+            model = train(job, session)
+            evaluate(job, model, screen)
+            finish(job, session)
+    return run_dir
+
+
+def is_finished(job: Job, screen: Screen) -> bool:
+    """Tell whether this very run is done already, and say so."""
+    status = run_state.read_status(job.run_dir)
+    if status.get("state") != "finished" or status.get("identity") != job.identity:
+        return False
+    screen.say(f"already finished: {job.run_dir.trained}")
+    return True
+
+
+def begin(job: Job, ledger: Ledger) -> None:
+    """Write what this run is: recipe, resolved recipe, versions and the data's audit."""
+    from peftkit.audit_view import data_json
+    from peftkit.recipe.build import dump_resolved
+    from peftkit.versions import describe_versions
+
+    run_dir = job.run_dir
+    ledger.identity = job.identity
+    earlier = run_state.read_status(run_dir)
+    ledger.step, ledger.total_steps = earlier.get("step") or 0, earlier.get("total_steps")
+    ledger.write("running")
+    write_atomically(run_dir.recipe, job.recipe.text)
+    write_atomically(run_dir.resolved, dump_resolved(job.built))
+    write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
+    write_json(run_dir.data, data_json(job.prepared, job.tokenizer))
+
+
+def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
+    """Train, from the newest whole checkpoint if there is one; skip what is trained already."""
+    from peftkit.training import keep_trained, train_model
+
+    run_dir, screen, stop = job.run_dir, session.screen, session.stop
+    if run_dir.trained.is_dir() and run_dir.measured.exists():
+        stop.consequence = "the trained weights are saved; the same command evaluates them"
+        screen.say(f"  trained already: {run_dir.trained}")
+        return load_trained(job, run_dir.trained)
+    start, notes = resume.find_checkpoint(run_dir.checkpoints, identity=job.identity)
+    for note in notes:
+        screen.say(f"  {note}")
+    if start is not None:
+        screen.say(f"  resuming at step {start.step}")
+        stop.consequence = f"the same command resumes at step {start.step}"
+    if start is not None and resume.is_last(start):
+        model = load_trained(job, start.path)
+        keep_trained(job, model, session)
+    else:
+        model = load_model(job, screen)
+        train_model(job, model, start, session)
+    measured = run_dir.read_json(run_dir.measured)
+    screen.say(
+        f"  trained  {measured['num_steps']} steps in {duration(measured['train_seconds'])},"
+        f" {measured['tokens_per_second']:,.0f} tokens/s,"
+        f" {gibibytes(measured['peak_bytes'])} peak, final loss {measured['final_loss']:.4f}"
+    )
+    return model
+
+
+def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> None:
+    """Score base and tuned on the recipe's split, and put the scores on the model card."""
+    section = job.recipe.evaluate
+    if section is None:
+        return
+    from peftkit.evaluate import evaluate as score
+    from peftkit.evaluate import render_scores, write_scores
+
+    with exhaustion_explained("evaluating"):
+        scores = score(
+            job.built,
+            job.prepared,
+            model,
+            job.tokenizer,
+            split=section.split,
+            limit=section.limit,
+        )
+    write_scores(job.run_dir, scores)
+    with suppress(OSError):
+        screen.console.print(render_scores(scores))
+
+
+def finish(job: Job, session: Session) -> None:
+    """Write the model card and the report, and mark the run finished."""
+    from peftkit.report import write_report
+    from peftkit.saving import write_run_card
+
+    write_run_card(job)
+    session.ledger.write("finished", exit_code=0)
+    report = write_report(job.run_dir)
+    session.screen.say(f"  wrote    {job.run_dir.trained}")
+    session.screen.say(f"           {report}")

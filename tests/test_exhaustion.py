@@ -1,0 +1,39 @@
+"""A full disk and exhausted memory are told apart from bugs."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from safetensors import SafetensorError
+
+from peftkit.errors import ResourceError
+from peftkit.exhaustion import exhaustion_explained
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full while saving"),
+        (OSError(errno.EFBIG, "File too large"), "the disk is full while saving"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected"),
+            "the disk is full",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory while saving"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
+        (MemoryError(), "out of memory while saving: MemoryError"),
+    ],
+)
+def test_exhaustion_is_explained(error: Exception, what: str) -> None:
+    with pytest.raises(ResourceError) as caught, exhaustion_explained("saving"):
+        raise error
+    assert caught.value.message.startswith(what)
+    assert caught.value.__cause__ is error
+
+
+def test_a_bug_stays_a_bug() -> None:
+    for error in (RuntimeError("size mismatch"), FileNotFoundError(2, "No such file"), KeyError()):
+        with pytest.raises(type(error)), exhaustion_explained("saving"):
+            raise error

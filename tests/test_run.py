@@ -1,0 +1,321 @@
+"""A run from end to end: what it writes, what it refuses, and how each ending is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny
+from rich.console import Console
+from training_fixture import LORA, losses, sha256, train, train_until, write_recipe
+
+from peftkit.errors import DivergedError, ResourceError, UsageError
+from peftkit.recipe.load import load_recipe
+from peftkit.run import run
+from peftkit.run_dir import RunDir
+from peftkit.run_state import read_status
+
+SFT = {
+    "learning_rate": 1e-3,
+    "max_steps": 3,
+    "per_device_train_batch_size": 2,
+    "max_length": 128,
+    "save_strategy": "no",
+}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(12))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Path:
+    return write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
+
+
+def test_a_run_writes_everything_and_says_what_it_does(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT, evaluate=True)
+    console = Console(record=True, width=200, file=io.StringIO())
+    run_dir = run(load_recipe(recipe), out=tmp_path / "run", console=console)
+    text = console.export_text()
+
+    assert {path.name for path in run_dir.path.iterdir() if not path.name.startswith(".")} == {
+        "recipe.yaml", "resolved.yaml", "versions.json", "data.json", "measured.json",
+        "metrics.jsonl", "scores.json", "samples.jsonl", "report.html", "status.json", "adapter",
+        "checkpoints",
+    }  # fmt: skip
+    assert run_dir.recipe.read_text() == recipe.read_text()
+    assert "decided  method.sft.bf16: false (model.dtype is float32" in text
+    assert "data     train: 12 of 12 rows" in text
+    assert "of 115,008 parameters trained (7.12%)" in text
+    assert "step 3/3  loss " in text
+    assert "\x1b" not in text
+    status = read_status(run_dir)
+    assert (status["state"], status["exit_code"], status["step"]) == ("finished", 0, 3)
+    measured = json.loads(run_dir.measured.read_text())
+    assert measured["num_steps"] == 3
+    assert measured["peak_kind"] == "resident"
+    assert measured["peak_bytes"] > 50 << 20
+    assert measured["num_trainable"] == 8192
+    assert "rougeL" in (run_dir.adapter / "README.md").read_text()
+
+
+def test_the_same_command_after_the_end_says_so_and_changes_nothing(
+    recipe: Path, tmp_path: Path
+) -> None:
+    run_dir = train(recipe, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in run_dir.path.rglob("*") if path.is_file()}
+    before.pop(run_dir.path / ".lock")
+    console = Console(record=True, width=200, file=io.StringIO())
+    run(load_recipe(recipe), out=run_dir.path, console=console)
+
+    assert f"already finished: {run_dir.adapter}" in console.export_text()
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_the_resolved_recipe_is_a_recipe_of_the_same_run(recipe: Path, tmp_path: Path) -> None:
+    run_dir = train(recipe, tmp_path / "run")
+    before = sha256(run_dir)
+    train(run_dir.resolved, run_dir.path)
+    assert sha256(run_dir) == before
+
+
+def test_a_dry_run_loads_and_attaches_but_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    console = Console(record=True, width=200, file=io.StringIO())
+    run_dir = run(load_recipe(recipe), out=tmp_path / "run", dry_run=True, console=console)
+    assert "8,192 of 115,008 parameters trained" in console.export_text()
+    assert not run_dir.path.exists()
+
+
+def test_another_recipe_in_the_directory_is_refused_with_the_difference(
+    recipe: Path, tmp_path: Path
+) -> None:
+    run_dir = train(recipe, tmp_path / "run")
+    before = run_dir.status.read_bytes()
+    with pytest.raises(UsageError) as caught:
+        train(recipe, run_dir.path, "method.sft.learning_rate=5e-4", "adapter.lora.r=8")
+    assert caught.value.exit_code == 2
+    assert caught.value.message == (
+        f"{run_dir.path} is another run:\n"
+        "  adapter.lora.r: 4 -> 8\n"
+        "  method.sft.learning_rate: 0.001 -> 0.0005"
+    )
+    assert run_dir.status.read_bytes() == before
+
+
+def test_other_rows_in_the_directory_are_refused(recipe: Path, rows: Path, tmp_path: Path) -> None:
+    run_dir = train(recipe, tmp_path / "run")
+    tiny.write_jsonl(rows, tiny.rows(12, seed=1))
+    with pytest.raises(UsageError, match="trained on other rows: data fingerprint "):
+        train(recipe, run_dir.path)
+
+
+def test_a_directory_that_is_no_run_is_refused_untouched(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    with pytest.raises(UsageError, match=r"is not empty and no run: it holds chapter\.tex"):
+        train(recipe, tmp_path / "thesis")
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+    with pytest.raises(UsageError, match=r"chapter\.tex is a file"):
+        train(recipe, tmp_path / "thesis" / "chapter.tex")
+
+
+def test_a_directory_in_use_is_refused(recipe: Path, tmp_path: Path) -> None:
+    from peftkit.run_dir import locked
+
+    (tmp_path / "run").mkdir()
+    with locked(RunDir(tmp_path / "run")), pytest.raises(ResourceError) as caught:
+        train(recipe, tmp_path / "run")
+    assert caught.value.exit_code == 5
+    assert f"is in use by process {os.getpid()}" in caught.value.message
+
+
+def test_a_failed_beginning_does_not_block_the_mended_recipe(
+    recipe: Path, rows: Path, tmp_path: Path
+) -> None:
+    from peftkit.errors import DataError
+
+    good = rows.read_text()
+    rows.write_text("{}\n")
+    with pytest.raises(DataError):
+        train(recipe, tmp_path / "run")
+    assert read_status(RunDir(tmp_path / "run"))["exit_code"] == 3
+    rows.write_text(good)
+    train(recipe, tmp_path / "run", "method.sft.max_steps=1")
+
+
+@pytest.mark.parametrize("save_steps", [1, 500])
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_damaged(
+    recipe: Path, tmp_path: Path, save_steps: int
+) -> None:
+    overrides = ("method.sft.learning_rate=1e30", "method.sft.save_strategy=steps")
+    with pytest.raises(DivergedError) as caught:
+        train(recipe, tmp_path / "run", *overrides, f"method.sft.save_steps={save_steps}")
+    run_dir = RunDir(tmp_path / "run")
+
+    assert caught.value.exit_code == 6
+    assert caught.value.message == (
+        "step 2: the gradient is not a finite number, so the step was not taken"
+        " (method.sft.learning_rate 1e+30, max_grad_norm 1)"
+    )
+    assert caught.value.hint.startswith("method.sft.learning_rate=0.0002 and another --out")
+    assert read_status(run_dir)["exit_code"] == 6
+    assert not run_dir.adapter.exists()
+    assert all(math.isfinite(loss) for loss in losses(run_dir))
+    kept = [path.name for path in run_dir.checkpoints.iterdir()]
+    assert kept == (["step-1"] if save_steps == 1 else [])
+    # The try: line, followed.
+    train(recipe, tmp_path / "another", "method.sft.learning_rate=0.0002")
+
+
+def test_weights_above_the_budget_are_refused_unread(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    recipe = write_recipe(
+        tmp_path / "r.json", tiny_model, rows, sft=SFT, memory={"budget": "100 KiB"}
+    )
+    with pytest.raises(ResourceError, match=r"alone take 0 MiB, more than memory\.budget: 0 MiB"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_peak_above_the_budget_stops_the_run(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    recipe = write_recipe(
+        tmp_path / "r.json", tiny_model, rows, sft=SFT, memory={"budget": "20 MiB"}
+    )
+    with pytest.raises(
+        ResourceError, match=r"step 1 took .* of resident memory, above memory\.budget 20 MiB"
+    ):
+        train(recipe, tmp_path / "run")
+
+
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Make the kernel refuse writes beyond a size, as a full disk does."""
+    earlier = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, earlier[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, earlier)
+
+
+# Above the JSON files; below the adapter's weights (33 kB), then below its optimizer's state.
+@pytest.mark.parametrize("num_bytes", [26_000, 45_000])
+def test_a_full_disk_is_told_and_loses_nothing(
+    recipe: Path, tmp_path: Path, num_bytes: int
+) -> None:
+    overrides = ("method.sft.save_strategy=steps", "method.sft.save_steps=1")
+    with files_of_at_most(num_bytes), pytest.raises(ResourceError) as caught:
+        train(recipe, tmp_path / "run", *overrides)
+    assert caught.value.exit_code == 5
+    assert "the disk is full while training" in caught.value.message
+    assert read_status(RunDir(tmp_path / "run"))["exit_code"] == 5
+
+    resumed = train(recipe, tmp_path / "run", *overrides)
+    assert sha256(resumed) == sha256(train(recipe, tmp_path / "whole", *overrides))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_first_step_loses_nothing_and_says_so(
+    recipe: Path, tmp_path: Path, number: int
+) -> None:
+    error, _ = train_until(recipe, tmp_path / "run", "  data ", number)
+    name = signal.Signals(number).name
+    assert str(error) == f"stopped by {name}: no step was trained; the same command starts over"
+    assert error.exit_code == 75
+
+
+def test_a_signal_during_the_evaluation_keeps_the_training(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT, evaluate=True)
+    error, _ = train_until(recipe, tmp_path / "run", "  trained ", signal.SIGTERM)
+    assert "the trained weights are saved; the same command evaluates them" in str(error)
+    run_dir = RunDir(tmp_path / "run")
+    before = sha256(run_dir)
+
+    train(recipe, tmp_path / "run")
+    assert sha256(run_dir) == before
+    assert run_dir.scores.exists()
+    assert len(losses(run_dir)) == 3
+
+
+def _start(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    script = "from peftkit.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", script, "run", str(recipe), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait_for_steps(process: subprocess.Popen[str], run_dir: RunDir, num_steps: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if run_dir.metrics.exists() and len(run_dir.metrics.read_text().splitlines()) >= num_steps:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {num_steps}: {process.communicate()[0]}")
+
+
+@pytest.fixture
+def long_recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Path:
+    sft = {**SFT, "max_steps": 60, "logging_steps": 1, "save_steps": 10, "save_strategy": "steps"}
+    return write_recipe(
+        tmp_path / "long.json", tiny_model, rows, sft=sft, lora={**LORA, "lora_dropout": 0.1}
+    )
+
+
+def test_a_process_stopped_by_sigterm_leaves_with_75_and_goes_on_to_the_same_bits(
+    long_recipe: Path, tmp_path: Path
+) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    process = _start(long_recipe, run_dir.path)
+    _wait_for_steps(process, run_dir, 5)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, out
+    assert "stopped by SIGTERM: the same command resumes at step " in out
+    assert "Traceback" not in out
+
+    train(long_recipe, run_dir.path)
+    assert sha256(run_dir) == sha256(train(long_recipe, tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_leaves_at_once_and_kills_leave_a_resumable_run(
+    long_recipe: Path, tmp_path: Path
+) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    process = _start(long_recipe, run_dir.path)
+    _wait_for_steps(process, run_dir, 3)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    # The first may have been served before the second came.
+    assert process.returncode in (130, 75)
+    for num_steps in (11, 22, 35, 48):
+        process = _start(long_recipe, run_dir.path)
+        _wait_for_steps(process, run_dir, num_steps)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    train(long_recipe, run_dir.path)
+    assert sha256(run_dir) == sha256(train(long_recipe, tmp_path / "whole"))

@@ -1,0 +1,100 @@
+"""Small recipes that train for real, in this process, and what their runs left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from peftkit.errors import StoppedError
+from peftkit.recipe.load import load_recipe
+from peftkit.run import run
+from peftkit.run_dir import RunDir
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+
+
+def write_recipe(
+    file: Path,
+    base: Path,
+    rows: Path,
+    *,
+    sft: dict[str, Any],
+    lora: dict[str, Any] | None = None,
+    evaluate: bool = False,
+    **sections: Any,
+) -> Path:
+    """Write a recipe as JSON, which YAML reads; sections replace or add to the usual ones."""
+    recipe = {
+        "name": "small",
+        "model": {"path": str(base), "dtype": "float32"},
+        "data": {
+            "source": {"json": {"files": {"train": str(rows), "test": str(rows)}}},
+            "splits": {"train": "train", "test": "test"},
+            "task": {"summarize": {"document": "document", "summary": "summary"}},
+        },
+        "adapter": {"lora": lora or LORA},
+        "method": {"sft": sft},
+        "evaluate": {"split": "test", "limit": 2} if evaluate else False,
+        **sections,
+    }
+    file.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+    return file
+
+
+def train(recipe: Path, out: Path, *overrides: str) -> RunDir:
+    """Run a recipe without a word."""
+    return run(load_recipe(recipe, overrides), out=out, console=Console(quiet=True))
+
+
+def losses(run_dir: RunDir) -> list[float]:
+    """Return the training losses in the order of their steps."""
+    lines = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def sha256(run_dir: RunDir) -> str:
+    """Return the hash of the adapter's weights."""
+    weights = run_dir.adapter / "adapter_model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+class SignalAt(io.StringIO):
+    """Be a console's file that sends this process a signal when a line begins with some text."""
+
+    def __init__(self, line: str, number: int) -> None:
+        super().__init__()
+        self._line, self._number = line, number
+
+    def write(self, text: str) -> int:
+        if text.startswith(self._line):
+            self._line = "\0"
+            os.kill(os.getpid(), self._number)
+        return super().write(text)
+
+
+def train_until(recipe: Path, out: Path, line: str, number: int) -> tuple[StoppedError, str]:
+    """Run a recipe until a printed line, send a signal there, and return how that ended."""
+    file = SignalAt(line, number)
+    with pytest.raises(StoppedError) as caught:
+        run(load_recipe(recipe), out=out, console=Console(file=file, width=200))
+    return caught.value, file.getvalue()
+
+
+def cut_back(run_dir: RunDir, *, step: int) -> None:
+    """Make a run what a kill right after this step's checkpoint would have left."""
+    shutil.rmtree(run_dir.adapter, ignore_errors=True)
+    for file in (run_dir.measured, run_dir.scores, run_dir.samples, run_dir.report):
+        file.unlink(missing_ok=True)
+    for folder in run_dir.checkpoints.iterdir():
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
+    status = json.loads(run_dir.status.read_text())
+    run_dir.status.write_text(json.dumps({**status, "state": "running", "exit_code": None}))
