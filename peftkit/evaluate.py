@@ -1,0 +1,292 @@
+"""Score base and tuned model, and trivial baselines, on the same rows of a split."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from peftkit.errors import DataError, UsageError
+from peftkit.exam import Contestant, Exam, Progress
+from peftkit.plugins import Conversation, Text
+from peftkit.run_dir import RunDir, write_atomically, write_json
+from peftkit.score_table import LABELS, format_score, render_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import PeftModel
+    from rich.console import RenderableType
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftkit.data import Prepared
+    from peftkit.plugins import Task
+    from peftkit.recipe.build import Built
+
+    Model: TypeAlias = PreTrainedModel | PeftModel
+
+NUM_RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Bound the headline metric by a paired bootstrap over rows."""
+
+    metric: str
+    tuned: tuple[float, float]
+    base: tuple[float, float] | None = None
+    gain: tuple[float, float] | None = None
+    """Of tuned over base, row by row."""
+    level: float = LEVEL
+    num_resamples: int = NUM_RESAMPLES
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Hold what an evaluation found; fractions are 0..1, BLEU and chrF 0..100."""
+
+    split: str
+    num_rows: int
+    headline: str
+    base: dict[str, float | None]
+    """Empty for a model trained from scratch, which has no base."""
+    tuned: dict[str, float | None]
+    baselines: dict[str, dict[str, float]]
+    intervals: Intervals | None
+    num_unfinished: dict[str, int]
+    """`base`, `tuned` -> answers that reached the limit of new tokens without an end."""
+    num_cut: int
+    """Prompts that lost the end of their last message, to leave room for an answer."""
+    generation: dict[str, Any]
+    """Native generation options in force; empty when nothing is generated."""
+    seconds: float
+    notes: tuple[str, ...]
+    samples: tuple[dict[str, Any], ...] = field(repr=False, default=())
+    """One a row: prompt, reference, base, tuned, and each answer's headline score."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `scores.json`."""
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del content["samples"]
+        if self.intervals:
+            content["intervals"] = {
+                key: value
+                for key, value in dataclasses.asdict(self.intervals).items()
+                if value is not None
+            }
+        return content
+
+
+def evaluate(  # noqa: PLR0913
+    built: Built,
+    prepared: Prepared,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: str,
+    limit: int | None = None,
+    base: PreTrainedModel | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score a trained model and its base on the first rows of a split.
+
+    Args:
+        limit: rows; all of them when None.
+        base: the untrained model, where switching the adapter off does not give it back; loaded
+            here when it is needed and absent.
+
+    Raises:
+        DataError: the split has no rows.
+    """
+    started = time.monotonic()
+    examples = _examples(prepared, split, limit)
+    exam = Exam(built, tokenizer, examples, model, progress)
+    tuned = exam.take(model, "tuned")
+    before = _take_with_base(exam, built, model, base)
+    references = exam.references
+    contestants = {"base": before, "tuned": tuned} if before else {"tuned": tuned}
+    rows = [dict(row) for row in prepared.rows[split].select(range(len(examples)))]
+    trivial = built.task.baselines(rows) if references else {}
+    headline = built.task.headline if references else "bits_per_byte"
+    row_scores = {
+        name: _row_scores(built.task, headline, one.texts, references)
+        for name, one in contestants.items()
+    }
+    intervals = _intervals(headline, contestants, row_scores)
+    return Scores(
+        split=split,
+        num_rows=len(examples),
+        headline=headline,
+        base=before.metrics if before else {},
+        tuned=tuned.metrics,
+        baselines={name: built.task.score(texts, references) for name, texts in trivial.items()},
+        intervals=intervals,
+        num_unfinished={name: one.num_unfinished for name, one in contestants.items()},
+        num_cut=exam.prompts.num_cut if exam.prompts else 0,
+        generation=exam.options,
+        seconds=round(time.monotonic() - started, 2),
+        notes=_notes(exam, contestants, intervals),
+        samples=_samples(examples, contestants, row_scores),
+    )
+
+
+def evaluate_run(
+    path: Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score a finished run on any split, and write what was found into its directory.
+
+    Args:
+        split: one of the recipe's, or a native split of its source; the recipe's own by default.
+            Another than the recipe's goes to `scores-SPLIT.json`.
+        limit: rows; the recipe's for its own split, else all.
+
+    Raises:
+        ArtefactError: the directory holds no trained model.
+        UsageError: no split is named anywhere.
+    """
+    from peftkit.data import inspect_rows
+    from peftkit.trained import load_tuned, open_run
+
+    run_dir = RunDir(path)
+    run = open_run(run_dir)
+    section = run.built.recipe.evaluate
+    chosen = split or (section.split if section else None)
+    if chosen is None:
+        raise UsageError(f"the recipe of {path} evaluates no split", hint="name one with --split")
+    if chosen not in run.built.recipe.data.splits:
+        run = open_run(run_dir, [f"data.splits.{chosen}={chosen}"])
+    if limit is None and section and chosen == section.split:
+        limit = section.limit
+    prepared = inspect_rows(run.built, run.tokenizer, splits=[chosen])
+    model = load_tuned(run)
+    scores = evaluate(
+        run.built, prepared, model, run.tokenizer, split=chosen, limit=limit, progress=progress
+    )
+    write_scores(run_dir, scores, is_main=bool(section and chosen == section.split))
+    return scores
+
+
+def write_scores(run_dir: RunDir, scores: Scores, *, is_main: bool = True) -> None:
+    """Write `scores.json` and `samples.jsonl`, or `-SPLIT` beside them for another split."""
+    suffix = "" if is_main else f"-{scores.split}"
+    write_json(run_dir.scores.with_stem(f"scores{suffix}"), scores.to_json())
+    lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in scores.samples)
+    write_atomically(run_dir.samples.with_stem(f"samples{suffix}"), "".join(lines))
+
+
+def render_scores(scores: Scores) -> RenderableType:
+    """Show scores in the terminal: metrics in rows, base, tuned and baselines in columns."""
+    return render_table({"schema_version": 1, **scores.to_json()})
+
+
+def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Conversation | Text]:
+    if split not in prepared.examples:
+        raise UsageError(
+            f"there is no split {split!r}", hint=f"one of {', '.join(prepared.examples)}"
+        )
+    examples = prepared.examples[split][:limit]
+    if not examples:
+        raise DataError(f"the split {split!r} has no usable rows to evaluate")
+    return examples
+
+
+def _take_with_base(
+    exam: Exam, built: Built, model: Model, base: PreTrainedModel | None
+) -> Contestant | None:
+    """Examine the base: the model with its adapter switched off, or a base of its own."""
+    from peftkit.trained import adapter_switched_off, keeps_base, load_base_of
+
+    if base is None and keeps_base(model):
+        with adapter_switched_off(model) as inner:
+            return exam.take(inner, "base")
+    if built.recipe.model.config is not None:
+        return None
+    with nullcontext(base or load_base_of(built, model.device.type)) as own:
+        return exam.take(own, "base")
+
+
+def _row_scores(
+    task: Task, headline: str, texts: Sequence[str], references: Sequence[str]
+) -> list[float]:
+    pairs = zip(texts, references, strict=True)
+    return [task.score([text], [reference])[headline] for text, reference in pairs]
+
+
+def _intervals(
+    headline: str, contestants: Mapping[str, Contestant], row_scores: Mapping[str, list[float]]
+) -> Intervals | None:
+    """Bound the headline metric, where it is the mean of its rows (BLEU, of a corpus, is not)."""
+    import numpy
+
+    if len(row_scores["tuned"]) < 2:
+        return None
+    for name, one in contestants.items():
+        mean, stated = numpy.mean(row_scores[name]), one.metrics[headline]
+        if stated is None or not numpy.isclose(mean, stated, rtol=1e-6, atol=1e-9):
+            return None
+    num_rows = len(row_scores["tuned"])
+    picks = numpy.random.default_rng(0).integers(num_rows, size=(NUM_RESAMPLES, num_rows))
+
+    def bounds(values: Any) -> tuple[float, float]:
+        tail = (1 - LEVEL) / 2
+        low, high = numpy.quantile(numpy.asarray(values)[picks].mean(axis=1), (tail, 1 - tail))
+        return float(low), float(high)
+
+    tuned, base = row_scores["tuned"], row_scores.get("base")
+    gain = None if base is None else bounds(numpy.subtract(tuned, base))
+    return Intervals(headline, bounds(tuned), None if base is None else bounds(base), gain)
+
+
+def _notes(
+    exam: Exam, contestants: Mapping[str, Contestant], intervals: Intervals | None
+) -> tuple[str, ...]:
+    """Say in sentences what a table cannot."""
+    notes = []
+    if intervals and intervals.gain:
+        low, high = (format_score(intervals.metric, bound) for bound in intervals.gain)
+        label = LABELS.get(intervals.metric, intervals.metric)
+        notes.append(f"The gain in {label} is {low} to {high} (95 % paired bootstrap over rows).")
+    if exam.prompts and exam.prompts.num_cut:
+        notes.append(
+            f"{exam.prompts.num_cut} prompts were longer than {exam.prompts.max_tokens} tokens and"
+            " lost the end of their last message, for base and tuned alike."
+        )
+    unfinished = [f"{one.num_unfinished} of {name}'s" for name, one in contestants.items()]
+    if any(one.num_unfinished for one in contestants.values()):
+        limit = exam.options.get("max_new_tokens")
+        notes.append(
+            f"Without an end after {limit} tokens: {' and '.join(unfinished)}"
+            f" {len(exam.references)} answers."
+        )
+    return tuple(notes)
+
+
+def _samples(
+    examples: Sequence[Conversation | Text],
+    contestants: Mapping[str, Contestant],
+    row_scores: Mapping[str, list[float]],
+) -> tuple[dict[str, Any], ...]:
+    samples = []
+    for index, example in enumerate(examples):
+        if isinstance(example, Text):
+            return ()
+        prompt = [dict(message) for message in example.prompt]
+        is_plain = len(prompt) == 1 and prompt[0]["role"] == "user"
+        samples.append(
+            {
+                "prompt": prompt[0]["content"] if is_plain else prompt,
+                "reference": example.reference,
+                **{name: one.texts[index] for name, one in contestants.items()},
+                "scores": {name: values[index] for name, values in row_scores.items()},
+            }
+        )
+    return tuple(samples)

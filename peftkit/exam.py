@@ -1,0 +1,125 @@
+"""Put the same questions to one model after the other, and mark the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from peftkit.errors import DataError
+from peftkit.plugins import Conversation, Text
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftkit.generation import Prompts
+    from peftkit.recipe.build import Built
+    from peftkit.recipe.schema import EvaluateSection
+
+    Model: TypeAlias = PreTrainedModel | PeftModel
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the rows done and their total."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Hold one model's part of an evaluation."""
+
+    metrics: dict[str, float | None]
+    texts: tuple[str, ...]
+    """Answers in the rows' order; empty when nothing is generated."""
+    num_unfinished: int
+    """Answers that reached the limit of new tokens without an end."""
+
+
+class Exam:
+    """Put the same questions to one model after the other."""
+
+    def __init__(
+        self,
+        built: Built,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Conversation | Text],
+        model: Model,
+        progress: Progress | None,
+    ) -> None:
+        self._task, self._tokenizer, self._progress = built.task, tokenizer, progress
+        section = built.recipe.evaluate
+        self._batch_size = section.batch_size if section else 16
+        self.prompts: Prompts | None = None
+        self.options: dict[str, Any] = {}
+        self.references: list[str] = []
+        asked = [example for example in examples if isinstance(example, Conversation)]
+        if asked:
+            self._prepare_questions(asked, section, model)
+        self._encode(built, examples, model)
+
+    def _prepare_questions(
+        self, asked: Sequence[Conversation], section: EvaluateSection | None, model: Model
+    ) -> None:
+        from peftkit import generation
+
+        stops = generation.stop_token_ids(model, self._tokenizer)
+        self._config = generation.generation_config(
+            section.generation if section else {}, self._tokenizer, stop_ids=stops
+        )
+        self.options = {
+            key: value for key, value in self._config.to_diff_dict().items()
+            if key != "transformers_version"
+        }  # fmt: skip
+        self.prompts = generation.encode_prompts(
+            [example.prompt for example in asked],
+            self._tokenizer,
+            max_tokens=generation.max_prompt_tokens(model, self._config),
+        )
+        self.references = [example.reference for example in asked]
+
+    def _encode(self, built: Built, examples: Sequence[Conversation | Text], model: Model) -> None:
+        from peftkit.generation import num_virtual_tokens
+        from peftkit.model import max_positions
+        from peftkit.perplexity import windows
+
+        positions = max_positions(model.config)
+        room = None if positions is None else positions - num_virtual_tokens(model)
+        encode = getattr(built.method, "encode_many", None)
+        encoded = (
+            encode(examples, self._tokenizer) if encode
+            else [built.method.encode(example, self._tokenizer) for example in examples]
+        )  # fmt: skip
+        self._rows: list[dict[str, list[int]]] = []
+        self._num_bytes = 0
+        for example, row in zip(examples, encoded, strict=True):
+            if isinstance(row, DataError):
+                raise row
+            if isinstance(example, Text):
+                self._rows += windows(row, room)
+                first = self._tokenizer.decode(row["input_ids"][:1])
+                self._num_bytes += len(example.text.encode()) - len(first.encode())
+            else:
+                self._rows.append({key: list(ids)[:room] for key, ids in row.items()})
+
+    def take(self, model: Model, name: str) -> Contestant:
+        """Let one model answer every prompt and read every row."""
+        from peftkit import generation, perplexity
+
+        texts: tuple[str, ...] = ()
+        num_unfinished = 0
+        metrics: dict[str, float | None] = {}
+        if self.prompts:
+            answers = generation.answer(
+                model, self._tokenizer, self.prompts, config=self._config,
+                batch_size=self._batch_size, progress=self._say(f"{name} answers"),
+            )  # fmt: skip
+            texts, num_unfinished = answers.texts, answers.num_unfinished
+            metrics.update(self._task.score(texts, self.references))
+        loss = perplexity.token_loss(model, self._rows, progress=self._say(f"{name} reads"))
+        metrics["perplexity"] = loss.perplexity
+        if not self.prompts:
+            metrics["bits_per_byte"] = loss.bits_per_byte(self._num_bytes)
+        return Contestant(metrics, texts, num_unfinished)
+
+    def _say(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self._progress
+        return (lambda done, total: progress(what, done, total)) if progress else None

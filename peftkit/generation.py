@@ -1,0 +1,286 @@
+"""Answer many prompts with a causal language model, in batches, the same whatever their size."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Message = Mapping[str, str]
+Progress = Callable[[int, int], None]
+"""Called with the number of rows done and their total."""
+
+MAX_NEW_TOKENS = 64
+
+NEUTRAL: Mapping[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "use_cache": True,
+}
+"""Stated in full, because transformers fills what is absent from the checkpoint's own sampling."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Hold encoded prompts that leave room for an answer."""
+
+    input_ids: tuple[tuple[int, ...], ...]
+    num_cut: int
+    """Prompts that lost the end of their last message to make room."""
+    max_tokens: int | None
+    """Longest prompt that leaves room; None where positions are unbounded."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Hold one answer a prompt, in the prompts' order."""
+
+    texts: tuple[str, ...]
+    num_unfinished: int
+    """Answers that reached the limit of new tokens without an end."""
+
+
+def generation_config(
+    options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, stop_ids: Sequence[int]
+) -> GenerationConfig:
+    """Make the native config: greedy and `MAX_NEW_TOKENS` long unless the options say otherwise.
+
+    Raises:
+        UsageError: an option is unknown to the installed transformers, or contradicts another.
+    """
+    from transformers import GenerationConfig
+
+    known = GenerationConfig().to_dict()
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), n=1)
+            raise UsageError(
+                f"generation: GenerationConfig has no key {key!r}",
+                hint=f"did you mean {close[0]}?" if close else None,
+            )
+    limit = {} if {"max_new_tokens", "max_length"} & set(options) else {
+        "max_new_tokens": MAX_NEW_TOKENS
+    }  # fmt: skip
+    stops = {"eos_token_id": list(stop_ids), "pad_token_id": tokenizer.pad_token_id}
+    try:
+        config = GenerationConfig(**{**NEUTRAL, **stops, **limit, **options})
+        config.validate(strict=True)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"generation: {error}") from error
+    return config
+
+
+def stop_token_ids(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """Collect what ends an answer: the model's end tokens, the tokenizer's, the template's.
+
+    A base model's template may end turns with another token than its EOS, and that one is trained.
+    """
+    named = getattr(model.generation_config, "eos_token_id", None)
+    found: set[int | None] = set(named if isinstance(named, list | tuple) else [named])
+    found.add(tokenizer.eos_token_id)
+    if tokenizer.chat_template:
+        from peftkit.masks import encode_conversation
+
+        turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+        labels = encode_conversation(turns, tokenizer)["labels"]
+        found.add(next((label for label in reversed(labels) if label >= 0), tokenizer.eos_token_id))
+    return tuple(sorted(token for token in found if token is not None))
+
+
+def max_prompt_tokens(model: PreTrainedModel | PeftModel, config: GenerationConfig) -> int | None:
+    """Return the longest prompt that leaves room for a whole answer; None when unbounded.
+
+    Raises:
+        UsageError: the answer alone fills the model's positions.
+    """
+    from peftkit.model import max_positions
+
+    positions = max_positions(model.config)
+    if positions is None:
+        return None
+    num_new = config.max_new_tokens or 1
+    room = positions - num_new - num_virtual_tokens(model)
+    if room < 1:
+        raise UsageError(
+            f"max_new_tokens is {num_new}, but the model has {positions} positions"
+            " for prompt and answer together",
+            hint=f"max_new_tokens={max(1, positions // 4)}",
+        )
+    return room
+
+
+def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
+    """Return the positions that a soft prompt takes, 0 without one."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return 0
+    return int(config.num_virtual_tokens or 0)
+
+
+def encode_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Encode messages up to where the assistant's answer begins; never empty."""
+    ids: list[int] = []
+    if messages:
+        ids = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            return_dict=True,
+            tokenizer_kwargs={"verbose": False},
+        )["input_ids"]
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return ids or [start]
+
+
+def encode_prompts(
+    prompts: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int | None,
+) -> Prompts:
+    """Encode prompts, cutting those that are too long at the end of their last message.
+
+    The instruction at the head and the template's opening of the answer both stay, as they do
+    when training cuts a row.
+    """
+    encoded, num_cut = [], 0
+    for messages in prompts:
+        ids = encode_prompt(messages, tokenizer)
+        if max_tokens is not None and len(ids) > max_tokens:
+            ids = _cut(ids, max_tokens, _num_closing(messages, tokenizer))
+            num_cut += 1
+        encoded.append(tuple(ids))
+    return Prompts(tuple(encoded), num_cut, max_tokens)
+
+
+def _num_closing(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Count the template's tokens after the last message's text."""
+    one, other = (
+        encode_prompt([*messages[:-1], {**messages[-1], "content": text}], tokenizer)
+        for text in ("a", "0")
+    )
+    num_equal = 0
+    for left, right in zip(reversed(one), reversed(other), strict=False):
+        if left != right:
+            break
+        num_equal += 1
+    return num_equal
+
+
+def _cut(ids: list[int], max_tokens: int, num_closing: int) -> list[int]:
+    if not 0 < num_closing < max_tokens:
+        return ids[-max_tokens:]
+    return ids[: max_tokens - num_closing] + ids[-num_closing:]
+
+
+def answer(  # noqa: PLR0913
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    *,
+    config: GenerationConfig,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Answers:
+    """Generate one answer a prompt.
+
+    Prompts of like length share a batch, padded on the left and masked, so that an answer does
+    not depend on its neighbours; with a soft prompt only those of the same length, because peft
+    puts it before the padding. A batch that does not fit into device memory is halved.
+
+    Raises:
+        ResourceError: even one prompt does not fit into device memory.
+    """
+    import torch
+
+    order = sorted(range(len(prompts.input_ids)), key=lambda i: -len(prompts.input_ids[i]))
+    is_soft = num_virtual_tokens(model) > 0
+    texts: dict[int, str] = {}
+    num_unfinished = start = 0
+    with evaluating(model), torch.random.fork_rng(), _quiet():
+        torch.manual_seed(0)  # of consequence only where the options ask for sampling
+        while start < len(order):
+            chosen = order[start : start + batch_size]
+            if is_soft:
+                length = len(prompts.input_ids[chosen[0]])
+                chosen = [i for i in chosen if len(prompts.input_ids[i]) == length]
+            try:
+                rows = _generate(model, [prompts.input_ids[i] for i in chosen], config)
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1:
+                    raise ResourceError(
+                        f"generating from {len(prompts.input_ids[chosen[0]])} tokens does not fit"
+                        " into device memory",
+                        hint="a smaller evaluate.generation.max_new_tokens",
+                    ) from error
+                if torch.accelerator.is_available():
+                    torch.accelerator.empty_cache()
+                batch_size = max(1, batch_size // 2)
+                continue
+            for index, (ids, is_finished) in zip(chosen, rows, strict=True):
+                texts[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                num_unfinished += not is_finished
+            start += len(chosen)
+            if progress:
+                progress(start, len(order))
+    return Answers(tuple(texts[i] for i in range(len(order))), num_unfinished)
+
+
+def _generate(
+    model: PreTrainedModel | PeftModel, rows: Sequence[Sequence[int]], config: GenerationConfig
+) -> list[tuple[list[int], bool]]:
+    """Generate for one batch; return new tokens up to the end, and whether there was one."""
+    import torch
+
+    width = max(map(len, rows))
+    pads = [width - len(row) for row in rows]
+    pad_id = config.pad_token_id or 0
+    device = model.get_input_embeddings().weight.device
+    input_ids = torch.tensor([[pad_id] * n + list(r) for n, r in zip(pads, rows, strict=True)])
+    mask = torch.tensor([[0] * n + [1] * len(r) for n, r in zip(pads, rows, strict=True)])
+    with torch.no_grad():
+        made = model.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+        )
+    stops = set(config.eos_token_id or [])
+    cut = []
+    for ids in made[:, width:].tolist():
+        end = next((at for at, token in enumerate(ids) if token in stops), None)
+        cut.append((ids if end is None else ids[:end], end is not None))
+    return cut
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Switch dropout off, and back on afterwards if the model was training."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence peft's remark that a soft prompt makes its own position ids, as it should."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
+        yield
