@@ -1,0 +1,1 @@
+"""A source and a task for peftkit: what installed Python distributions are for, in one line."""

@@ -1,0 +1,1 @@
+"""Commands about what was trained: merge it, export it."""

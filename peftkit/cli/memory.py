@@ -1,0 +1,1 @@
+"""Commands about memory: plan it, fit it, measure it."""

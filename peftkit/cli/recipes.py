@@ -1,0 +1,97 @@
+"""Commands about recipes: what can be said, and whether it is said right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftkit.cli.app import Json, app, print_json, show
+from peftkit.errors import RecipeError
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL, JSON, CSV, Parquet, text.")],
+    out: Annotated[Path | None, typer.Option(help="The recipe to write.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task, when it cannot be guessed.")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column.")
+    ] = None,
+) -> None:
+    """Look at a data file and write the recipe for it."""
+    from peftkit.init import init as write_recipe
+
+    typer.echo(write_recipe(data, out=out, task=task, columns=columns or ()))
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipes.")],
+    build: Annotated[bool, typer.Option(help="Also construct the native objects.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check recipes without loading anything: every problem with its line."""
+    from peftkit.recipe.check import check_files
+
+    problems = check_files(files, build=build)
+    if as_json:
+        print_json([problem.to_json() for problem in problems])
+    else:
+        _print_problems(files, problems)
+    if problems:
+        raise typer.Exit(RecipeError.exit_code)
+
+
+@app.command()
+def explain(
+    key: Annotated[str, typer.Argument(help="e.g. adapter.lora.r, method.sft, recipe.")] = "recipe",
+    json_schema: Annotated[bool, typer.Option(help="Print the recipe's JSON Schema.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Explain any key of a recipe, ours or a library's."""
+    from peftkit.recipe import explain as explaining
+
+    if json_schema:
+        print_json(explaining.json_schema())
+        return
+    explanation = explaining.explain(key)
+    show(explaining.render(explanation), explanation.to_json(), as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Copy this recipe here.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder to copy into.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """List the shipped recipes, or copy one to start from."""
+    from peftkit.recipes import copy_recipe, render_recipes, shipped_recipes, to_json
+
+    if name is not None:
+        typer.echo(f"wrote {copy_recipe(name, to)}")
+        return
+    shipped = shipped_recipes()
+    show(render_recipes(shipped), to_json(shipped), as_json)
+
+
+@app.command()
+def plugins(as_json: Json = False) -> None:
+    """List what recipes can name, and the package each thing comes from."""
+    from peftkit.plugins import all_plugins, render_plugins
+
+    found = all_plugins()
+    show(render_plugins(found), [plugin.to_json() for plugin in found], as_json)
+
+
+@app.command()
+def doctor(
+    hub: Annotated[bool, typer.Option(help="Also try to reach the Hub.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the environment and what works here, each thing really tried."""
+    from peftkit import doctor as examining
+
+    found = examining.doctor(hub=hub)
+    show(examining.render_doctor(found), found.to_json(), as_json)

@@ -1,0 +1,322 @@
+"""Conformance checks that a plugin's author calls from a test, one for each group.
+
+Each raises AssertionError with what is wrong; none needs the network. A passing plugin behaves
+as the run expects: it is cheap to import, strict about its options, and does the same thing twice.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import DataError, PeftkitError
+from peftkit.plugins import (
+    Conversation,
+    Decision,
+    Machine,
+    Source,
+    Task,
+    Text,
+    missing_members,
+)
+from peftkit.recipe.build import construct
+from peftkit.recipe.docstrings import field_docs
+from peftkit.recipe.signatures import Signature, signature_of
+from peftkit.recipe.strict import Gate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HEAVY = ("torch", "transformers", "datasets", "peft", "trl")
+"""What importing a plugin's module must not import: `peftkit check` imports it."""
+
+CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
+
+
+def check_source(
+    cls: type[Source], options: Mapping[str, Any], *, columns: Sequence[str] = ()
+) -> dict[str, Dataset]:
+    """Check a source: what it declares, loads, refuses, and that it loads the same rows twice.
+
+    Args:
+        options: as a recipe has them, of a configuration with at least one row.
+        columns: columns that every split must have.
+
+    Returns: the rows of every split.
+    """
+    _check_class(cls, "sources", options)
+    first, second = (cls(_config(cls, options)) for _ in range(2))
+    splits = list(first.splits())
+    _require(bool(splits), f"{cls.__name__}.splits() is empty")
+    _require(len(set(splits)) == len(splits), f"{cls.__name__}.splits() repeats {splits}")
+    loaded = {}
+    for split in splits:
+        rows, again = first.load(split), second.load(split)
+        _require(len(rows) > 0, f"split {split!r} has no row")
+        _require(rows.to_list() == again.to_list(), f"split {split!r} differs when loaded twice")
+        missing = [column for column in columns if column not in rows.column_names]
+        _require(not missing, f"split {split!r} lacks {missing}; it has {rows.column_names}")
+        loaded[split] = rows
+    _refuses(DataError, lambda: first.load("no such split"), "load() of an unknown split")
+    return loaded
+
+
+def check_task(
+    cls: type[Task], options: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Check a task: its examples, its refusals, its metrics and its baselines.
+
+    Args:
+        rows: at least two usable rows with different references.
+
+    Returns: the score of the references against themselves.
+    """
+    _check_class(cls, "tasks", options)
+    _require(len(rows) >= 2, "check_task needs two rows or more")
+    task = cls(_config(cls, options))
+    examples = [task.example(row) for row in rows]
+    _require(examples == [task.example(row) for row in rows], "example() differs when called twice")
+    for row, example in zip(rows, examples, strict=True):
+        _check_example(example, row)
+    for column in task.columns:
+        _require(all(column in row for row in rows), f"a row lacks the column {column!r}")
+        without = {name: value for name, value in rows[0].items() if name != column}
+        for state, broken in (("null", {**without, column: None}), ("missing", without)):
+            what = f"example() of a row whose {column!r} is {state}"
+            _refuses(DataError, partial(task.example, broken), what)
+    references = [e.reference for e in examples if isinstance(e, Conversation)]
+    if not references:
+        _require(task.headline == "", "a task without answers has an empty headline")
+        return {}
+    return _check_scores(task, references, rows)
+
+
+def _check_example(example: Conversation | Text, row: Mapping[str, Any]) -> None:
+    _require(isinstance(example, (Conversation, Text)), f"{row} gave a {type(example).__name__}")
+    if isinstance(example, Text):
+        _require(bool(example.text.strip()), f"{row} gave an empty text")
+        return
+    last = example.messages[-1]
+    _require(last["role"] == "assistant", f"the last message of {row} is not the assistant's")
+    _require(bool(last["content"].strip()), f"the answer of {row} is empty")
+    _require(bool(example.prompt), f"{row} gave an answer to nothing")
+
+
+def _check_scores(
+    task: Task, references: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    best = task.score(references, references)
+    _require(bool(best), "score() names no metric")
+    _require(task.headline in best, f"headline {task.headline!r} is not among {sorted(best)}")
+    worse = task.score(["" for _ in references], references)
+    turned = [*references[1:], references[0]]
+    others = {"empty answers": worse, "another row's answers": task.score(turned, references)}
+    backwards = task.score(list(reversed(references)), list(reversed(references)))
+    for name, value in best.items():
+        _require(
+            isinstance(value, float) and math.isfinite(value), f"{name} is {value!r}, not a number"
+        )
+        for what, scores in others.items():
+            _require(scores.keys() == best.keys(), f"score() of {what} names other metrics")
+            _require(scores[name] <= value, f"{name} of {what} is above that of the references")
+        close = math.isclose(backwards[name], value, rel_tol=1e-9, abs_tol=1e-12)
+        _require(close, f"{name} depends on the order of the rows")
+    if len(set(references)) > 1:
+        _require(worse[task.headline] < best[task.headline], "the headline does not see answers")
+    for name, answers in task.baselines(rows).items():
+        _require(len(answers) == len(rows), f"baseline {name!r} has {len(answers)} answers")
+        _require(all(isinstance(a, str) for a in answers), f"baseline {name!r} is not all text")
+    return best
+
+
+def check_adapter(
+    cls: type, options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
+) -> None:
+    """Check an adapter: it attaches, trains its own parameters alone, and keeps the base as it was.
+
+    Args:
+        make_model: returns the same small model, bit for bit, each time it is called.
+    """
+    import torch
+
+    _check_class(cls, "adapters", options)
+    untouched = {name: value.clone() for name, value in make_model().state_dict().items()}
+    model = cls(_config(cls, options)).attach(make_model())
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    _require(bool(trainable), "attach() leaves nothing to train")
+    if cls.Config is not None:  # type: ignore[attr-defined]  # a member, checked above
+        kept = {id(p) for p in model.parameters() if not p.requires_grad}
+        _require(bool(kept), "attach() trains every parameter of the base")
+        base = {
+            name.replace(".base_layer", "").replace("base_model.model.", ""): value
+            for name, value in model.state_dict().items()
+        }
+        changed = [
+            name
+            for name, value in untouched.items()
+            if name in base and not torch.equal(base[name], value)
+        ]
+        _require(not changed, f"attach() changes the base: {changed[:3]}")
+
+
+def check_method(
+    cls: type,
+    options: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Conversation | Text],
+) -> None:
+    """Check a method: its decisions, its owned keys, and how it encodes and arranges rows."""
+    from datasets import Dataset
+
+    _check_class(cls, "methods", options)
+    plugin: Any = cls
+    signature = signature_of(plugin.Config)
+    silent = [key for key, remedy in plugin.owned.items() if not remedy]
+    _require(not silent, f"owned does not say what to use instead of {silent}")
+    chosen = _check_decisions(plugin, signature)
+    method = plugin(construct(plugin.Config, {**chosen, **options, "output_dir": "unused"}))
+    taken = [example for example in examples if isinstance(example, plugin.examples)]
+    _require(bool(taken), f"check_method needs examples of {plugin.examples}")
+    encoded = [method.encode(example, tokenizer) for example in taken]
+    _require(
+        encoded == [method.encode(example, tokenizer) for example in taken],
+        "encode() differs when called twice",
+    )
+    for row in encoded:
+        _check_encoded(row["input_ids"], row["labels"])
+    arranged = [method.arrange(Dataset.from_list(encoded), tokenizer) for _ in range(2)]
+    _require(len(arranged[0]) > 0, "arrange() leaves no row")
+    _require(arranged[0].to_list() == arranged[1].to_list(), "arrange() differs when called twice")
+
+
+def _check_decisions(plugin: Any, signature: Signature) -> dict[str, Any]:
+    """Check each decision; return option -> value."""
+    chosen = {}
+    for decision in plugin.decide({}, dtype="float32", machine=CPU):
+        _require(isinstance(decision, Decision), f"decide() returned {decision!r}")
+        option = decision.key.rpartition(".")[2]
+        _require(option in signature.options, f"decide() sets {option!r}, which is no option")
+        _require(bool(decision.reason), f"decide() gives no reason for {option}")
+        stated = plugin.decide({option: decision.value}, dtype="float32", machine=CPU)
+        keys = {again.key for again in stated}
+        _require(decision.key not in keys, f"decide() overrides a stated {option}")
+        chosen[option] = decision.value
+    return chosen
+
+
+def _check_encoded(input_ids: Sequence[int], labels: Sequence[int]) -> None:
+    _require(len(input_ids) == len(labels), f"{len(input_ids)} ids and {len(labels)} labels")
+    pairs = zip(input_ids, labels, strict=True)
+    _require(all(y in (-100, x) for x, y in pairs), "a label is neither -100 nor its token")
+    _require(any(y != -100 for y in labels), "encode() masks every token")
+
+
+def check_merge(cls: type, options: Mapping[str, Any]) -> None:
+    """Check a merge: shape kept, the same twice, and one delta at weight 1 is itself."""
+    import torch
+
+    _check_class(cls, "merges", options)
+    source = torch.Generator().manual_seed(0)
+    deltas = [torch.randn(6, 4, generator=source) for _ in range(3)]
+    merge: Any = cls(_config(cls, options))
+    alone = merge.combine(deltas[:1], [1.0])
+    _require(torch.allclose(alone, deltas[0], atol=1e-6), "one delta at weight 1 is not itself")
+    both = [merge.combine(deltas, [0.5, 0.3, 0.2]) for _ in range(2)]
+    _require(both[0].shape == deltas[0].shape, f"combine() gives the shape {both[0].shape}")
+    _require(torch.equal(both[0], both[1]), "combine() differs when called twice")
+
+
+def check_exporter(cls: type, options: Mapping[str, Any], run: Path, out: Path) -> list[Path]:
+    """Check an exporter: it writes what it says, below `out`, and leaves the run as it was.
+
+    Args:
+        run: a finished run directory.
+    """
+    _check_class(cls, "exporters", options)
+    before = _listing(run)
+    exporter: Any = cls(_config(cls, options))
+    written = list(exporter.export(run, out))
+    _require(bool(written), "export() wrote nothing")
+    for file in written:
+        _require(file.is_file() and file.stat().st_size > 0, f"{file} is missing or empty")
+        _require(file.resolve().is_relative_to(out.resolve()), f"{file} lies outside {out}")
+    _require(_listing(run) == before, "export() changed the run directory")
+    return written
+
+
+def _listing(folder: Path) -> dict[str, tuple[int, int]]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+
+
+def _check_class(cls: type, group: str, options: Mapping[str, Any]) -> None:
+    """Check what every plugin shares: members, documentation, import cost, strict options."""
+    missing = missing_members(cls, group)
+    _require(not missing, f"{cls.__name__} lacks {', '.join(missing)}")
+    _require(bool(cls.__doc__), f"{cls.__name__} has no docstring, which `peftkit explain` shows")
+    config: Any = cls.Config  # type: ignore[attr-defined]  # a member, checked above
+    if isinstance(config, type):
+        _check_config(config)
+    if config is not None:
+        gate = Gate("recipe.yaml", {})
+        signature = signature_of(config)
+        gate.check_options(group, dict(options), signature)
+        _require(not gate.problems, f"the gate refuses the options: {gate.problems}")
+        gate.check_options(group, {**options, "no_such_key": 1}, signature)
+        _require(len(gate.problems) == 1, "the gate takes an unknown key")
+    _check_import(cls.__module__)
+
+
+def _check_config(config: type) -> None:
+    _require(is_dataclass(config), f"{config.__qualname__} is not a dataclass")
+    parameters = getattr(config, "__dataclass_params__", None)
+    frozen = bool(getattr(parameters, "frozen", False))
+    _require(frozen, f"{config.__qualname__} is not frozen: @dataclass(frozen=True)")
+    docs = field_docs(config)
+    silent = [item.name for item in fields(config) if item.name not in docs]
+    _require(not silent, f"no docstring stands below the fields {silent}")
+
+
+def _check_import(module: str) -> None:
+    if module == "__main__" or module.partition(".")[0].startswith("test"):
+        return
+    code = f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(  # noqa: S603 - our own interpreter on a module that is imported already
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    _require(
+        done.returncode == 0, f"import {module} fails in a fresh process: {done.stderr[-400:]}"
+    )
+    imported = done.stdout.split()
+    _require(
+        not imported, f"import {module} imports {', '.join(imported)}; import inside functions"
+    )
+
+
+def _config(cls: type, options: Mapping[str, Any]) -> Any:
+    config: Any = cls.Config  # type: ignore[attr-defined]  # a member, checked by _check_class
+    return None if config is None else construct(config, options)
+
+
+def _refuses(error: type[PeftkitError], act: Callable[[], Any], what: str) -> None:
+    try:
+        act()
+    except error as raised:
+        _require(bool(raised.message), f"{what} is refused without a message")
+    except Exception as raised:
+        name = f"{type(raised).__name__}: {raised}"
+        raise AssertionError(f"{what} raises {name}, not {error.__name__}") from raised
+    else:
+        raise AssertionError(f"{what} is not refused with {error.__name__}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)

@@ -1,0 +1,48 @@
+"""Fixtures for every test: no network, no foreign cache, tiny models built once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE / "refuse_network"))
+
+import sitecustomize  # noqa: E402, F401 - installs the audit hook in this process
+import tiny  # noqa: E402
+
+if "refuse_network" not in str(getattr(sitecustomize, "__file__", "")):
+    import runpy
+
+    runpy.run_path(str(HERE / "refuse_network" / "sitecustomize.py"))
+
+# Subprocesses that the tests start refuse the network too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(HERE / "refuse_network"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+# One thread a process: results do not depend on the machine's cores, and two workers fit on two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny Llama with its tokenizer."""
+    return tiny.tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """Return a JSONL file of 16 document/summary rows."""
+    return tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(16))
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> Path:
+    """Return a complete recipe for the tiny model."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(tiny.recipe_text(tiny_model, tiny_data), encoding="utf-8")
+    return file

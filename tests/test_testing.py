@@ -1,0 +1,229 @@
+"""The conformance checks pass what is sound, ours included, and name what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from peftkit.errors import DataError
+from peftkit.plugins import Conversation, Text, find
+from peftkit.testing import (
+    check_adapter,
+    check_exporter,
+    check_merge,
+    check_method,
+    check_source,
+    check_task,
+)
+
+ROWS = [{"question": "a b", "answer": "c d"}, {"question": "e", "answer": "f g"}]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Name the columns."""
+
+    question: str = "question"
+    """Column of the question."""
+    answer: str = "answer"
+    """Column of the answer."""
+
+
+class Echo:
+    """Answer questions."""
+
+    Config: Any = Config
+    headline = "exact"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return (self.config.question, self.config.answer)
+
+    def example(self, row: Mapping[str, Any]) -> Conversation | Text:
+        values = [row.get(column) for column in self.columns]
+        if not all(values):
+            raise DataError("a column is empty")
+        roles = ("user", "assistant")
+        messages = [{"role": r, "content": v} for r, v in zip(roles, values, strict=True)]
+        return Conversation(tuple(messages))  # type: ignore[arg-type]
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        same = [p == r for p, r in zip(predictions, references, strict=True)]
+        return {"exact": sum(same) / len(same)}
+
+    def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+        return {"question": [row["question"] for row in rows]}
+
+
+def test_a_sound_task_passes() -> None:
+    assert check_task(Echo, {}, ROWS) == {"exact": 1.0}
+    assert check_task(find("tasks", "text"), {}, [{"text": "a"}, {"text": "b"}]) == {}
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "problem"),
+    [
+        ("example", lambda _s, r: Text(r["question"].strip()), "raises AttributeError"),
+        ("example", lambda *_: Text("x"), "is not refused with DataError"),
+        ("example", lambda *_: "x", "gave a str"),
+        ("score", lambda *_: {}, "names no metric"),
+        ("score", lambda *_: {"other": 1.0}, "headline 'exact' is not among"),
+        ("score", lambda *_: {"exact": float("nan")}, "is nan, not a number"),
+        ("score", lambda _s, p, r: {"exact": float(p != r)}, "is above that of the references"),
+        ("score", lambda *_: {"exact": 1.0}, "the headline does not see answers"),
+        ("score", lambda _s, p, r: {"exact": float(p == r) * len(r[0] + "x" * (r[0] > "d"))},
+         "depends on the order"),
+        ("baselines", lambda *_: {"x": ["one"]}, "has 1 answers"),
+        ("headline", "missing", "headline 'missing' is not among"),
+        ("Config", type("Loose", (), {}), "is not a dataclass"),
+    ],
+)  # fmt: skip
+def test_an_unsound_task_is_named(member: str, value: Any, problem: str) -> None:
+    broken = type("Broken", (Echo,), {member: value, "__doc__": "Break one thing."})
+    with pytest.raises(AssertionError, match=problem):
+        check_task(broken, {}, ROWS)
+
+
+def test_what_every_plugin_shares_is_checked() -> None:
+    undocumented = type("Silent", (Echo,), {"__doc__": None})
+    with pytest.raises(AssertionError, match="has no docstring"):
+        check_task(undocumented, {}, ROWS)
+    with pytest.raises(AssertionError, match="the gate refuses the options"):
+        check_task(Echo, {"questin": "x"}, ROWS)
+
+    @dataclass
+    class Thawed:
+        x: int = 1
+
+    thawed = type("Warm", (Echo,), {"Config": Thawed, "__doc__": "Hold a config that changes."})
+    with pytest.raises(AssertionError, match="is not frozen"):
+        check_task(thawed, {}, ROWS)
+    with pytest.raises(AssertionError, match="lacks splits, load"):
+        check_source(Echo, {})  # type: ignore[arg-type]
+
+
+def test_a_heavy_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy_task.py").write_text("import datasets\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    heavy = type("Heavy", (Echo,), {"__module__": "heavy_task", "__doc__": "Import much."})
+    with pytest.raises(AssertionError, match="import heavy_task imports datasets"):
+        check_task(heavy, {}, ROWS)
+
+
+SUMMARIES = [{"document": f"Text {i}. More.", "summary": f"Summary {i} of it."} for i in range(4)]
+PAIRS = [{"prompt": f"Say {i}.", "completion": f"Number {i} is said."} for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("summarize", {}, SUMMARIES),
+        ("prompt_completion", {}, PAIRS),
+        ("text", {}, [{"text": "one"}, {"text": "two"}]),
+    ],
+)
+def test_our_tasks_conform(name: str, options: dict[str, Any], rows: list[dict[str, str]]) -> None:
+    check_task(find("tasks", name), options, rows)
+
+
+def test_our_sources_conform(tmp_path: Path) -> None:
+    file = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(4))
+    splits = check_source(find("sources", "json"), {"files": str(file)}, columns=["summary"])
+    assert len(splits["train"]) == 4
+    check_source(find("sources", "embedded"), {"name": "docstring-summaries"})
+
+
+def test_an_unsound_source_is_named() -> None:
+    class Repeating:
+        """Give no rows."""
+
+        Config: Any = Config
+
+        def __init__(self, config: Config) -> None: ...
+
+        def splits(self) -> list[str]:
+            return ["train", "train"]
+
+        def load(self, split: str) -> list[Any]:
+            return [split]
+
+    with pytest.raises(AssertionError, match="repeats"):
+        check_source(Repeating, {})
+
+
+def test_adapters_conform_and_one_that_changes_the_base_does_not(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny.tiny_llama(tmp_path / "model")
+    make = partial(AutoModelForCausalLM.from_pretrained, folder, dtype=torch.float32)
+    lora = find("adapters", "lora")
+    check_adapter(lora, {"r": 2, "target_modules": ["q_proj"]}, make)
+    check_adapter(find("adapters", "full"), {}, make)
+    # PiSSA takes the principal part out of the base weight: exactly what must be told apart.
+    with pytest.raises(AssertionError, match="changes the base"):
+        options = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": "pissa"}
+        check_adapter(lora, options, make)
+
+
+def test_methods_conform(tmp_path: Path) -> None:
+    tokenizer = tiny.tiny_tokenizer(tmp_path)
+    talk = Conversation(
+        ({"role": "user", "content": "return the sum"}, {"role": "assistant", "content": "a sum"})
+    )
+    check_method(find("methods", "sft"), {"max_length": 64}, tokenizer, [talk, Text("a file")])
+    texts = [Text("read a file from disk " * 20)]
+    check_method(find("methods", "pretrain_lm"), {"max_length": 16}, tokenizer, texts)
+
+
+class Average:
+    """Average deltas."""
+
+    Config = None
+
+    def __init__(self, config: None) -> None: ...
+
+    def combine(self, deltas: Sequence[Any], weights: Sequence[float]) -> Any:
+        return sum(d * w for d, w in zip(deltas, weights, strict=True))
+
+
+def test_merges_are_checked() -> None:
+    check_merge(Average, {})
+    doubled = type("Twice", (Average,), {"combine": lambda _s, d, _w: 2 * d[0], "__doc__": "X."})
+    with pytest.raises(AssertionError, match="one delta at weight 1 is not itself"):
+        check_merge(doubled, {})
+
+
+class Copy:
+    """Copy one file."""
+
+    Config = None
+
+    def __init__(self, config: None) -> None: ...
+
+    def export(self, run: Path, out: Path) -> Sequence[Path]:
+        out.mkdir(exist_ok=True)
+        (out / "a").write_bytes((run / "a").read_bytes())
+        return [out / "a"]
+
+
+def test_exporters_are_checked(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    (run / "a").write_text("weights")
+    assert check_exporter(Copy, {}, run, out) == [out / "a"]
+    inside = type("Inside", (Copy,), {"__doc__": "Write into the run."})
+    with pytest.raises(AssertionError, match="changed the run directory"):
+        check_exporter(inside, {}, run, run)
+    idle = type("Idle", (Copy,), {"export": lambda *_: [], "__doc__": "Do nothing."})
+    with pytest.raises(AssertionError, match="wrote nothing"):
+        check_exporter(idle, {}, run, out)
