@@ -171,7 +171,7 @@ class Method(Protocol):
     def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Truncate, pack or cut encoded rows into what the trainer takes, in a fixed order."""
 
-    def trainer(
+    def trainer(  # noqa: PLR0913 - the parts of a training
         self,
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,

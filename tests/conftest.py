@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE / "refuse_network"))
 
-import sitecustomize  # noqa: E402, F401 - installs the audit hook in this process
+import sitecustomize  # noqa: E402 - installs the audit hook in this process
 import tiny  # noqa: E402
 
 if "refuse_network" not in str(getattr(sitecustomize, "__file__", "")):

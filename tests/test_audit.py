@@ -140,7 +140,7 @@ def test_positions_are_compared_with_what_is_read():
 
 def test_two_bos_tokens_and_leaks():
     doubled = dataclasses.replace(measured([10] * 3), is_double_bos=np.array([False, True, True]))
-    limits = dataclasses.replace(LIMITS, bos_token="<s>")  # noqa: S106 - a token of text
+    limits = dataclasses.replace(LIMITS, bos_token="<s>")
     assert breaches(rows=doubled, num_double_bos=2, limits=limits) == [
         "train: 2 rows begin with two '<s>', one of their own and one that the tokenizer adds;"
         " the first is row 101\n    try: remove '<s>' from the rows"

@@ -179,7 +179,7 @@ def test_a_cut_is_a_partition_that_the_order_of_rows_does_not_change(make):
     found = parts(rows)
     assert sorted(chain(*found.values())) == sorted(row["document"] for row in rows)
     assert all(found.values())
-    shuffled = random.Random(1).sample(rows, len(rows))  # noqa: S311 - test data
+    shuffled = random.Random(1).sample(rows, len(rows))
     assert parts(shuffled) == found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from peftkit import errors
 
 
@@ -56,5 +55,3 @@ def test_readme_and_help_document_the_same_codes() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     for code in (0, 1, 2, 3, 4, 5, 6, 7, 75, 130):
         assert re.search(rf"\b{code}\b", readme), code
-
-

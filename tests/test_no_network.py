@@ -18,7 +18,9 @@ def test_this_process_refuses_the_network() -> None:
 
 def test_child_processes_refuse_it_too() -> None:
     script = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert "tests refuse the network" in done.stderr
 
 

@@ -76,7 +76,7 @@ def rows(num_rows: int, *, seed: int = 0) -> list[dict[str, str]]:
     """Make distinct document/summary rows of 8 to 40 words."""
     import random
 
-    source = random.Random(seed)  # noqa: S311 - test data, not a secret
+    source = random.Random(seed)
     made = []
     for index in range(num_rows):
         body = [source.choice(WORDS) for _ in range(source.randint(8, 40))]

@@ -99,7 +99,7 @@ class PretrainLM:
         """Join the rows in their order and cut them into full blocks of `max_length`."""
         return pack(rows["input_ids"], max_length=self.config.max_length)
 
-    def trainer(
+    def trainer(  # noqa: PLR0913 - the parts of a training
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
