@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from peftkit.errors import UsageError
+from peftkit.plugins import Machine
 
 GIB = 1 << 30
 DEFAULT_SIZES = (8, 12, 16, 24, 40, 48, 80, 141)
@@ -45,6 +46,12 @@ class Device:
     def has_rates(self) -> bool:
         """Tell whether time can be predicted."""
         return self.float32_flops is not None and self.bandwidth is not None
+
+    def as_machine(self) -> Machine:
+        """Return what a recipe's decisions would see on a machine with this device, all free."""
+        # A mere size is taken for a card of today; every one since Ampere has bfloat16.
+        has_bfloat16 = self.bfloat16_flops is not None or not self.has_rates
+        return Machine("cuda", has_bfloat16, self.total_bytes, self.total_bytes, self.name)
 
     def peak_flops(self, dtype: str) -> float | None:
         """Return the peak of matrix products in a dtype: `bfloat16`, `float16`, `tf32`, `float32`.

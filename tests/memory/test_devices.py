@@ -108,3 +108,10 @@ def test_defaults() -> None:
     assert [d.name for d in devices.defaults()] == [
         "8 GiB", "12 GiB", "16 GiB", "24 GiB", "40 GiB", "48 GiB", "80 GiB", "141 GiB"
     ]  # fmt: skip
+
+
+def test_as_a_machine_it_decides_as_the_card_would() -> None:
+    t4, any16 = devices.find("t4").as_machine(), devices.of_size(16).as_machine()
+    assert (t4.device, t4.supports_bfloat16, t4.name) == ("cuda", False, "Tesla T4")
+    assert t4.free_bytes == t4.total_bytes == devices.find("t4").total_bytes
+    assert any16.supports_bfloat16
