@@ -1,9 +1,8 @@
 """What a plugin is, where plugins are found, and how one is picked by name.
 
-Six entry-point groups, one small Protocol each. A plugin is a class that is constructed
-with an instance of its own `Config`; the gate (`peftkit.recipe.strict`) checks a recipe's
-options against that `Config` before the plugin is imported where it can, and always before
-it is constructed. Built-ins come through peftkit's own entry points.
+Six entry-point groups, one small Protocol each. A plugin is a class constructed with its own
+`Config`; the gate (`peftkit.recipe.strict`) checks a recipe's options against that `Config`
+before the plugin is constructed. Built-ins come through peftkit's own entry points.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from rich.table import Table
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+    from peftkit.exported import Exported, Trained
 
 GROUPS = ("sources", "tasks", "adapters", "methods", "merges", "exporters")
 
@@ -205,11 +206,13 @@ class Exporter(Protocol):
     """Write a trained model in another program's format."""
 
     Config: ClassVar[type | str]
+    reads: ClassVar[str]
+    """`model` (an adapter is merged into its base first) or `adapter`."""
 
     def __init__(self, config: Any) -> None: ...
 
-    def export(self, run: Path, out: Path) -> Sequence[Path]:
-        """Write the files and return them."""
+    def export(self, trained: Trained, out: Path) -> Exported:
+        """Write into an empty folder and measure it; ArtefactError for what cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,7 @@ _MEMBERS = {
         "trainer",
     ),
     "merges": ("Config", "combine"),
-    "exporters": ("Config", "export"),
+    "exporters": ("Config", "reads", "export"),
 }
 _BUILTINS_ONLY: ContextVar[bool] = ContextVar("builtins_only", default=False)
 _OURS = "peftkit"

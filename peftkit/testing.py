@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, PeftkitError
+from peftkit.exported import Exported, Trained
 from peftkit.plugins import (
     Conversation,
     Decision,
@@ -233,22 +234,30 @@ def check_merge(cls: type, options: Mapping[str, Any]) -> None:
     _require(torch.equal(both[0], both[1]), "combine() differs when called twice")
 
 
-def check_exporter(cls: type, options: Mapping[str, Any], run: Path, out: Path) -> list[Path]:
-    """Check an exporter: it writes what it says, below `out`, and leaves the run as it was.
+def check_exporter(cls: type, options: Mapping[str, Any], trained: Trained, out: Path) -> Exported:
+    """Check an exporter: it writes what it says, below `out`, proves it, and keeps what it read.
 
     Args:
-        run: a finished run directory.
+        trained: of the kind that the exporter `reads`; not scratch.
+        out: an empty folder.
     """
     _check_class(cls, "exporters", options)
-    before = _listing(run)
+    kind = cls.reads  # type: ignore[attr-defined]  # a member, checked above
+    _require(kind in ("model", "adapter"), f"reads is {kind!r}, neither 'model' nor 'adapter'")
+    before = _listing(trained.folder)
     exporter: Any = cls(_config(cls, options))
-    written = list(exporter.export(run, out))
-    _require(bool(written), "export() wrote nothing")
-    for file in written:
+    exported: Exported = exporter.export(trained, out)
+    _require(bool(exported.files), "export() wrote nothing")
+    for file in exported.files:
         _require(file.is_file() and file.stat().st_size > 0, f"{file} is missing or empty")
         _require(file.resolve().is_relative_to(out.resolve()), f"{file} lies outside {out}")
-    _require(_listing(run) == before, "export() changed the run directory")
-    return written
+    left = {name for name in _listing(out) if Path(name) not in exported.files}
+    _require(not left, f"export() does not name what it wrote: {sorted(left)[:3]}")
+    _require(_listing(trained.folder) == before, "export() changed what it read")
+    _require(bool(exported.proofs), "export() proves nothing")
+    for proof in exported.proofs:
+        _require(proof.holds, f"{proof.what}: {proof.measured} is above {proof.tolerance}")
+    return exported
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:

@@ -22,7 +22,7 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bits
 # name with a dot is one module that stands higher than its package.
 LAYERS = [
     {"errors"},
-    {"plugins"},
+    {"exported", "plugins"},
     # the ground: files, the machine, the screen, and what the stack says
     {"allocator", "checkpoint_files", "columns", "embedded", "exhaustion", "load_errors",
      "machine", "progress", "quantize", "quiet", "recipes", "run_dir", "stop"},

@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from peftkit.errors import DataError
+from peftkit.exported import Exported, Proof, Trained
 from peftkit.plugins import Conversation, Text, find
 from peftkit.testing import (
     check_adapter,
@@ -207,23 +208,40 @@ class Copy:
     """Copy one file."""
 
     Config = None
+    reads = "model"
 
     def __init__(self, config: None) -> None: ...
 
-    def export(self, run: Path, out: Path) -> Sequence[Path]:
+    def export(self, trained: Trained, out: Path) -> Exported:
         out.mkdir(exist_ok=True)
-        (out / "a").write_bytes((run / "a").read_bytes())
-        return [out / "a"]
+        (out / "a").write_bytes((trained.folder / "a").read_bytes())
+        return Exported((out / "a",), (Proof("bytes", 0, 0, "compared"),))
+
+
+def _exporter(doc: str, export) -> type:
+    return type("Other", (Copy,), {"__doc__": doc, "export": export})
 
 
 def test_exporters_are_checked(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     run.mkdir()
     (run / "a").write_text("weights")
-    assert check_exporter(Copy, {}, run, out) == [out / "a"]
-    inside = type("Inside", (Copy,), {"__doc__": "Write into the run."})
-    with pytest.raises(AssertionError, match="changed the run directory"):
-        check_exporter(inside, {}, run, run)
-    idle = type("Idle", (Copy,), {"export": lambda *_: [], "__doc__": "Do nothing."})
-    with pytest.raises(AssertionError, match="wrote nothing"):
-        check_exporter(idle, {}, run, out)
+    trained = Trained("tiny", run)
+    assert check_exporter(Copy, {}, trained, out).files == (out / "a",)
+    with pytest.raises(AssertionError, match="changed what it read"):
+        check_exporter(Copy, {}, trained, run)
+    proofs = (Proof("bytes", 0, 0, "compared"),)
+    for doc, export, complaint in (
+        ("Do nothing.", lambda *_: Exported((), proofs), "wrote nothing"),
+        ("Prove nothing.", lambda *_: Exported((out / "a",), ()), "proves nothing"),
+        ("Fail.", lambda *_: Exported((out / "a",), (Proof("x", 2, 1, ""),)), "2 is above 1"),
+        ("Hide.", lambda *_: Exported((run / "a",), proofs), "lies outside"),
+    ):
+        with pytest.raises(AssertionError, match=complaint):
+            check_exporter(_exporter(doc, export), {}, trained, out)
+    (out / "b").write_text("left over")
+    with pytest.raises(AssertionError, match="does not name what it wrote"):
+        check_exporter(Copy, {}, trained, out)
+    wrong = type("Wrong", (Copy,), {"reads": "runs", "__doc__": "Read something else."})
+    with pytest.raises(AssertionError, match="neither 'model' nor 'adapter'"):
+        check_exporter(wrong, {}, trained, out)
