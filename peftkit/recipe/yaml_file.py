@@ -7,6 +7,7 @@ False, `1:30` as 90 and keeps the last of two equal keys without a word.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,28 @@ def parse_value(text: str, file: str) -> Any:
     if reader.problems:
         raise RecipeError(file, reader.problems)
     return value
+
+
+def compose_text(text: str, file: str) -> yaml.Node | None:
+    """Parse into nodes, which know where in the text they stand.
+
+    Raises:
+        RecipeError: it is not YAML.
+    """
+    return _Reader(file).compose(text)
+
+
+def dump_inline(value: Any) -> str:
+    """Write plain data on one line, as it may stand after `key: `."""
+    text: str = yaml.dump(
+        [value],
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True,
+        width=sys.maxsize,
+    )
+    return text.strip().removeprefix("[").removesuffix("]")
 
 
 def dump_yaml(data: Any) -> str:
