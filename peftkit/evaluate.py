@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from peftkit.errors import DataError, UsageError
 from peftkit.exam import Contestant, Exam, Progress
 from peftkit.plugins import Conversation, Text
+from peftkit.recipe.yaml_file import join
 from peftkit.run_dir import RunDir, write_atomically, write_json
 from peftkit.score_table import LABELS, format_score, render_table
 
@@ -140,47 +142,77 @@ def evaluate_run(
     *,
     split: str | None = None,
     limit: int | None = None,
+    overrides: Sequence[str] = (),
     progress: Progress | None = None,
-) -> Scores:
+) -> tuple[Scores, Path]:
     """Score a finished run on any split, and write what was found into its directory.
+
+    What the recipe itself asks for goes to `scores.json`; another split, limit or override goes
+    to `scores-SPLIT.json` beside it, so that the run's own scores are never lost.
 
     Args:
         split: one of the recipe's, or a native split of its source; the recipe's own by default.
-            Another than the recipe's goes to `scores-SPLIT.json`.
         limit: rows; the recipe's for its own split, else all.
+        overrides: `KEY=VALUE` of the sections `model`, `data` and `evaluate`.
 
+    Returns: the scores, and the file they were written to.
     Raises:
         ArtefactError: the directory holds no trained model.
-        UsageError: no split is named anywhere.
+        UsageError: no split is named anywhere, or an override would change what was trained.
     """
     from peftkit.data import inspect_rows
+    from peftkit.exhaustion import exhaustion_explained
     from peftkit.trained import load_tuned, open_run
 
     run_dir = RunDir(path)
-    run = open_run(run_dir)
+    run = open_run(run_dir, _checked(overrides))
     section = run.built.recipe.evaluate
     chosen = split or (section.split if section else None)
     if chosen is None:
         raise UsageError(f"the recipe of {path} evaluates no split", hint="name one with --split")
+    own_limit = section.limit if section and chosen == section.split else None
+    is_own = bool(section and chosen == section.split and limit in (None, own_limit))
     if chosen not in run.built.recipe.data.splits:
-        run = open_run(run_dir, [f"data.splits.{chosen}={chosen}"])
-    if limit is None and section and chosen == section.split:
-        limit = section.limit
+        run = open_run(run_dir, [*overrides, f"{join('data.splits', chosen)}={chosen}"])
     prepared = inspect_rows(run.built, run.tokenizer, splits=[chosen])
-    model = load_tuned(run)
-    scores = evaluate(
-        run.built, prepared, model, run.tokenizer, split=chosen, limit=limit, progress=progress
-    )
-    write_scores(run_dir, scores, is_main=bool(section and chosen == section.split))
-    return scores
+    with exhaustion_explained("evaluating"):
+        scores = evaluate(
+            run.built,
+            prepared,
+            load_tuned(run),
+            run.tokenizer,
+            split=chosen,
+            limit=limit or own_limit,
+            progress=progress,
+        )
+    return scores, write_scores(run_dir, scores, is_own=is_own and not overrides)
 
 
-def write_scores(run_dir: RunDir, scores: Scores, *, is_main: bool = True) -> None:
-    """Write `scores.json` and `samples.jsonl`, or `-SPLIT` beside them for another split."""
-    suffix = "" if is_main else f"-{scores.split}"
-    write_json(run_dir.scores.with_stem(f"scores{suffix}"), scores.to_json())
+def write_scores(run_dir: RunDir, scores: Scores, *, is_own: bool = True) -> Path:
+    """Write `scores.json` and `samples.jsonl`, or `-SPLIT` beside the run's own; return the first.
+
+    Args:
+        is_own: whether this is what the run's recipe asks for.
+    """
+    suffix = "" if is_own else "-" + re.sub(r"[^\w.-]+", "_", scores.split)
+    file = run_dir.scores.with_stem(f"scores{suffix}")
+    write_json(file, scores.to_json())
     lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in scores.samples)
     write_atomically(run_dir.samples.with_stem(f"samples{suffix}"), "".join(lines))
+    return file
+
+
+def _checked(overrides: Sequence[str]) -> Sequence[str]:
+    """Refuse overrides of what a trained run can no longer change."""
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0].strip()
+        if section not in ("model", "data", "evaluate"):
+            raise UsageError(
+                f"{override}: this run is trained; an evaluation can change the sections model,"
+                " data and evaluate",
+                hint="e.g. evaluate.generation.max_new_tokens=128",
+            )
+    return overrides
 
 
 def render_scores(scores: Scores) -> RenderableType:

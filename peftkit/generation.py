@@ -13,6 +13,7 @@ from peftkit.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Message = Mapping[str, str]
@@ -241,8 +242,81 @@ def answer(  # noqa: PLR0913
     return Answers(tuple(texts[i] for i in range(len(order))), num_unfinished)
 
 
+def stream_answer(  # noqa: PLR0913
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    *,
+    config: GenerationConfig,
+    write: Callable[[str], None],
+    seed: int = 0,
+) -> tuple[str, bool]:
+    """Generate one answer and write it piece by piece; the pieces join to what `answer` gives.
+
+    Args:
+        seed: of consequence only where the config asks for sampling.
+
+    Returns: the text, and whether it came to an end by itself.
+    """
+    import torch
+
+    pieces = _Pieces(tokenizer, set(config.eos_token_id or []), write)
+    # transformers cannot stream a beam search: it does not know its answer before the end
+    streamer = pieces if (config.num_beams or 1) == 1 else None
+    with evaluating(model), torch.random.fork_rng(), _quiet():
+        torch.manual_seed(seed)
+        ((ids, is_finished),) = _generate(model, [prompt], config, streamer=streamer)
+    return pieces.finish(ids), is_finished
+
+
+class _Pieces:
+    """Take tokens from transformers' `generate` one by one and write what is sure of their text."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: set[int], write: Callable[[str], None]
+    ) -> None:
+        self._tokenizer, self._stops, self._write = tokenizer, stops, write
+        self._is_prompt = True
+        self._ids: list[int] = []
+        self._written = ""
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt first, then each new token."""
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self._ids += [token for token in value.flatten().tolist() if token not in self._stops]
+        text = self._decode(self._ids)
+        # A character may be spread over tokens, and trailing whitespace may turn out to be the end
+        sure = text.rstrip("\ufffd").rstrip()
+        if sure.startswith(self._written):
+            self._emit(sure)
+
+    def end(self) -> None:
+        """Do nothing: `finish` knows the whole answer."""
+
+    def finish(self, ids: Sequence[int]) -> str:
+        """Write what is left of the whole answer, and return it."""
+        text = self._decode(ids)
+        self._emit(text)
+        return text
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
+
+    def _emit(self, text: str) -> None:
+        if piece := text[len(self._written) :]:
+            self._write(piece)
+            self._written = text
+
+
 def _generate(
-    model: PreTrainedModel | PeftModel, rows: Sequence[Sequence[int]], config: GenerationConfig
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    *,
+    streamer: _Pieces | None = None,
 ) -> list[tuple[list[int], bool]]:
     """Generate for one batch; return new tokens up to the end, and whether there was one."""
     import torch
@@ -258,6 +332,7 @@ def _generate(
             input_ids=input_ids.to(device),
             attention_mask=mask.to(device),
             generation_config=config,
+            **({"streamer": streamer} if streamer else {}),
         )
     stops = set(config.eos_token_id or [])
     cut = []

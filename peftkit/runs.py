@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import UsageError
 from peftkit.progress import duration, gibibytes
 from peftkit.resume import flatten, read_metrics
-from peftkit.run_dir import RunDir, is_locked
+from peftkit.run_dir import RunDir, is_locked, locked
 from peftkit.run_state import read_status
 
 if TYPE_CHECKING:
@@ -127,15 +127,12 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     )
 
 
-def delete_run(path: Path) -> int:
-    """Delete a run directory, and return the bytes that frees.
+def check_deletable(path: Path) -> RunSummary:
+    """Return what deleting a directory would lose.
 
     Raises:
         UsageError: it is not a run, a link, or holds files that no run writes.
-        ResourceError: the run is still running.
     """
-    from peftkit.run_dir import locked
-
     run_dir = RunDir(_checked(path))
     strangers = [
         entry.name
@@ -147,10 +144,20 @@ def delete_run(path: Path) -> int:
             f"{path} holds what no run wrote: {', '.join(strangers[:3])}",
             hint="move it elsewhere, or delete the directory yourself",
         )
-    num_bytes = summarize(run_dir).num_bytes
-    with locked(run_dir):
+    return summarize(run_dir)
+
+
+def delete_run(path: Path) -> int:
+    """Delete a run directory, and return the bytes that frees.
+
+    Raises:
+        UsageError: it is not a run, a link, or holds files that no run writes.
+        ResourceError: the run is still running.
+    """
+    num_bytes = check_deletable(path).num_bytes
+    with locked(RunDir(path)):
         # The status goes first: a deletion that is cut short must not look like a run.
-        run_dir.status.unlink()
+        RunDir(path).status.unlink()
         shutil.rmtree(path)
     return num_bytes
 

@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from collections.abc import Sequence
+
+import typer
 
 from peftkit.cli import artefacts, memory, recipes, runs  # noqa: F401 - each registers its commands
-from peftkit.cli.app import app, print_error
+from peftkit.cli.app import app, explain_failure, explain_usage, print_error
 from peftkit.errors import PeftkitError
 
+INTERRUPTED = 130
+# typer has a copy of click of its own in some versions; this is the class in use either way.
+_CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 
-def main() -> None:
-    """Run the command line and leave with a documented exit code."""
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with a documented exit code.
+
+    Args:
+        arguments: what follows the program's name; this process's own when absent.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What this terminal's encoding lacks is shown as an escape, not refused.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = _run(
+        [argument for argument in given if argument != "--traceback"],
+        with_traceback="--traceback" in given,
+    )
     try:
-        app()
-    except PeftkitError as error:
-        if "--traceback" in sys.argv:
-            raise
-        print_error(error)
-        sys.exit(error.exit_code)
+        sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has gone; closing stdout ourselves keeps Python from complaining.
-        sys.stderr.close()
-        sys.exit(0)
+        # The reader (`| head`) has gone. What is still buffered goes nowhere, so that Python does
+        # not complain about it while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str], *, with_traceback: bool) -> int:
+    """Run one command line and return its exit code, having printed why it failed."""
+    try:
+        return app(args=arguments, prog_name="peftkit", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
     except Exception as error:
-        if "--traceback" in sys.argv:
+        if with_traceback:
             raise
-        print(  # noqa: T201
-            f"peftkit: {type(error).__name__}: {error}\n"
-            "This is a bug in peftkit: please report it with what --traceback prints "
-            "(peftkit --traceback VERB ...).",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        if isinstance(error, PeftkitError):
+            failure = error
+        elif isinstance(error, _CommandLineError):
+            failure = explain_usage(error)
+        else:
+            failure = explain_failure(error)
+        print_error(failure, as_json="--json" in arguments)
+        return failure.exit_code

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from peftkit.errors import PeftkitError
+from peftkit.errors import PeftkitError, RecipeError, ResourceError, UsageError
 
 app = typer.Typer(
     name="peftkit",
-    no_args_is_help=True,
+    # Plain help: laying it out with rich would take as long as everything else together.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage or recipe, 3 data, 4 artefact, 5 resources, 6 diverged, "
@@ -28,32 +30,47 @@ Overrides = Annotated[
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
+_ENVIRONMENT = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}
+)
+"""What the system refuses because of its own state, not because of what was asked."""
+
 
 def _version(wanted: bool) -> None:
     if wanted:
         from peftkit import __version__
 
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
-    traceback: Annotated[  # noqa: ARG001 - read by main, where no context is left
+    context: typer.Context,
+    traceback: Annotated[  # noqa: ARG001 - main takes it out, wherever it stands
         bool, typer.Option("--traceback", help="Show Python's traceback for any error.")
     ] = False,
     no_plugins: Annotated[
         bool, typer.Option("--no-plugins", help="Load peftkit's own plugins only.")
     ] = False,
-    version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", callback=_version, is_eager=True)
+    version: Annotated[  # noqa: ARG001 - the callback acts on it
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Fine-tune language models: says what will happen, shows what is trained, proves it."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
     if no_plugins:
         from peftkit.plugins import only_builtins
 
-        only_builtins()
+        context.with_resource(only_builtins())
+
+
+def say(text: str = "") -> None:
+    """Print a line; go quiet when the reader has gone (`| head`)."""
+    with suppress(BrokenPipeError):
+        typer.echo(text)
 
 
 def show(renderable: Any, content: Any, as_json: bool) -> None:
@@ -61,19 +78,52 @@ def show(renderable: Any, content: Any, as_json: bool) -> None:
     if as_json:
         print_json(content)
         return
-    from rich.console import Console
+    from peftkit.progress import SteadyConsole
 
-    Console().print(renderable)
+    SteadyConsole(highlight=False).print(renderable)
 
 
 def print_json(content: Any) -> None:
     """Print plain data as JSON."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    say(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def print_error(error: PeftkitError) -> None:
-    """Print a refusal on stderr, or as JSON where the command line asks for it."""
-    if "--json" in sys.argv:
-        print_json({"error": error.message, "hint": error.hint, "exit_code": error.exit_code})
-    else:
+def print_error(error: PeftkitError, *, as_json: bool) -> None:
+    """Print a refusal on stderr, or as JSON on stdout."""
+    if not as_json:
         typer.echo(f"peftkit: {error}", err=True)
+        return
+    content: dict[str, Any] = {
+        "error": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, RecipeError):
+        content["problems"] = [problem.to_json() for problem in error.problems]
+    print_json(content)
+
+
+def explain_usage(error: Exception) -> UsageError:
+    """Turn what the parser says about a command line into our refusal."""
+    context = getattr(error, "ctx", None)
+    path = "peftkit" if context is None else context.command_path
+    message: str = getattr(error, "format_message", error.__str__)()
+    return UsageError(message.rstrip("."), hint=f"{path} --help")
+
+
+def explain_failure(error: Exception) -> PeftkitError:
+    """Tell what the machine refused from a bug of ours, for an error that nothing foresaw."""
+    from peftkit.exhaustion import exhaustion_explained
+
+    with suppress(Exception):  # of which `error` itself is one, when it is not explained
+        try:
+            with exhaustion_explained("running this command"):
+                raise error
+        except ResourceError as explained:
+            return explained
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        return ResourceError(f"{error.filename or 'the system'}: {error.strerror}")
+    return PeftkitError(
+        f"{type(error).__name__}: {error}",
+        hint="this is a bug in peftkit: add --traceback and report what it prints",
+    )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftkit.cli.app import Json, app, print_json, show
-from peftkit.errors import RecipeError
+from peftkit.cli.app import Json, app, print_json, say, show
+from peftkit.errors import Problem, RecipeError, ResourceError, UsageError, render_problems
+
+if TYPE_CHECKING:
+    from peftkit.plugins import Machine
 
 
 @app.command()
@@ -23,23 +27,32 @@ def init(
     """Look at a data file and write the recipe for it."""
     from peftkit.init import init as write_recipe
 
-    typer.echo(write_recipe(data, out=out, task=task, columns=columns or ()))
+    say(str(write_recipe(data, out=out, task=task, columns=columns or ())))
 
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipes.")],
-    build: Annotated[bool, typer.Option(help="Also construct the native objects.")] = False,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE... [KEY=VALUE]...", help="Recipes, or folders of them."),
+    ],
+    build: Annotated[
+        bool, typer.Option("--build", help="Construct the native objects too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check recipes without loading anything: every problem with its line."""
-    from peftkit.recipe.check import check_files
+    from peftkit.recipe.check import check_files, expand
 
-    problems = check_files(files, build=build)
+    overrides = [file for file in files if "=" in file and not Path(file).exists()]
+    recipes = expand([Path(file) for file in files if file not in overrides])
+    if not recipes:
+        raise UsageError(f"{overrides[0]} is no recipe", hint=f"peftkit check FILE {overrides[0]}")
+    problems = check_files(recipes, overrides, machine=_machine() if build else None)
     if as_json:
         print_json([problem.to_json() for problem in problems])
     else:
-        _print_problems(files, problems)
+        _print_check(recipes, problems)
     if problems:
         raise typer.Exit(RecipeError.exit_code)
 
@@ -47,7 +60,9 @@ def check(
 @app.command()
 def explain(
     key: Annotated[str, typer.Argument(help="e.g. adapter.lora.r, method.sft, recipe.")] = "recipe",
-    json_schema: Annotated[bool, typer.Option(help="Print the recipe's JSON Schema.")] = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the recipe's JSON Schema.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Explain any key of a recipe, ours or a library's."""
@@ -70,7 +85,7 @@ def recipes(
     from peftkit.recipes import copy_recipe, render_recipes, shipped_recipes, to_json
 
     if name is not None:
-        typer.echo(f"wrote {copy_recipe(name, to)}")
+        say(f"wrote {copy_recipe(name, to)}")
         return
     shipped = shipped_recipes()
     show(render_recipes(shipped), to_json(shipped), as_json)
@@ -87,7 +102,7 @@ def plugins(as_json: Json = False) -> None:
 
 @app.command()
 def doctor(
-    hub: Annotated[bool, typer.Option(help="Also try to reach the Hub.")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="Try to reach the Hub, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print the environment and what works here, each thing really tried."""
@@ -95,3 +110,20 @@ def doctor(
 
     found = examining.doctor(hub=hub)
     show(examining.render_doctor(found), found.to_json(), as_json)
+    if not found.is_healthy:
+        raise typer.Exit(ResourceError.exit_code)
+
+
+def _machine() -> Machine:
+    from peftkit.quiet import quiet_stack
+
+    quiet_stack()
+    from peftkit.machine import describe_machine
+
+    return describe_machine()
+
+
+def _print_check(recipes: Sequence[Path], problems: Sequence[Problem]) -> None:
+    for recipe in recipes:
+        own = [problem for problem in problems if problem.file == str(recipe)]
+        say(render_problems(str(recipe), own) if own else f"{recipe}: ok")

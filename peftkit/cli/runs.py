@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftkit.cli.app import Json, Overrides, RecipeFile, app, show
+from peftkit.cli.app import Json, Overrides, RecipeFile, RunPath, app, print_json, say, show
+from peftkit.cli.terminal import Typewriter, ask, busy, counting, note, read_prompt
+from peftkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from peftkit.generate import Answerer
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of the split.")]
 
 
 @app.command()
@@ -15,9 +23,9 @@ def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME otherwise.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Do all but train.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but train.")] = False,
 ) -> None:
-    """Train, evaluate and report; the same command resumes a stopped run."""
+    """Train, evaluate, report; go on where a stopped run ended."""
     from peftkit.recipe.load import load_recipe
     from peftkit.run import run as run_recipe
 
@@ -28,13 +36,183 @@ def run(
 def data(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="Which split's rows to show.")] = "train",
-    rows: Annotated[int, typer.Option(help="How many rows to show token by token.")] = 3,
+    split: Annotated[
+        str | None, typer.Option(help="Only this one; those a run uses otherwise.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of each split to show as tokens.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Audit the data and show rows token by token, trained tokens coloured."""
+    """Audit the data, and show which tokens are trained."""
     from peftkit.audit_view import render_data, show_data
     from peftkit.recipe.load import load_recipe
 
-    view = show_data(load_recipe(recipe, overrides or ()), split=split, num_rows=rows)
+    with busy("reading the data"):
+        view = show_data(load_recipe(recipe, overrides or ()), split=split, num_rows=rows)
     show(render_data(view), view.to_json(), as_json)
+    if view.breaches:
+        raise typer.Exit(DataError.exit_code)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="Any split; the recipe's otherwise.")] = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Score base and tuned on any split."""
+    from peftkit.evaluate import evaluate_run, render_scores
+    from peftkit.quiet import quiet_stack
+
+    quiet_stack()
+    with counting("loading the run") as progress:
+        scores, file = evaluate_run(
+            run, split=split, limit=limit, overrides=overrides or (), progress=progress
+        )
+    show(render_scores(scores), {"schema_version": 1, **scores.to_json()}, as_json)
+    if not as_json:
+        say(f"wrote {file}")
+
+
+@app.command()
+def generate(
+    run: RunPath,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to answer; a conversation, or stdin, without.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Answer every row of a JSONL file instead.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the file's answers go.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="e.g. max_new_tokens=128"),
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Ask the untrained base model.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Answer a prompt or a file with what a run trained, or chat."""
+    if out is not None and file is None:
+        raise UsageError("--out takes the answers of a --file", hint="add --file ROWS.jsonl")
+    if file is not None and prompt is not None:
+        raise UsageError("a prompt and a --file at once", hint="give one of them")
+    from peftkit import generate as generating
+    from peftkit.quiet import quiet_stack
+
+    quiet_stack()
+    with busy("loading the run"):
+        answerer = generating.open_answerer(run, options=options or (), with_base=base)
+    if file is not None:
+        _answer_file(answerer, file, out)
+    elif prompt is None and sys.stdin.isatty():
+        _chat(answerer)
+    else:
+        _answer(answerer, sys.stdin.read() if prompt is None else prompt, as_json=as_json)
+
+
+def _answer(answerer: Answerer, prompt: str, *, as_json: bool) -> None:
+    from peftkit.questions import question_of_text
+
+    question = question_of_text(answerer.task, prompt)
+    if as_json:
+        reply = answerer.reply(question, lambda _: None)
+        print_json({"prompt": prompt, "answer": reply.text, "notes": list(reply.notes)})
+        return
+    reply = answerer.reply(question, Typewriter())
+    say()
+    for line in reply.notes:
+        note(line)
+
+
+def _chat(answerer: Answerer) -> None:
+    from peftkit.generate import Conversation
+
+    conversation = Conversation(answerer)
+    turns = "earlier turns count" if conversation.is_kept else "each prompt stands alone"
+    note(f"{turns}; Ctrl-C stops an answer, an empty line leaves")
+    while prompt := read_prompt():
+        notes: tuple[str, ...] = ("stopped",)
+        try:
+            notes = conversation.say(prompt, Typewriter()).notes
+        except KeyboardInterrupt:
+            conversation.forget_last()
+        say()
+        for line in notes:
+            note(line)
+
+
+def _answer_file(answerer: Answerer, file: Path, out: Path | None) -> None:
+    from peftkit.generate import answer_file, open_out, read_questions
+
+    asked = read_questions(answerer.task, file)
+    if out is None:
+        answer_file(answerer, asked, sys.stdout)
+        return
+    with open_out(out) as stream, counting("answering") as count:
+        answer_file(answerer, asked, stream, progress=lambda *at: count("answers", *at))
+    say(f"wrote {out}, {len(asked):,} answers")
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write a run's page again, from its files."""
+    from peftkit.report import write_report
+    from peftkit.run_dir import RunDir
+
+    say(str(write_report(RunDir(run))))
+
+
+runs_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(runs_app, name="runs", help="List runs, compare them, or delete one.")
+
+
+@runs_app.callback()
+def runs(
+    context: typer.Context,
+    root: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List runs, compare them, or delete one."""
+    if context.invoked_subcommand is not None:
+        return
+    from peftkit.runs import list_runs, render_runs, runs_to_json
+
+    found = list_runs(root)
+    show(render_runs(found), runs_to_json(found), as_json)
+
+
+@runs_app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    as_json: Json = False,
+) -> None:
+    """Show what runs differ in, what they took and what they scored."""
+    from peftkit.runs import compare_runs, comparison_to_json, render_comparison
+
+    found = compare_runs(paths)
+    show(render_comparison(found), comparison_to_json(found), as_json)
+
+
+@runs_app.command()
+def delete(
+    run: RunPath,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a run: its checkpoints, its adapter and its scores."""
+    from peftkit.progress import gibibytes
+    from peftkit.runs import check_deletable, delete_run
+
+    found = check_deletable(run)
+    if not yes:
+        score = "" if found.tuned is None else f", {found.metric} {found.tuned:.3f}"
+        what = f"{run}: {found.state}, step {found.step}{score}, {gibibytes(found.num_bytes)}"
+        if not ask(f"{what}\ndelete it?", otherwise="--yes"):
+            say("kept")
+            return
+    num_bytes = delete_run(run)
+    if as_json:
+        print_json({"deleted": str(run), "num_bytes": num_bytes})
+    else:
+        say(f"deleted {run}, {gibibytes(num_bytes)}")

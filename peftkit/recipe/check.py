@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from peftkit.errors import Problem, RecipeError, UsageError
+from peftkit.errors import PeftkitError, Problem, RecipeError, UsageError
 from peftkit.plugins import Machine
 from peftkit.recipe.build import build
 from peftkit.recipe.load import load_recipe
@@ -28,6 +28,8 @@ def check_files(
             _check(file, overrides, machine)
         except RecipeError as error:
             problems.extend(error.problems)
+        except PeftkitError as error:
+            problems.append(Problem(str(file), None, "", error.message, error.hint))
     return problems
 
 

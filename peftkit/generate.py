@@ -1,0 +1,254 @@
+"""Answer with what a run trained: one prompt, a conversation, or a file of prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+
+from peftkit.errors import DataError, ResourceError, UsageError
+from peftkit.questions import Question, question_of_row, question_of_text
+from peftkit.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftkit.generation import Prompts
+    from peftkit.plugins import Task
+
+    Model: TypeAlias = PreTrainedModel | PeftModel
+
+MAX_NEW_TOKENS = 256
+"""Length of an answer that neither the recipe nor the user limits, where positions allow it."""
+ANSWER = "generated"
+"""Key that holds the answer in a batch's lines."""
+BATCHES_AT_ONCE = 8
+"""Batches of a file that share one sorting by length, and that a stop can lose."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Hold one answer."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    """What the text does not show: that it, or the prompt, was cut."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Hold a run's model, loaded and ready to answer."""
+
+    task: Task
+    model: Model
+    tokenizer: PreTrainedTokenizerBase
+    config: GenerationConfig
+    batch_size: int
+    max_tokens: int | None
+    """Longest prompt that leaves room for an answer; None where positions are unbounded."""
+
+    def reply(self, question: Question, write: Callable[[str], None], *, seed: int = 0) -> Reply:
+        """Answer one question, writing the answer piece by piece."""
+        from peftkit.generation import stream_answer
+
+        prompts = self._encode([question])
+        text, is_finished = stream_answer(
+            self.model,
+            self.tokenizer,
+            prompts.input_ids[0],
+            config=self.config,
+            write=write,
+            seed=seed,
+        )
+        notes = []
+        if prompts.num_cut:
+            notes.append(f"the prompt was cut to the {self.max_tokens} tokens that leave room")
+        if not is_finished:
+            limit = self.config.max_new_tokens
+            notes.append(f"the answer was cut at max_new_tokens {limit}")
+        return Reply(text, tuple(notes))
+
+    def reply_many(self, questions: Sequence[Question]) -> list[str]:
+        """Answer several questions in batches, in their order."""
+        from peftkit.generation import answer
+
+        found = answer(
+            self.model,
+            self.tokenizer,
+            self._encode(questions),
+            config=self.config,
+            batch_size=self.batch_size,
+        )
+        return list(found.texts)
+
+    def fits(self, messages: Sequence[Mapping[str, str]]) -> bool:
+        """Tell whether a conversation leaves room for an answer."""
+        return self._encode([Question(messages=tuple(messages))]).num_cut == 0
+
+    def _encode(self, questions: Sequence[Question]) -> Prompts:
+        from peftkit.generation import Prompts, encode_prompts
+
+        if not any(question.text for question in questions):
+            asked = [question.messages for question in questions]
+            return encode_prompts(asked, self.tokenizer, max_tokens=self.max_tokens)
+        encoded = [self.tokenizer(question.text)["input_ids"] for question in questions]
+        kept = [ids[-self.max_tokens :] if self.max_tokens else ids for ids in encoded]
+        num_cut = sum(len(ids) > len(rest) for ids, rest in zip(encoded, kept, strict=True))
+        return Prompts(tuple(map(tuple, kept)), num_cut, self.max_tokens)
+
+
+class Conversation:
+    """Keep a conversation with a model, as far as its run learned to hold one.
+
+    A run whose task asks one question about one text (`summarize`) never saw a second turn, so
+    each of its prompts stands alone.
+    """
+
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+        self._messages: list[Mapping[str, str]] = []
+        self._num_asked = 0
+        probe = question_of_text(answerer.task, "a")
+        self.is_kept = probe.messages == ({"role": "user", "content": "a"},)
+        """Whether earlier turns are part of the next prompt."""
+
+    def say(self, prompt: str, write: Callable[[str], None]) -> Reply:
+        """Answer the next prompt; the oldest turns are left out where they leave no room."""
+        question = question_of_text(self._answerer.task, prompt)
+        self._num_asked += 1
+        if not self.is_kept:
+            return self._answerer.reply(question, write, seed=self._num_asked)
+        self._messages += question.messages
+        num_before = len(self._messages)
+        while len(self._messages) > 1 and not self._answerer.fits(self._messages):
+            del self._messages[:2]
+        num_left_out = num_before - len(self._messages)
+        asked = Question(messages=tuple(self._messages))
+        reply = self._answerer.reply(asked, write, seed=self._num_asked)
+        self._messages.append({"role": "assistant", "content": reply.text})
+        if not num_left_out:
+            return reply
+        note = f"the first {num_left_out} messages were left out to make room"
+        return Reply(reply.text, (note, *reply.notes))
+
+    def forget_last(self) -> None:
+        """Take back a prompt whose answer was stopped."""
+        if self._messages and self._messages[-1]["role"] == "user":
+            self._messages.pop()
+
+
+def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = False) -> Answerer:
+    """Load a finished run to answer prompts.
+
+    Args:
+        options: `KEY=VALUE` of `transformers.GenerationConfig`, over those of the recipe.
+        with_base: answer with the base model, as it was before training.
+
+    Raises:
+        ArtefactError: the directory holds no trained model.
+        UsageError: an option is unknown or impossible; or there is no base.
+    """
+    from peftkit import generation
+    from peftkit.exhaustion import exhaustion_explained
+    from peftkit.model import max_positions
+    from peftkit.trained import load_base_of, load_tuned, open_run
+
+    stated = dict(_pairs(options))
+    run = open_run(RunDir(path))
+    if with_base and run.built.recipe.model.config is not None:
+        raise UsageError(f"{path} trained a model from scratch: it has no base")
+    with exhaustion_explained("loading the model"):
+        model = load_base_of(run.built, run.device) if with_base else load_tuned(run)
+    section = run.built.recipe.evaluate
+    chosen = {**(section.generation if section else {}), **stated}
+    if not {"max_new_tokens", "max_length"} & set(chosen):
+        positions = max_positions(model.config) or 2 * MAX_NEW_TOKENS
+        chosen["max_new_tokens"] = min(MAX_NEW_TOKENS, positions // 2)
+    config = generation.generation_config(
+        chosen,
+        run.tokenizer,
+        stop_ids=generation.stop_token_ids(model, run.tokenizer),
+    )
+    return Answerer(
+        task=run.built.task,
+        model=model,
+        tokenizer=run.tokenizer,
+        config=config,
+        batch_size=section.batch_size if section else 8,
+        max_tokens=generation.max_prompt_tokens(model, config),
+    )
+
+
+def read_questions(task: Task, file: Path) -> list[tuple[Mapping[str, Any], Question]]:
+    """Read a JSON or JSONL file of rows, each with the question that its task makes of it.
+
+    Raises:
+        DataError: lines are malformed, or rows lack what the task asks about; shows the first ten.
+    """
+    from peftkit.sources.json_rows import HINT, read_json
+    from peftkit.sources.rows import BadLines
+
+    bad = BadLines()
+    asked = []
+    for row in read_json([file], None, bad):
+        try:
+            if ANSWER in row.values:
+                raise DataError(f"the row has a column {ANSWER!r} already")
+            asked.append((row.values, question_of_row(task, row.values)))
+        except (DataError, UsageError) as error:
+            bad.add(row.place, error.message)
+    bad.check(hint=f"rows as the run's data, or objects with a prompt; {HINT}")
+    if not asked:
+        raise DataError(f"{file} holds no rows")
+    return asked
+
+
+def answer_file(
+    answerer: Answerer,
+    asked: Sequence[tuple[Mapping[str, Any], Question]],
+    out: TextIO,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write each row with its answer under `generated` as a JSON line, as soon as it is known."""
+    rows = iter(asked)
+    done = 0
+    while chunk := list(islice(rows, answerer.batch_size * BATCHES_AT_ONCE)):
+        texts = answerer.reply_many([question for _, question in chunk])
+        for (row, _), text in zip(chunk, texts, strict=True):
+            out.write(json.dumps({**row, ANSWER: text}, ensure_ascii=False) + "\n")
+        out.flush()
+        done += len(chunk)
+        if progress:
+            progress(done, len(asked))
+
+
+def open_out(file: Path) -> TextIO:
+    """Create the file of a batch's answers.
+
+    Raises:
+        UsageError: it exists already.
+        ResourceError: it cannot be created.
+    """
+    try:
+        return file.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise UsageError(f"{file} exists already", hint="name another file with --out") from None
+    except OSError as error:
+        raise ResourceError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _pairs(options: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    from peftkit.recipe.yaml_file import parse_value
+
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(
+                f"{option!r} is not KEY=VALUE", hint="e.g. --option max_new_tokens=128"
+            )
+        yield key.strip(), parse_value(value, "--option")
