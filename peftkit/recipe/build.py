@@ -102,7 +102,7 @@ def build(recipe: Recipe, machine: Machine, *, output_dir: Path | None = None) -
     """
     builder = _Builder(recipe)
     method_class = find("methods", recipe.method.name)
-    decisions = _decide(recipe, machine, method_class)
+    decisions = decide(recipe, machine)
     chosen = {decision.key.rpartition(".")[2]: decision.value for decision in decisions}
     arguments: dict[str, Any] = {**recipe.method.options, **chosen}
     if output_dir is not None:
@@ -128,9 +128,10 @@ def build(recipe: Recipe, machine: Machine, *, output_dir: Path | None = None) -
     )
 
 
-def _decide(recipe: Recipe, machine: Machine, method: type[Method]) -> tuple[Decision, ...]:
-    """Gather the method's decisions and the adapter's, which win."""
+def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
+    """Choose the native options that a recipe leaves to the machine: the adapter's choices win."""
     name, options = recipe.method.name, recipe.method.options
+    method = find("methods", name)
     made = {d.key: d for d in method.decide(options, dtype=recipe.model.dtype, machine=machine)}
     choice = recipe.adapter.choice
     adapter = find("adapters", choice.name) if choice else None

@@ -1,0 +1,95 @@
+"""The roofline: seconds from work by formula, and where its limits are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_fixture import linear_plan
+
+from peftkit.memory import devices, roofline
+from peftkit.memory.plan import Work
+
+H200 = devices.find("h200")
+COMPUTE, MEMORY = 989.4e12 * 0.80, 4.8e12 * 0.90
+
+
+def plan_with(work: dict[str, Work], **options: int):
+    plan = linear_plan(fixed=0, per_token=1, **options)
+    object.__setattr__(plan, "work", work)
+    return plan
+
+
+def test_compute_bound_seconds_are_flops_over_the_achievable_peak() -> None:
+    plan = plan_with({"forward": Work(10**15, 0, 1)}, length=4096)
+    speed = roofline.predict(plan, H200, dtype="bfloat16")
+    assert speed is not None
+    assert speed.seconds_per_step == pytest.approx(1e15 / COMPUTE)
+    assert speed.tokens_per_second == pytest.approx(4096 / (1e15 / COMPUTE))
+    assert speed.bound == "matrix products"
+
+
+def test_memory_bound_and_launch_bound() -> None:
+    moving = roofline.predict(plan_with({"forward": Work(0, 10**12, 1)}), H200, dtype="bfloat16")
+    launching = roofline.predict(plan_with({"forward": Work(0, 0, 10**6)}), H200, dtype="bfloat16")
+    assert moving is not None and launching is not None
+    assert moving.seconds_per_step == pytest.approx(1e12 / MEMORY)
+    assert moving.bound == "memory traffic"
+    assert launching.seconds_per_step == pytest.approx(1e6 * roofline.SECONDS_PER_OPERATOR)
+    assert launching.bound == "launches"
+
+
+def test_launches_hide_behind_the_device() -> None:
+    alone = roofline.predict(plan_with({"forward": Work(10**15, 0, 1)}), H200, dtype="bfloat16")
+    busy = roofline.predict(plan_with({"forward": Work(10**15, 0, 1000)}), H200, dtype="bfloat16")
+    assert alone is not None and busy is not None
+    assert busy.seconds_per_step == alone.seconds_per_step
+
+
+def test_the_optimizer_runs_once_a_step_and_evaluation_never() -> None:
+    work = {
+        "forward": Work(10**15, 0, 0),
+        "step": Work(0, 10**12, 0),
+        "evaluate": Work(10**18, 0, 0),
+        "load": Work(10**18, 0, 0),
+    }
+    speed = roofline.predict(plan_with(work, accumulation=8), H200, dtype="bfloat16")
+    assert speed is not None
+    assert speed.seconds_per_step == pytest.approx(8 * 1e15 / COMPUTE + 1e12 / MEMORY)
+    assert set(speed.phase_seconds) == {"forward", "step"}
+
+
+@given(rows=st.sampled_from([1, 2, 4, 8, 16]))
+def test_the_same_rows_in_smaller_pieces_are_never_faster(rows: int) -> None:
+    plan = linear_plan(fixed=0, per_token=1, rows=16, flops=10**13, operators=5000)
+    whole = roofline.predict(plan, H200, dtype="bfloat16")
+    pieces = roofline.predict(
+        plan, H200, dtype="bfloat16", micro_batch=rows, accumulation=16 // rows
+    )
+    assert whole is not None and pieces is not None
+    assert pieces.seconds_per_step >= whole.seconds_per_step * (1 - 1e-9)
+    assert pieces.tokens_per_second <= whole.tokens_per_second * (1 + 1e-9)
+
+
+@given(flops=st.integers(0, 10**16), moved=st.integers(0, 10**13), operators=st.integers(1, 10**5))
+def test_a_faster_card_is_never_slower(flops: int, moved: int, operators: int) -> None:
+    plan = plan_with({"forward": Work(flops, moved, operators)})
+    slow = roofline.predict(plan, devices.find("a100"), dtype="bfloat16")
+    fast = roofline.predict(plan, H200, dtype="bfloat16")
+    assert slow is not None and fast is not None
+    assert fast.seconds_per_step <= slow.seconds_per_step * (1 + 1e-12)
+
+
+def test_a_mere_size_has_no_speed() -> None:
+    assert (
+        roofline.predict(linear_plan(fixed=0, per_token=1), devices.of_size(24), dtype="bfloat16")
+        is None
+    )
+
+
+def test_cost_and_label() -> None:
+    speed = roofline.predict(linear_plan(fixed=0, per_token=1), H200, dtype="bfloat16")
+    assert speed is not None
+    per_step = speed.seconds_per_step
+    assert speed.cost(num_steps=1000, price_per_hour=3.6) == pytest.approx(per_step)
+    assert speed.to_json()["basis"] == "predicted"

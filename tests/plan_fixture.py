@@ -1,0 +1,65 @@
+"""Plans made by formula, so that what is built on plans is tested without the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftkit.memory.plan import Plan, Work
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class LinearPlan(Plan):
+    """A plan whose peak is `fixed + rows * tokens * per_token`."""
+
+    fixed_bytes: int = 0
+    bytes_per_token: int = 0
+
+    def bytes_at(self, *, micro_batch: int, length: int) -> int:
+        return self.fixed_bytes + micro_batch * length * self.bytes_per_token
+
+    def largest_micro_batch(self, device_bytes: int, *, length: int | None = None) -> int:
+        left = device_bytes - self.fixed_bytes
+        return max(0, left // ((length or self.length) * self.bytes_per_token))
+
+    def longest_length(self, device_bytes: int, *, micro_batch: int | None = None) -> int:
+        left = device_bytes - self.fixed_bytes
+        return max(0, left // ((micro_batch or self.micro_batch) * self.bytes_per_token))
+
+
+def linear_plan(
+    *,
+    fixed: int,
+    per_token: int,
+    rows: int = 1,
+    length: int = 1024,
+    accumulation: int = 1,
+    flops: int = 10**12,
+    moved: int = 10**9,
+    operators: int = 1000,
+) -> LinearPlan:
+    """Make a plan whose forward, loss and backward cost 1/3, 0 and 2/3 of the given work."""
+    work = {
+        "forward": Work(flops // 3, moved // 3, operators // 3),
+        "backward": Work(2 * flops // 3, 2 * moved // 3, 2 * operators // 3),
+        "step": Work(0, moved // 10, 10),
+        "evaluate": Work(flops, moved, operators),
+    }
+    return LinearPlan(
+        peak_bytes=fixed + rows * length * per_token,
+        peak_phase="backward",
+        terms=(),
+        phase_bytes={},
+        timeline=(),
+        micro_batch=rows,
+        length=length,
+        accumulation=accumulation,
+        device="cuda",
+        work=work,
+        num_tokens=rows * length,
+        unknown=(),
+        seconds=0.0,
+        fixed_bytes=fixed,
+        bytes_per_token=per_token,
+    )
