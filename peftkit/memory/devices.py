@@ -19,6 +19,9 @@ GIB = 1 << 30
 DEFAULT_SIZES = (8, 12, 16, 24, 40, 48, 80, 141)
 """GiB that a plan is shown for when nothing is asked."""
 
+TYPICAL = ("4060", "3060", "4080", "4090", "5090", "a100-40", "l40s", "h100", "h200", "b200")
+"""Cards that stand for a mere size when times are compared."""
+
 _MAKERS = ("nvidia", "geforce", "tesla", "amd", "instinct")
 _DTYPES = ("bfloat16", "float16", "tf32", "float32")
 
@@ -129,6 +132,14 @@ def present(name: str, total_bytes: int) -> Device:
         if wanted in keys:
             return dataclasses.replace(device, total_bytes=total_bytes)
     return Device(name, total_bytes)
+
+
+def with_rates(device: Device) -> Device:
+    """Return the device, or a known card of about its size where only the size is known."""
+    if device.has_rates:
+        return device
+    typical = (find(name) for name in TYPICAL)
+    return min(typical, key=lambda known: abs(math.log(known.total_bytes / device.total_bytes)))
 
 
 def defaults() -> tuple[Device, ...]:

@@ -115,3 +115,12 @@ def test_as_a_machine_it_decides_as_the_card_would() -> None:
     assert (t4.device, t4.supports_bfloat16, t4.name) == ("cuda", False, "Tesla T4")
     assert t4.free_bytes == t4.total_bytes == devices.find("t4").total_bytes
     assert any16.supports_bfloat16
+
+
+@pytest.mark.parametrize(
+    ("gib", "card"),
+    [(8, "RTX 4060"), (16, "RTX 4080"), (24, "RTX 4090"), (40, "A100-SXM4-40GB"), (80, "H100")],
+)
+def test_a_size_is_compared_on_a_card_of_its_kind(gib: int, card: str) -> None:
+    assert card in devices.with_rates(devices.of_size(gib)).name
+    assert devices.with_rates(devices.find("t4")) == devices.find("t4")

@@ -1,0 +1,172 @@
+"""What may be changed in a recipe so that it fits: each lever, its keys, and who holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import UsageError
+from peftkit.memory.settings import checkpoints_activations, method_settings
+from peftkit.plugins import find
+from peftkit.recipe.signatures import signature_of
+
+if TYPE_CHECKING:
+    from peftkit.plugins import Machine
+    from peftkit.recipe.schema import Recipe
+
+OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit")
+"""AdamW with less and less of its state on the device: 8 bytes a parameter, 2, and 2 that can
+move to the host."""
+
+_FLASH = ("flash_attention", "flex_attention", "varlen")
+
+
+@dataclass(frozen=True)
+class Lever:
+    """Name one thing that may be changed, and to what."""
+
+    name: str
+    keys: tuple[str, ...]
+    """The recipe's keys that say it."""
+    choices: tuple[Mapping[str, Any], ...] = ()
+    """Dotted key -> value each, beside what the recipe has now."""
+    pinned_by: tuple[str, ...] = ()
+    """Keys that stand in the recipe and hold it; empty when it is open."""
+
+
+@dataclass(frozen=True)
+class Levers:
+    """Hold every lever of a recipe, and how its rows are batched now."""
+
+    levers: tuple[Lever, ...]
+    """All but the micro-batch, in the order in which they are explained."""
+    batching: Lever
+    """Rows of one forward; its choices follow from the plan."""
+    micro_batch: int
+    accumulation: int
+
+    def open(self) -> tuple[Lever, ...]:
+        """Return those that may be moved."""
+        return tuple(lever for lever in self.levers if lever.choices and not lever.pinned_by)
+
+    def pinned(self) -> tuple[str, ...]:
+        """Return the keys whose release would give more room."""
+        return tuple(key for lever in (*self.levers, self.batching) for key in lever.pinned_by)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Read which of a recipe's keys stand in it."""
+
+    recipe: Recipe
+    free: frozenset[str]
+    settings: Mapping[str, Any]
+    known: frozenset[str] = field(default_factory=frozenset)
+
+    def at(self, option: str) -> str:
+        """Return the dotted key of a method's option."""
+        return f"method.{self.recipe.method.name}.{option}"
+
+    def holds(self, *keys: str) -> tuple[str, ...]:
+        """Return those of these keys that are stated and not released."""
+        stated = {o.partition("=")[0].strip() for o in self.recipe.overrides}
+        stated.update(self.recipe.lines)
+        return tuple(
+            key
+            for key in keys
+            if key not in self.free and any(_is_same_or_below(s, key) for s in stated)
+        )
+
+
+def read_levers(recipe: Recipe, machine: Machine, *, free: Sequence[str] = ()) -> Levers:
+    """Find what may be changed: what the recipe leaves open, and what `free` releases.
+
+    Raises:
+        UsageError: `free` names a key that no lever has.
+    """
+    settings = method_settings(recipe, machine)
+    known = frozenset(signature_of(find("methods", recipe.method.name).Config).options)
+    reader = _Reader(recipe, frozenset(free), settings, known)
+    levers = tuple(_levers(reader))
+    batching = _batching(reader)
+    keys = {key for lever in (*levers, batching) for key in lever.keys}
+    unknown = [key for key in free if key not in keys]
+    if unknown:
+        raise UsageError(
+            f"--free {unknown[0]}: fit never changes that", hint=f"it changes {', '.join(keys)}"
+        )
+    return Levers(
+        levers,
+        batching,
+        micro_batch=int(settings.get("per_device_train_batch_size") or 1),
+        accumulation=int(settings.get("gradient_accumulation_steps") or 1),
+    )
+
+
+def _levers(reader: _Reader) -> Iterator[Lever]:
+    yield _quantization(reader)
+    if "optim" in reader.known:
+        yield _optimizer(reader)
+    if "activation_checkpointing" in reader.known or "gradient_checkpointing" in reader.known:
+        yield _checkpointing(reader)
+    if "packing" in reader.known:
+        yield _packing(reader)
+
+
+def _quantization(reader: _Reader) -> Lever:
+    key, recipe = "model.quantize", reader.recipe
+    now = recipe.model.quantize
+    choices: tuple[Mapping[str, Any], ...] = ()
+    if now is not None:
+        choices = ({key: None},)
+    elif not recipe.adapter.is_full and recipe.model.config is None:
+        choices = ({key: _nf4(recipe.model.dtype)},)
+    return Lever("quantization", (key,), choices, reader.holds(key))
+
+
+def _nf4(dtype: str) -> dict[str, Any]:
+    """Return what QLoRA holds a base in: 4.127 bits a weight, computed in the model's dtype.
+
+    Source: arXiv 2305.14314, section 3.
+    """
+    options = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "bfloat16" if dtype == "auto" else dtype,
+    }
+    return {"bitsandbytes": options}
+
+
+def _optimizer(reader: _Reader) -> Lever:
+    key = reader.at("optim")
+    now = reader.settings.get("optim")
+    choices = tuple({key: name} for name in OPTIMIZERS if name != now)
+    return Lever("optimizer", (key,), choices, reader.holds(key))
+
+
+def _checkpointing(reader: _Reader) -> Lever:
+    names = [n for n in ("activation_checkpointing", "gradient_checkpointing") if n in reader.known]
+    keys = tuple(reader.at(name) for name in names)
+    is_on = checkpoints_activations(dict(reader.settings))
+    # The older name, where it stands, decides nothing once the newer one is set.
+    return Lever("checkpointing", keys, ({keys[0]: not is_on},), reader.holds(*keys))
+
+
+def _packing(reader: _Reader) -> Lever:
+    key = reader.at("packing")
+    attention = reader.recipe.model.attn_implementation or ""
+    # Without a kernel that knows where rows end, packing builds a mask of length x length.
+    is_worth_it = any(name in attention for name in _FLASH)
+    choices = ({key: True},) if is_worth_it and not reader.settings.get("packing") else ()
+    return Lever("packing", (key,), choices, reader.holds(key))
+
+
+def _batching(reader: _Reader) -> Lever:
+    keys = (reader.at("per_device_train_batch_size"), reader.at("gradient_accumulation_steps"))
+    return Lever("micro-batch", keys, (), reader.holds(*keys))
+
+
+def _is_same_or_below(key: str, parent: str) -> bool:
+    return key == parent or key.startswith(f"{parent}.")
