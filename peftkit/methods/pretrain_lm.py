@@ -112,6 +112,8 @@ class PretrainLM:
         """Make transformers' own Trainer over packed blocks, which need no padding."""
         from transformers import PrinterCallback, Trainer, default_data_collator
 
+        from peftkit.methods.muon import make_muon
+
         args = copy.copy(self.config)
         args.output_dir = str(output_dir)
         trainer = Trainer(
@@ -122,6 +124,7 @@ class PretrainLM:
             data_collator=default_data_collator,
             processing_class=tokenizer,
             callbacks=list(callbacks),
+            optimizers=(make_muon(model, args) if args.muon else None, None),
         )
         trainer.remove_callback(PrinterCallback)
         return trainer
@@ -183,15 +186,22 @@ def pack(token_ids: Iterable[list[int]], *, max_length: int) -> Dataset:
 
 @cache
 def _arguments_class() -> type[TrainingArguments]:
-    """Extend transformers' TrainingArguments, imported only when asked for, by `max_length`."""
+    """Extend transformers' TrainingArguments, imported only when asked for, by options of ours."""
     from transformers import TrainingArguments
 
     @dataclass
     class PretrainLMArguments(TrainingArguments):  # type: ignore[misc]  # transformers is untyped
-        """Extend transformers' TrainingArguments by the length of a block."""
+        """Extend transformers' TrainingArguments by the block's length and Muon."""
 
         max_length: int = field(
             default=1024, metadata={"help": "Tokens of a block, at most the model's context."}
+        )
+        muon: bool = field(
+            default=False,
+            metadata={
+                "help": "Step hidden matrices by Muon instead of `optim`, at the same learning"
+                " rate; embeddings, head and vectors by AdamW."
+            },
         )
 
     # A checkpoint's training_args.bin pickles the class by this name.

@@ -170,7 +170,11 @@ def _plugin_member(group: str, name: str) -> Member:
 
 def _plugin_signature(group: str, name: str) -> Signature:
     config = find(group, name).Config
-    return Signature(f"peftkit:{name}", {}) if config is None else signature_of(config)
+    return (
+        Signature(f"peftkit:{name}", {})
+        if config is None
+        else signature_of(config, documented=True)
+    )
 
 
 def _explain_class(  # noqa: PLR0913 - what an explanation is made of
@@ -207,7 +211,7 @@ def _explain_class(  # noqa: PLR0913 - what an explanation is made of
     if below or (records and kind.name == "record"):
         if not records:
             raise UsageError(f"{path} has no keys of its own", hint=f"peftkit explain {path}")
-        return _explain_class(path, signature_of(records[0]), below)
+        return _explain_class(path, signature_of(records[0], documented=True), below)
     member = _member(signature, option, own_docs.get(name, option.doc))
     return Explanation(
         path,
@@ -222,7 +226,7 @@ def _explain_class(  # noqa: PLR0913 - what an explanation is made of
 def _nested(records: Sequence[str]) -> tuple[Member, ...]:
     if not records:
         return ()
-    signature = signature_of(records[0])
+    signature = signature_of(records[0], documented=True)
     return tuple(_member(signature, option, option.doc) for option in signature.options.values())
 
 
@@ -273,7 +277,7 @@ def _explain_name(place: str, rest: list[str]) -> Explanation:
 
 
 def _explain_generation(place: str, rest: list[str]) -> Explanation:
-    signature = signature_of("transformers:GenerationConfig")
+    signature = signature_of("transformers:GenerationConfig", documented=True)
     return _explain_class(place, signature, rest, owned=OWNED["generation"])
 
 
@@ -291,7 +295,7 @@ def _explain_named(
         if rest[0] not in known:
             hint = suggest(rest[0], list(known)) or f"peftkit explain {place}"
             raise UsageError(f"{place} has no {rest[0]!r}", hint=hint)
-        signature = signature_of(known[rest[0]])
+        signature = signature_of(known[rest[0]], documented=True)
         path = join(place, rest[0])
         return _explain_class(path, signature, rest[1:], owned=OWNED.get(owned))
 

@@ -78,7 +78,7 @@ class _Writer:
         )
         schema["properties"]["quantize"] = self._one_key(
             {
-                name: self._reference(signature_of(reference), OWNED["quantize"])
+                name: self._reference(signature_of(reference, documented=True), OWNED["quantize"])
                 for name, reference in quantization_classes().items()
             }
         )
@@ -118,7 +118,7 @@ class _Writer:
         """Return the schema of the section `evaluate`."""
         schema = self._object(signature_of(EvaluateSection), replaced=("generation",))
         schema["properties"]["generation"] = self._reference(
-            signature_of("transformers:GenerationConfig"), OWNED["generation"]
+            signature_of("transformers:GenerationConfig", documented=True), OWNED["generation"]
         )
         return {"anyOf": [{"type": "boolean"}, {"type": "null"}, schema]}
 
@@ -128,7 +128,9 @@ class _Writer:
         for name in plugin_names(group):
             try:
                 plugin = find(group, name)
-                signature = None if plugin.Config is None else signature_of(plugin.Config)
+                signature = (
+                    None if plugin.Config is None else signature_of(plugin.Config, documented=True)
+                )
             except UsageError:
                 choices[name] = {}
                 continue
@@ -200,4 +202,4 @@ class _Writer:
         for item in (kind, *kind.items):
             if item.record and item.record not in self.records:
                 self.records[item.record] = item.record.replace(":", ".")
-                self._reference(signature_of(item.record), {})
+                self._reference(signature_of(item.record, documented=True), {})

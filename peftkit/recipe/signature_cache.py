@@ -52,13 +52,16 @@ def installed_version(distribution: str) -> str | None:
     return match[1].strip() if match else found.version
 
 
-def cached(reference: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cached(
+    reference: str, read: Callable[[], dict[str, Any]], *, documented: bool = False
+) -> dict[str, Any]:
     """Return the entry of `module:Class`, reading and storing it where no store has it.
 
     Args:
         read: imports the class; returns an entry with its owners under `versions`.
+        documented: pass over the shipped table, which holds no docstrings.
     """
-    tested = _tested(reference)
+    tested = None if documented else _tested(reference)
     if tested is not None and is_installed(tested):
         return tested
     prefix = _cache_dir() / reference.replace(":", ".")

@@ -97,13 +97,16 @@ class Signature:
         return cls(reference, options, form["doc"], form["versions"])
 
 
-def signature_of(target: str | type) -> Signature:
+def signature_of(target: str | type, *, documented: bool = False) -> Signature:
     """Return the signature of a native class by reference, or of a class at hand.
+
+    Args:
+        documented: with the native docstrings, for which the class is imported once a version.
 
     Raises:
         UsageError: the reference names nothing that can be imported.
     """
-    return _own(target) if isinstance(target, type) else _native(target)
+    return _own(target) if isinstance(target, type) else _native(target, documented)
 
 
 @cache
@@ -112,8 +115,8 @@ def _own(cls: type) -> Signature:
 
 
 @cache
-def _native(reference: str) -> Signature:
-    form = cached(reference, lambda: extract(reference).to_json())
+def _native(reference: str, documented: bool) -> Signature:
+    form = cached(reference, lambda: extract(reference).to_json(), documented=documented)
     return Signature.from_json(reference, form)
 
 

@@ -1,18 +1,26 @@
 """Write the table of native signatures for the tested pins: `python -m peftkit.recipe.tested`.
 
-With it, the very first `peftkit check` on the tested versions needs no import of torch.
+With it, the very first `peftkit check` on the tested versions needs no import of torch. It holds
+names, types and defaults; docstrings are read from the installed classes when they are asked for.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from peftkit.plugins import GROUPS, available, find, only_builtins
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.signature_cache import CACHE_FORMAT, TESTED
-from peftkit.recipe.signatures import TABLES, extract, extract_table, quantization_classes
+from peftkit.recipe.signatures import (
+    TABLES,
+    Signature,
+    extract,
+    extract_table,
+    quantization_classes,
+)
 
 EXTRA = (
     "transformers:GenerationConfig",
@@ -44,10 +52,16 @@ def read_entries() -> dict[str, Any]:
         if reference in entries:
             continue
         signature = extract(reference)
-        entries[reference] = signature.to_json()
+        entries[reference] = without_docs(signature).to_json()
         for option in signature.options.values():
             todo.extend(_records(option.kind))
     return dict(sorted(entries.items()))
+
+
+def without_docs(signature: Signature) -> Signature:
+    """Leave out the docstrings, which are their library's text."""
+    options = {name: replace(option, doc="") for name, option in signature.options.items()}
+    return replace(signature, options=options, doc="")
 
 
 def _records(kind: Kind) -> Iterator[str]:
