@@ -73,16 +73,19 @@ def score(model: PreTrainedModel, ids: torch.Tensor, *, stride: int) -> float:
     The window slides by `stride`; each token is counted once, in the first window that holds it.
 
     Args:
-        ids: shape (tokens,). The first token has nothing before it and costs log2(vocabulary).
+        ids: shape (tokens,). A token with nothing before it costs log2(vocabulary).
     """
     import torch
 
-    num_bits = math.log2(model.config.vocab_size)
-    scored = 1
+    num_bits, scored = 0.0, 0
     with torch.inference_mode():
         for start in range(0, len(ids), stride):
             window = ids[start : start + WINDOW]
             new = start + len(window) - scored
+            if new == len(window):
+                num_bits += math.log2(model.config.vocab_size)
+                scored += 1
+                new -= 1
             if new > 0:
                 logits = model(window[None]).logits[0, -new - 1 : -1].float()
                 nats = torch.nn.functional.cross_entropy(logits, window[-new:], reduction="sum")

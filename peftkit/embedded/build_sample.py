@@ -115,7 +115,7 @@ def main(recipe: str, packages_folder: str) -> None:
     """Build the sample from a recipe file and the folder of its packages."""
     text = Path(recipe).read_text(encoding="utf-8")
     config = DocstringsConfig(**yaml.safe_load(text)["data"]["source"]["docstrings"])
-    source = DocstringsSource(replace(config, folder=packages_folder))
+    source = DocstringsSource(replace(config, folder=packages_folder, summary_last_share=0.0))
     sys.stdout.write(f"{build(source, Path(__file__).parent / NAME)}\n")
 
 

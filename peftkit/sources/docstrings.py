@@ -38,6 +38,7 @@ FOREIGN_FOLDERS = {"site-packages", "dist-packages", "idlelib", "lib2to3"}
 SKIPPED_FOLDERS = TEST_FOLDERS | COPY_FOLDERS | FOREIGN_FOLDERS
 MAX_SIGNATURE_CHARS = 120
 MIN_WORDS = 4
+SUMMARY_LAST = "\n\nIn short: "
 LONG_PARAGRAPH_CHARS = 60
 """Shorter paragraphs ("Returns\\n-------") repeat everywhere and say nothing about copying."""
 
@@ -64,6 +65,8 @@ class DocstringsConfig:
     """Distributions of the split `validation`."""
     test_packages: list[str] = field(default_factory=list)
     """Distributions of the split `test`."""
+    summary_last_share: float = 0.0
+    """Share of `train`'s documents with a natural summary that are written with it at their end."""
     folder: str | None = None
     """Where `pip install --no-deps --target FOLDER` put packages; searched first."""
 
@@ -92,6 +95,8 @@ class DocstringsSource:
         if split not in self.splits():
             raise DataError(f"docstrings: no split {split!r}", hint=f"use one of {self.splits()}")
         rows = self._rows(split)
+        if split == "train":
+            rows = [put_summary_last(row, self.config.summary_last_share) for row in rows]
         return Dataset.from_list([dict(row) for row in rows])
 
     def _packages(self) -> dict[str, list[str]]:
@@ -137,6 +142,14 @@ class Seen:
         is_new = whole not in self._hashes and num_seen <= 0.5 * sum(map(len, paragraphs))
         self._hashes.update(long, [whole])
         return is_new
+
+
+def put_summary_last(row: Row, share: float) -> Row:
+    """Move a natural summary behind its document, for this share of rows, chosen by a hash."""
+    chosen = int.from_bytes(_hash(row["name"] + row["document"])) < share * 2**64
+    if not row["summary"] or not chosen:
+        return row
+    return {**row, "text": f"{row['document']}{SUMMARY_LAST}{row['summary']}"}
 
 
 def docstring_of(row: Row) -> str:
