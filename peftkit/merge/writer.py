@@ -1,0 +1,279 @@
+"""Write the planned shards: copy what stays by the kernel, merge the rest in tiles, lose nothing.
+
+Each shard is written beside its name and renamed when it is whole and on the disk. A journal says
+how far a shard is safely written, so that an interrupted merge goes on there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftkit.errors import ArtefactError, ResourceError
+from peftkit.merge.changes import Matrix
+from peftkit.merge.layout import Written, WrittenShard
+from peftkit.merge.rounding import STORAGE
+from peftkit.merge.tiles import Job, row_tiles
+from peftkit.merge.weights_io import read_into, reading
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PARTIAL = ".partial"
+JOURNAL = ".merge-journal.jsonl"
+_FICLONE = 0x40049409
+"""ioctl of Linux that shares a file's blocks with another (btrfs, XFS)."""
+_SYNC_BYTES = 1 << 28
+"""Written bytes after which a shard's data is put on the disk while merging goes on."""
+_MAX_WORKERS = 8
+
+
+@dataclass
+class Journal:
+    """Remember across interruptions how many tensors of a shard are safely on the disk."""
+
+    file: Path
+    done: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path, identity: str) -> Journal:
+        """Read the journal of an interrupted merge, or start one.
+
+        Raises:
+            ArtefactError: it belongs to a merge of something else.
+        """
+        file = folder / JOURNAL
+        journal = cls(file)
+        if not file.exists():
+            journal._append({"identity": identity})
+            return journal
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the last line of a process that was killed
+            if entry.get("identity", identity) != identity:
+                raise ArtefactError(
+                    f"{folder} holds an interrupted merge of other inputs",
+                    hint=f"delete it, or give another folder with --out: rm -r {folder}",
+                )
+            if "shard" in entry:
+                journal.done[entry["shard"]] = entry["tensors"]
+        return journal
+
+    def record(self, shard: str, num_tensors: int) -> None:
+        """Say that a shard's first tensors are on the disk."""
+        self.done[shard] = num_tensors
+        self._append({"shard": shard, "tensors": num_tensors})
+
+    def _append(self, entry: dict[str, object]) -> None:
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def check_room(folder: Path, shards: tuple[WrittenShard, ...], num_other_bytes: int) -> None:
+    """Refuse to start where the result does not fit.
+
+    Raises:
+        ResourceError: says how much is needed and how much there is.
+    """
+    needed = num_other_bytes
+    for shard in shards:
+        partial = folder / (shard.name + PARTIAL)
+        there = next((f for f in (folder / shard.name, partial) if f.exists()), None)
+        needed += max(0, shard.num_bytes - (there.stat().st_blocks * 512 if there else 0))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ResourceError(
+            f"{folder}: the merged model needs {_gib(needed)} more, the disk has {_gib(free)} free",
+            hint="free some space, or write to another disk with --out",
+        )
+
+
+def write_shard(folder: Path, shard: WrittenShard, journal: Journal) -> None:
+    """Write one shard, or what an interrupted merge has left to write of it.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written.
+        ArtefactError: a result is not finite, or a source changed while it was read.
+    """
+    final, partial = folder / shard.name, folder / (shard.name + PARTIAL)
+    if final.exists() and final.stat().st_size == shard.num_bytes:
+        return
+    try:
+        if shard.copy_of is not None:
+            _copy_file(shard.copy_of.path, partial, shard.num_bytes)
+        else:
+            _write_tensors(partial, shard, journal)
+        if partial.stat().st_size != shard.num_bytes:
+            raise ArtefactError(f"{partial} came out at {partial.stat().st_size} bytes")
+        partial.rename(final)
+        sync_folder(folder)
+    except OSError as error:
+        if isinstance(error, ResourceError):
+            raise
+        raise ResourceError(
+            f"cannot write {partial}: {error.strerror}",
+            hint="the same command goes on from here once there is room",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    with reading(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+def copy_range(source: int, target: int, begin: int, offset: int, num_bytes: int) -> None:
+    """Copy bytes from file to file inside the kernel, or through a buffer where it cannot."""
+    done = 0
+    while done < num_bytes:
+        try:
+            # Linux copies at most 2 GiB at a time.
+            got = os.copy_file_range(
+                source, target, min(num_bytes - done, 1 << 26), begin + done, offset + done
+            )
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            piece = os.pread(source, min(num_bytes - done, 1 << 22), begin + done)
+            got = os.pwrite(target, piece, offset + done) if piece else 0
+        if got == 0:
+            raise ArtefactError("a source file got shorter while it was copied")
+        done += got
+
+
+def _copy_file(source: Path, target: Path, num_bytes: int) -> None:
+    """Copy a whole file, sharing its blocks where the filesystem can."""
+    with reading(source) as origin, _writing(target) as copy:
+        try:
+            fcntl.ioctl(copy, _FICLONE, origin)
+        except OSError:
+            copy_range(origin, copy, 0, 0, num_bytes)
+        os.ftruncate(copy, num_bytes)
+        os.fsync(copy)
+
+
+def _write_tensors(partial: Path, shard: WrittenShard, journal: Journal) -> None:
+    """Write header and tensors in order, from where the journal says."""
+    first = journal.done.get(shard.name, 0) if partial.exists() else 0
+    with _writing(partial) as target, _Flusher(target, shard.name, journal) as flusher:
+        os.pwrite(target, shard.header, 0)
+        offset = len(shard.header) + sum(tensor.num_bytes for tensor in shard.tensors[:first])
+        for number, tensor in enumerate(shard.tensors[first:], start=first + 1):
+            if tensor.is_copied:
+                with reading(tensor.source.file) as source:
+                    copy_range(source, target, tensor.source.offset, offset, tensor.num_bytes)
+            else:
+                _merge_tensor(tensor, target, offset)
+            offset += tensor.num_bytes
+            flusher.written(number, tensor.num_bytes)
+        os.ftruncate(target, shard.num_bytes)
+        os.fsync(target)
+
+
+def _merge_tensor(tensor: Written, target: int, offset: int) -> None:
+    """Merge one tensor with as many workers as there are cores, each with one tile of its own."""
+    import numpy as np
+
+    source = tensor.source
+    num_rows, columns = source.row_shape
+    functions = tuple(change.load(Matrix(source)) for change in tensor.changes)
+    job = Job(tensor.name, source.dtype, tensor.dtype, columns, functions)
+    own = threading.local()
+    with reading(source.file) as descriptor:
+
+        def merge_rows(rows: tuple[int, int]) -> None:
+            start, stop = rows
+            if not hasattr(own, "work"):
+                own.work = job.worker()
+            stored: NDArray[np.generic] = np.empty((stop - start, columns), STORAGE[source.dtype])
+            place = source.offset + start * columns * stored.itemsize
+            read_into(descriptor, memoryview(stored.data).cast("B"), place, source.file)
+            merged = own.work(stored, start)
+            _write_all(target, memoryview(merged.data).cast("B"), offset + start * merged[0].nbytes)
+
+        _in_parallel(merge_rows, row_tiles(num_rows, columns))
+
+
+def _in_parallel(work: Callable[[tuple[int, int]], None], items: Iterator[tuple[int, int]]) -> None:
+    """Run over items with a bounded number in flight; the first error stops it."""
+    workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(workers) as pool:
+        flying: set[Future[None]] = set()
+        for item in items:
+            flying.add(pool.submit(work, item))
+            if len(flying) > 2 * workers:
+                finished, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for one in finished:
+                    one.result()
+        for one in flying:
+            one.result()
+
+
+class _Flusher:
+    """Put written data on the disk beside the merging, and journal how far it is safe."""
+
+    def __init__(self, target: int, shard: str, journal: Journal) -> None:
+        self.target, self.shard, self.journal = target, shard, journal
+        self.pool = ThreadPoolExecutor(1)
+        self.flight: Future[None] | None = None
+        self.num_unsynced = 0
+
+    def __enter__(self) -> _Flusher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True)
+
+    def written(self, num_tensors: int, num_bytes: int) -> None:
+        """Note that a tensor is written; syncs when enough has come together."""
+        self.num_unsynced += num_bytes
+        if self.num_unsynced < _SYNC_BYTES or (self.flight and not self.flight.done()):
+            return
+        if self.flight:
+            self.flight.result()
+        self.num_unsynced = 0
+        self.flight = self.pool.submit(self._sync, num_tensors)
+
+    def _sync(self, num_tensors: int) -> None:
+        os.fdatasync(self.target)
+        self.journal.record(self.shard, num_tensors)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(target: int, data: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(target, data[done:], offset + done)
+
+
+def remove_journal(folder: Path) -> None:
+    """Delete what only an unfinished merge needs."""
+    with suppress(FileNotFoundError):
+        (folder / JOURNAL).unlink()
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
