@@ -1,0 +1,128 @@
+"""A whole model's folder: its configuration, and its tensors one at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.checkpoint_files import check_base_folder, read_json, weight_files
+from peftkit.errors import ArtefactError
+from peftkit.quiet import quiet_stack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth")
+_NOT_COPIED = ("adapter_config.json", "README.md", "manifest.json")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Name a model's files; nothing of its weights is in memory."""
+
+    path: Path
+    config: Mapping[str, Any]
+    """What `config.json` says."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Tensor name -> shape, in the order of the files."""
+    files: Mapping[str, Path]
+    """Tensor name -> file."""
+
+    @property
+    def model_type(self) -> str:
+        """Return the architecture's name in transformers."""
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the weights on the disk."""
+        return sum(file.stat().st_size for file in set(self.files.values()))
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor."""
+        from safetensors import safe_open
+
+        with safe_open(self.files[name], framework="pt") as stream:
+            tensor: Tensor = stream.get_tensor(name)
+        return tensor
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Read a model folder's configuration and the headers of its weights.
+
+    Raises:
+        ArtefactError: the folder is no model, or its weights are pickled, torn or missing.
+    """
+    from safetensors import safe_open
+
+    check_base_folder(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    files: dict[str, Path] = {}
+    for file in weight_files(path):
+        with safe_open(file, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 - no mapping: it has keys() only
+                shapes[name] = tuple(stream.get_slice(name).get_shape())
+                files[name] = file
+    return ModelFolder(path, read_json(path / "config.json"), shapes, files)
+
+
+def load_model(path: Path, **keywords: Any) -> PreTrainedModel:
+    """Load a folder with the transformers class that its configuration names.
+
+    Raises:
+        ArtefactError: the installed transformers has no such class, or cannot load it.
+    """
+    quiet_stack()
+    import transformers
+
+    names = read_json(path / "config.json").get("architectures") or []
+    loader = getattr(transformers, names[0], None) if names else None
+    if loader is None:
+        raise ArtefactError(
+            f"{path / 'config.json'}: transformers {transformers.__version__} has no {names}",
+            hint="architectures must name the class that saved the model",
+        )
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model: PreTrainedModel = loader.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, **keywords
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtefactError(f"{path}: {names[0]} cannot be loaded: {reason}") from error
+    return model.eval()
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that lies beside the weights.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    quiet_stack()
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ArtefactError(
+            f"{path} has no tokenizer that can be loaded: {error}",
+            hint="copy the base model's tokenizer files beside the weights",
+        ) from error
+    return tokenizer
+
+
+def copy_companions(folder: Path, out: Path) -> list[Path]:
+    """Copy what belongs to a model beside its weights: tokenizer, chat template, configuration."""
+    copied = []
+    for file in sorted(folder.iterdir()):
+        is_other = file.name.endswith(_WEIGHTS) or file.name in _NOT_COPIED
+        if file.is_file() and not is_other and not file.name.startswith("."):
+            copied.append(Path(shutil.copy(file, out / file.name)))
+    return copied
