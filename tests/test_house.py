@@ -33,7 +33,7 @@ LAYERS = [
      "run_state", "sources", "splits", "tasks", "versions"},
     # the steps that verbs are made of
     {"callbacks", "exam", "generation", "guess", "job", "loading", "loss_curve", "memory",
-     "perplexity", "questions", "saving", "score_table", "trained", "training"},
+     "perplexity", "questions", "saving", "score_table", "trained", "training", "trials"},
     # one module a verb
     {"audit_view", "bench", "check", "doctor", "evaluate", "export", "generate", "init", "merge",
      "report", "run", "runs", "testing"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peftkit.cli.app import Json, app, print_json, say, show
+from peftkit.cli.terminal import busy
 from peftkit.errors import Problem, RecipeError, ResourceError, UsageError, render_problems
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check recipes without loading anything: every problem with its line."""
+    """Find every problem of a recipe, each with its line."""
     from peftkit.recipe.check import check_files, expand
 
     overrides = [file for file in files if "=" in file and not Path(file).exists()]
@@ -93,7 +94,7 @@ def recipes(
 
 @app.command()
 def plugins(as_json: Json = False) -> None:
-    """List what recipes can name, and the package each thing comes from."""
+    """List what recipes can name, and where it comes from."""
     from peftkit.plugins import all_plugins, render_plugins
 
     found = all_plugins()
@@ -105,10 +106,11 @@ def doctor(
     hub: Annotated[bool, typer.Option("--hub", help="Try to reach the Hub, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the environment and what works here, each thing really tried."""
+    """Show what works in this environment, each thing really tried."""
     from peftkit import doctor as examining
 
-    found = examining.doctor(hub=hub)
+    with busy("trying what works here"):
+        found = examining.doctor(hub=hub)
     show(examining.render_doctor(found), found.to_json(), as_json)
     if not found.is_healthy:
         raise typer.Exit(ResourceError.exit_code)
