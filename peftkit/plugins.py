@@ -237,19 +237,11 @@ _MEMBERS = {
     "sources": ("Config", "splits", "load"),
     "tasks": ("Config", "headline", "columns", "example", "score", "baselines"),
     "adapters": ("Config", "attach"),
-    "methods": (
-        "Config",
-        "auto_class",
-        "examples",
-        "owned",
-        "decide",
-        "encode",
-        "arrange",
-        "trainer",
-    ),
+    "methods": ("Config", "auto_class", "examples", "owned", "decide", "encode", "arrange",
+                "trainer"),
     "merges": ("Config", "combine"),
     "exporters": ("Config", "reads", "export"),
-}
+}  # fmt: skip
 _BUILTINS_ONLY: ContextVar[bool] = ContextVar("builtins_only", default=False)
 _OURS = "peftkit"
 
@@ -289,15 +281,18 @@ def all_plugins() -> list[PluginInfo]:
 
 
 def render_plugins(plugins: Sequence[PluginInfo]) -> Table:
-    """Lay plugins out as a table."""
+    """Lay plugins out as a table: a row for what one package brings to one group."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("group", "name", "package", "class", ""):
-        table.add_column(column, overflow="fold")
+    for column in ("group", "package", "names"):
+        table.add_column(column, no_wrap=column != "names")
+    names: dict[tuple[str, str], list[str]] = {}
     for info in plugins:
-        package = f"{info.distribution} {info.version}"
-        table.add_row(info.group, info.name, package, info.value, info.problem or "")
+        shown = f"{info.name} ({info.problem})" if info.problem else info.name
+        names.setdefault((info.group, f"{info.distribution} {info.version}"), []).append(shown)
+    for (group, package), found in names.items():
+        table.add_row(group, package, ", ".join(found))
     return table
 
 

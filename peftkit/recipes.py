@@ -63,14 +63,22 @@ def to_json(recipes: list[ShippedRecipe]) -> list[dict[str, Any]]:
 
 
 def render_recipes(recipes: list[ShippedRecipe]) -> Table:
-    """Lay the recipes out as a table."""
+    """Lay the recipes out as a table: the name, and what it does above what is known of it."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("recipe", "what it does", "needs", "takes", "reaches"):
-        table.add_column(column, overflow="fold", no_wrap=column == "recipe")
-    for recipe in recipes:
-        table.add_row(recipe.name, recipe.purpose, recipe.needs, recipe.takes, recipe.reaches)
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for recipe in sorted(recipes, key=lambda recipe: "/" in recipe.name):
+        facts = [
+            f"{label} {value}"
+            for label in ("needs", "takes", "reaches")
+            if (value := getattr(recipe, label)) not in ("", "-", "not measured")
+        ]
+        about = Text(recipe.purpose)
+        about.append("".join(f"\n{fact}" for fact in facts), "dim")
+        table.add_row(Text(recipe.name, "bold"), about)
     return table
 
 

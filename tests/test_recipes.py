@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from peftkit.errors import UsageError
 from peftkit.recipes import copy_recipe, render_recipes, shipped_recipes, to_json
@@ -51,3 +53,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
 def test_the_listing_shows_every_recipe() -> None:
     recipes = shipped_recipes()
     assert render_recipes(recipes).row_count == len(recipes) == len(to_json(recipes))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render_recipes(recipes))
+    lines = console.export_text().splitlines()
+    names = [line.split()[0] for line in lines if line[:1].strip()]
+    assert sorted(names) == [recipe.name for recipe in recipes]
+    assert "/" not in names[0]
+    assert max(map(len, lines)) <= 80

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -319,7 +319,6 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
 def render(explanation: Explanation) -> RenderableType:
     """Lay an explanation out for the terminal."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     head = Text(explanation.key, style="bold")
@@ -334,13 +333,31 @@ def render(explanation: Explanation) -> RenderableType:
     if explanation.doc:
         lines.append(Text(explanation.doc))
     if explanation.members:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for index in range(4):
-            table.add_column(overflow="fold", no_wrap=index == 0)
-        for member in explanation.members:
-            doc = first_sentence(member.doc.split(". ")[0])
-            table.add_row(
-                Text(member.name, style="bold"), Text(member.type), Text(member.default), Text(doc)
-            )
-        lines.extend([Text(), table])
+        lines += [Text(), *_lay_out(explanation.members)]
     return Group(*lines)
+
+
+def _lay_out(members: Sequence[Member]) -> Iterator[RenderableType]:
+    """Give members that are only named a table, and those with a type a paragraph each."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    docs = {member.name: first_sentence(member.doc.split(". ")[0]) for member in members}
+    if not any(member.type for member in members):
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for member in members:
+            table.add_row(Text(member.name, "bold"), Text(docs[member.name]))
+        yield table
+        return
+    for member in members:
+        head = Text(member.name, "bold")
+        head.append(f"  {member.type}", "none")
+        head.append(f", {member.default}" if member.default == "required" else "", "none")
+        if member.default and member.default != "required":
+            head.append(f"  = {member.default}", "dim")
+        yield head
+        if docs[member.name]:
+            yield Padding(Text(docs[member.name]), (0, 0, 0, 4))
