@@ -1,1 +1,66 @@
 """Commands about memory: plan it, fit it, measure it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftkit.cli.app import Json, Overrides, RecipeFile, app, print_json, show
+
+
+@app.command()
+def fit(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    *,
+    gpu: Annotated[str, typer.Option(metavar="GIB|NAME", help="e.g. 16, or a100-80.")],
+    free: Annotated[
+        list[str] | None,
+        typer.Option("--free", metavar="KEY", help="Let this stated key change. Repeatable."),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the recipe of the first proposal.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Propose the fastest changes that make a recipe fit a device."""
+    from peftkit.errors import UsageError
+    from peftkit.memory import devices
+    from peftkit.memory.fit import fit as find_fit
+    from peftkit.memory.fit_view import render_fit, write_proposal
+    from peftkit.recipe.load import load_recipe
+
+    wanted = devices.parse(gpu)
+    if len(wanted) != 1:
+        raise UsageError(f"--gpu {gpu} names {len(wanted)} devices", hint="fit one at a time")
+    loaded = load_recipe(recipe, overrides or ())
+    found = find_fit(loaded, wanted[0], free=free or ())
+    if write is not None:
+        write_proposal(loaded, found.proposals[0], write)
+    show(render_fit(found), found.to_json(), as_json)
+    if write is not None and not as_json:
+        typer.echo(f"wrote {write}")
+
+
+@app.command()
+def bench(
+    kind: Annotated[str, typer.Argument(metavar="memory|speed", help="What is measured.")],
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="A grid's YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; bench/GRID.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of benchmarks: what is planned beside what is measured, one JSON a cell."""
+    from peftkit.bench import bench as run_bench
+    from peftkit.bench import render_results
+
+    results = []
+    for result in run_bench(kind, grid, out=out or Path("bench") / grid.stem):
+        results.append(result)
+        if not as_json:
+            typer.echo(f"{result.content['name']}: {result.file}")
+    if as_json:
+        print_json([result.content for result in results])
+    else:
+        show(render_results(results), None, False)

@@ -82,9 +82,13 @@ class Cell:
         sized = {
             **options,
             "per_device_train_batch_size": self.micro_batch,
+            "max_steps": self.num_steps + 1,
             "seed": self.seed,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_strategy": "no",
         }
-        if "max_length" in signature_of_method(method):
+        if "max_length" in options_of(method):
             sized["max_length"] = self.length
         recipe = {
             "name": "cell",
@@ -143,7 +147,7 @@ def cells(grid: Grid, name: str) -> Iterator[Cell]:
         )
 
 
-def signature_of_method(name: str) -> frozenset[str]:
+def options_of(name: str) -> frozenset[str]:
     """Name the options of a training method."""
     from peftkit.plugins import find
 

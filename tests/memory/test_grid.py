@@ -68,7 +68,11 @@ def test_the_cells_recipe_is_the_methods_sections_at_the_cells_size(
         "sft": {
             "optim": "adamw_torch",
             "per_device_train_batch_size": 4,
+            "max_steps": 3,
             "seed": 0,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_strategy": "no",
             "max_length": 256,
         }
     }
