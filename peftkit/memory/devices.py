@@ -154,7 +154,8 @@ def _parse_one(item: str) -> Device:
         size = float(item)
     except ValueError:
         return find(item)
-    return of_size(size)
+    is_name = any(_plain(item) in keys for _, keys in _table())  # 4090 is a card, not 4 TiB
+    return find(item) if is_name else of_size(size)
 
 
 def _plain(name: str) -> str:

@@ -73,6 +73,7 @@ def test_parse_takes_sizes_and_names() -> None:
     found = devices.parse("8, 23.6,a100-80")
     assert [d.total_bytes for d in found[:2]] == [8 << 30, round(23.6 * 2**30)]
     assert found[2].name == "NVIDIA A100-SXM4-80GB"
+    assert devices.parse("4090")[0].name == "NVIDIA GeForce RTX 4090", "not a size"
 
 
 @pytest.mark.parametrize("text", ["0", "-8", "nan", "inf", "8,,16", "", "gtx 9999"])
