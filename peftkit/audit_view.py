@@ -208,6 +208,8 @@ def render_data(view: DataView) -> Group:
     shown: list[Any] = [audit_table(view.audit)]
     for name, audit in view.audit.items():
         shown += [Text(note, style="yellow") for note in notes(name, audit)]
+    if any(view.rows.values()):
+        shown.append(Text("\nTrained tokens stand in colour, or in [[ ]].", style="dim"))
     for name, rows in view.rows.items():
         for number, row in enumerate(rows):
             num_trained = sum(row.trained)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from peftkit.errors import DataError, UsageError
 from peftkit.exam import Contestant, Exam, Progress
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
+
+
+@runtime_checkable
+class ExplainsMetrics(Protocol):
+    """Describe a task that says how its scores are computed."""
+
+    def metric_notes(self) -> Sequence[str]:
+        """Return a sentence for each kind of metric: whose, which version, which options."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,9 @@ def evaluate(  # noqa: PLR0913
         for name, one in contestants.items()
     }
     intervals = _intervals(headline, contestants, row_scores)
+    how: tuple[str, ...] = ()
+    if references and isinstance(built.task, ExplainsMetrics):
+        how = tuple(built.task.metric_notes())
     return Scores(
         split=split,
         num_rows=len(examples),
@@ -132,7 +143,7 @@ def evaluate(  # noqa: PLR0913
         num_cut=exam.prompts.num_cut if exam.prompts else 0,
         generation=exam.options,
         seconds=round(time.monotonic() - started, 2),
-        notes=_notes(exam, contestants, intervals),
+        notes=(*_notes(exam, contestants, intervals), *how),
         samples=_samples(examples, contestants, row_scores),
     )
 

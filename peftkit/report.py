@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
 from peftkit.run_dir import RunDir, write_atomically
-from peftkit.score_table import format_score, headline, tabulate
+from peftkit.score_table import ScoreTable, format_score, headline, tabulate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 8
 MAX_CHARS = 2000
 """Longest text of a sample that is shown; the rest is in samples.jsonl."""
+MAX_MASKS = 6
 MASK_EDGE = 60
 """Untrained tokens shown at each end of a long untrained stretch."""
 
@@ -92,6 +93,7 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "state": _state(status),
         "facts": _facts(resolved, measured, versions),
         "scores": tabulate(scores),
+        "other_scores": _other_scores(run_dir),
         "headline": headline(scores),
         "curve": _curve(run_dir),
         "samples": _samples(run_dir, str(scores.get("headline", ""))),
@@ -115,6 +117,13 @@ def _resolved(run_dir: RunDir) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ArtefactError(f"{run_dir.resolved} is not YAML: {error}") from None
     return content if isinstance(content, dict) else {}
+
+
+def _other_scores(run_dir: RunDir) -> list[ScoreTable]:
+    """Lay out what `peftkit evaluate` found on other splits, or with other settings."""
+    files = sorted(run_dir.path.glob("scores-*.json"))
+    tables = [tabulate(run_dir.read_json(file)) for file in files]
+    return [table for table in tables if table is not None]
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -216,7 +225,7 @@ def _duration(seconds: float) -> str:
 
 def _samples(run_dir: RunDir, metric: str) -> list[Sample]:
     """Pick rows spread evenly from the worst tuned answer to the best."""
-    records = list(enumerate(_lines(run_dir.samples), start=1))
+    records = list(enumerate(_lines(run_dir.samples)))
     # Every prompt of a task opens with the same instruction, which names no row
     opening = _common_start([_text(record.get("prompt")) for _, record in records])
     scored = all("scores" in record for _, record in records)
@@ -271,14 +280,15 @@ def _text(value: Any) -> str:
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " …"
 
 
-def _masks(data: Mapping[str, Any]) -> list[tuple[str, int, int, list[Piece]]]:
-    """Return split, trained tokens, all tokens and pieces for each shown row."""
+def _masks(data: Mapping[str, Any]) -> list[tuple[str, int, int, int, list[Piece]]]:
+    """Return split, row, trained tokens, all tokens and pieces for each shown row."""
     shown = []
     for split, rows in (data.get("mask_samples") or {}).items():
-        for row in rows:
+        for number, row in enumerate(rows):
             tokens, trained = row.get("tokens", []), row.get("trained", [])
-            shown.append((split, sum(map(bool, trained)), len(tokens), _pieces(tokens, trained)))
-    return shown[:6]
+            num_trained = sum(map(bool, trained))
+            shown.append((split, number, num_trained, len(tokens), _pieces(tokens, trained)))
+    return shown[:MAX_MASKS]
 
 
 def _pieces(tokens: Sequence[str], trained: Sequence[bool]) -> list[Piece]:

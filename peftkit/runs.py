@@ -202,11 +202,15 @@ def render_comparison(comparison: Comparison) -> RenderableType:
         table.add_column(Text(heading), overflow="fold")
     for part in ("recipe", "measured", "scores"):
         rows: dict[str, tuple[Any, ...]] = getattr(comparison, part)
+        if rows:
+            table.add_row(Text(part, "bold"))
         for key, values in rows.items():
-            table.add_row(*(Text(cell) for cell in (key, *map(_cell, values))))
+            cells = (_cell(key, value) for value in values)
+            table.add_row(Text(f"  {key}"), *(Text(cell) for cell in cells))
     if comparison.is_same_data:
         return table
-    return Group(table, Text("These runs do not share their rows: scores are not comparable."))
+    note = "These runs do not share their rows: scores are not comparable."
+    return Group(table, Text(note, "yellow"))
 
 
 def _checked(path: Path) -> Path:
@@ -250,7 +254,14 @@ def _score(run: RunSummary) -> str:
     return f"{run.metric} {run.tuned:.3f}{base}"
 
 
-def _cell(value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
+    """Write a value as its key's unit wants it."""
     if value is None:
         return "-"
+    if key.endswith("_bytes"):
+        return gibibytes(value)
+    if key.endswith("_seconds"):
+        return duration(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

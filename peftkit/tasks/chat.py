@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from peftkit.columns import describe_kind
 from peftkit.errors import DataError
 from peftkit.plugins import Conversation
-from peftkit.tasks.metrics import bleu_and_chrf, rouge
+from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
 
 ROLES = ("system", "user", "assistant")
 
@@ -64,6 +64,10 @@ class Chat:
             **rouge(predictions, references, types=("rougeL",)),
             **bleu_and_chrf(predictions, references),
         }
+
+    def metric_notes(self) -> tuple[str, ...]:
+        """Say how the scores are computed."""
+        return (rouge_note(), sacrebleu_note("bleu", "chrf"))
 
     def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         """Give none."""

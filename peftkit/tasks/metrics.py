@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib import metadata
 
 from peftkit.errors import DataError
 
@@ -61,6 +62,21 @@ def signatures() -> dict[str, str]:
         metric.corpus_score(["a"], [["a"]])
         found[name] = str(metric.get_signature())
     return found
+
+
+def rouge_note() -> str:
+    """Say how `rouge` is computed, for whoever quotes its numbers."""
+    return (
+        f"ROUGE: F1 of rouge-score {metadata.version('rouge-score')}, stemmer on, sentences split"
+        " at newlines."
+    )
+
+
+def sacrebleu_note(*names: str) -> str:
+    """Say how sacrebleu's metrics are computed: their signatures, e.g. of `bleu` and `chrf`."""
+    found = signatures()
+    quoted = ", ".join(f"{name} {found[name]}" for name in names)
+    return f"By sacrebleu: {quoted}."
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

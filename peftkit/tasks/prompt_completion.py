@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from peftkit.columns import describe_kind, read_text
 from peftkit.errors import DataError
 from peftkit.plugins import Conversation
-from peftkit.tasks.metrics import exact_match, rouge, token_f1
+from peftkit.tasks.metrics import exact_match, rouge, rouge_note, token_f1
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class PromptCompletion:
             **rouge(predictions, references, types=("rougeL",)),
             **token_f1(predictions, references),
         }
+
+    def metric_notes(self) -> tuple[str, ...]:
+        """Say how the scores are computed."""
+        return (rouge_note(),)
 
     def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         """Give none: no trivial answer fits every kind of prompt."""

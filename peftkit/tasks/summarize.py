@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from peftkit.columns import read_text
 from peftkit.plugins import Conversation
-from peftkit.tasks.metrics import bleu_and_chrf, rouge
+from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Summarize:
         BLEU and chrF are sacrebleu's defaults.
         """
         return {**rouge(predictions, references), **bleu_and_chrf(predictions, references)}
+
+    def metric_notes(self) -> tuple[str, ...]:
+        """Say how the scores are computed."""
+        return (rouge_note(), sacrebleu_note("bleu", "chrf"))
 
     def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         """Answer with the document's first sentence."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from peftkit.columns import read_text
 from peftkit.plugins import Conversation
-from peftkit.tasks.metrics import bleu_and_chrf, ter
+from peftkit.tasks.metrics import bleu_and_chrf, sacrebleu_note, ter
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Translate:
         `peftkit.tasks.metrics.signatures` gives the signatures to quote beside the numbers.
         """
         return {**bleu_and_chrf(predictions, references), **ter(predictions, references)}
+
+    def metric_notes(self) -> tuple[str, ...]:
+        """Say how the scores are computed."""
+        return (sacrebleu_note("bleu", "chrf", "ter"),)
 
     def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         """Answer with the source, untranslated."""
