@@ -58,6 +58,9 @@ def run_cell(cell: Cell, kind: str) -> dict[str, Any]:
     place = find_place(cell.gpu_gib)
     with tempfile.TemporaryDirectory() as name:
         recipe = _write_recipe(cell, Path(name))
+        if cell.edge is not None:
+            cell = _at_edge(cell, recipe, place.machine)
+            recipe = _write_recipe(cell, Path(name))
         result = {**_describe(cell, kind, place), **_predict(cell, recipe, place.machine)}
         obstacle = _obstacle(result, place)
         if obstacle is None:
@@ -94,6 +97,15 @@ def _cap(total_bytes: int) -> int:
     context: int = total - free - torch.cuda.memory_reserved()
     torch.cuda.set_per_process_memory_fraction(max(0.0, (total_bytes - context) / total))
     return context
+
+
+def _at_edge(cell: Cell, recipe: Recipe, machine: Machine) -> Cell:
+    """Return the cell at its share of the longest length that is planned to fit."""
+    from peftkit.memory.plan import plan
+
+    made = plan(recipe, lengths=[cell.length] * cell.micro_batch, machine=machine)
+    longest = made.longest_length(machine.total_bytes, micro_batch=cell.micro_batch)
+    return dataclasses.replace(cell, length=max(1, int(longest * (cell.edge or 1.0))))
 
 
 def _write_recipe(cell: Cell, folder: Path) -> Recipe:

@@ -11,6 +11,7 @@ from typing import Any
 
 from peftkit.errors import RecipeError
 from peftkit.memory import catalogue
+from peftkit.plugins import Conversation, find
 from peftkit.recipe.kinds import show
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
@@ -35,6 +36,9 @@ class Grid:
     """Rows of one forward."""
     gpus: list[float] = field(default_factory=list)
     """GPU sizes in GiB, each really enforced on a larger one; none: the device that is here."""
+    edges: list[float] = field(default_factory=list)
+    """Instead of the lengths themselves: shares of the longest length that is planned to fit each
+    GPU, e.g. `[0.99, 1.01]`: the first must fit, the second must not."""
     num_steps: int = 3
     """Steps that are measured, after one that warms up."""
     seed: int = 0
@@ -54,6 +58,8 @@ class Cell:
     length: int
     micro_batch: int
     gpu_gib: float | None
+    edge: float | None
+    """Share of the longest planned length that replaces `length`."""
     num_steps: int
     seed: int
 
@@ -61,7 +67,8 @@ class Cell:
     def name(self) -> str:
         """Name the cell's files."""
         size = "" if self.gpu_gib is None else f"_{self.gpu_gib:g}gib"
-        return f"{self.model}_{self.method}_{self.length}x{self.micro_batch}{size}"
+        length = str(self.length) if self.edge is None else f"edge{self.edge:g}"
+        return f"{self.model}_{self.method}_{length}x{self.micro_batch}{size}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `from_json` reads."""
@@ -95,7 +102,7 @@ class Cell:
             "model": {"path": str(model_folder), **self.sections.get("model", {})},
             "data": {
                 "source": {"embedded": {"name": "docstring-summaries"}},
-                "task": {"summarize": {"document": "document", "summary": "summary"}},
+                "task": _task_for(method),
             },
             "adapter": self.sections["adapter"],
             "method": {method: sized},
@@ -115,8 +122,9 @@ def read_grid(file: Path) -> Grid:
     if not gate.problems:
         _check_models(gate, data["models"])
         _check_methods(gate, data["methods"])
-        for name in ("lengths", "micro_batches", "gpus"):
-            _check_positive(gate, name, data.get(name, [1]), may_be_empty=name == "gpus")
+        for name in ("lengths", "micro_batches", "gpus", "edges"):
+            may_be_empty = name in ("gpus", "edges")
+            _check_positive(gate, name, data.get(name, [1]), may_be_empty=may_be_empty)
         _check_positive(gate, "num_steps", [data.get("num_steps", 1)])
     if gate.problems:
         raise RecipeError(document.file, gate.sorted_problems())
@@ -130,8 +138,9 @@ def cells(grid: Grid, name: str) -> Iterator[Cell]:
         name: of the grid, which its cells carry.
     """
     sizes: Sequence[float | None] = grid.gpus or [None]
-    for model, method, length, rows, gib in itertools.product(
-        grid.models, grid.methods, grid.lengths, grid.micro_batches, sizes
+    edges: Sequence[float | None] = grid.edges or [None]
+    for model, method, length, edge, rows, gib in itertools.product(
+        grid.models, grid.methods, grid.lengths, edges, grid.micro_batches, sizes
     ):
         yield Cell(
             grid=name,
@@ -142,15 +151,21 @@ def cells(grid: Grid, name: str) -> Iterator[Cell]:
             length=length,
             micro_batch=rows,
             gpu_gib=gib,
+            edge=edge,
             num_steps=grid.num_steps,
             seed=grid.seed,
         )
 
 
+def _task_for(method: str) -> dict[str, Any]:
+    """Return a task that makes what the method trains on."""
+    if Conversation in find("methods", method).examples:
+        return {"summarize": {"document": "document", "summary": "summary"}}
+    return {"text": {"text": "document"}}
+
+
 def options_of(name: str) -> frozenset[str]:
     """Name the options of a training method."""
-    from peftkit.plugins import find
-
     return frozenset(signature_of(find("methods", name).Config).options)
 
 

@@ -22,17 +22,19 @@ SECTIONS = {
 }
 
 
-def cell_of(gpu_gib: float | None = None) -> Cell:
-    return Cell("g", "tiny", "lora", CONFIG, SECTIONS, 64, 2, gpu_gib, 2, 0)
+def cell_of(gpu_gib: float | None = None, edge: float | None = None) -> Cell:
+    return Cell("g", "tiny", "lora", CONFIG, SECTIONS, 64, 2, gpu_gib, edge, 2, 0)
 
 
-def stub_plan(monkeypatch: pytest.MonkeyPatch, peak: int) -> list[dict[str, Any]]:
+def stub_plan(
+    monkeypatch: pytest.MonkeyPatch, peak: int, per_token: int = 0
+) -> list[dict[str, Any]]:
     """Put a plan of a given peak in the planner's place; return what it was asked."""
     asked: list[dict[str, Any]] = []
 
     def make(recipe: Any, **options: Any) -> Any:
         asked.append(options)
-        made = linear_plan(fixed=peak, per_token=0)
+        made = linear_plan(fixed=peak, per_token=per_token)
         object.__setattr__(made, "to_json", lambda: {"peak_bytes": peak, "terms": []})
         return made
 
@@ -131,3 +133,21 @@ def test_main_reads_a_cell_and_writes_its_result(
     cells.main([str(tmp_path / "cell.json"), str(tmp_path / "result.json"), "speed"])
     content = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert content == {"schema_version": 1, "name": "tiny_lora_64x2", "kind": "speed"}
+
+
+def test_an_edge_becomes_a_length_around_the_planned_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4 GiB less 1 fixed, 1 MiB a token, 2 rows: 1,536 tokens a row fit."""
+    stub_plan(monkeypatch, GIB, per_token=1 << 20)
+    monkeypatch.setattr(cells, "find_place", lambda gib: cells.Place(planned_for(gib), False))
+    for edge, length in ((0.5, 768), (1.0, 1536), (1.25, 1920)):
+        result = cells.run_cell(cell_of(gpu_gib=4, edge=edge), "memory")
+        assert result["cell"]["length"] == length
+        assert result["name"] == f"tiny_lora_edge{edge:g}x2_4gib"
+
+
+def planned_for(gib: float) -> Any:
+    from peftkit.memory import devices
+
+    return devices.of_size(gib).as_machine()

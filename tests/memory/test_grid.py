@@ -9,7 +9,10 @@ import pytest
 
 from peftkit.errors import RecipeError
 from peftkit.memory.grid import Cell, cells, read_grid
+from peftkit.recipe.load import load_recipe
 from peftkit.recipe.yaml_file import parse
+
+GRIDS = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "grids").glob("*.yaml"))
 
 GRID = """\
 models:
@@ -107,3 +110,21 @@ def test_all_problems_at_once(grid_file: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         read_grid(grid_file)
     assert [problem.line for problem in caught.value.problems] == [13, 14]
+
+
+@pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
+def test_every_cell_of_the_shipped_grids_passes_the_recipes_gate(
+    file: Path, tmp_path: Path
+) -> None:
+    for cell in cells(read_grid(file), file.stem):
+        recipe = tmp_path / f"{cell.name}.yaml"
+        (tmp_path / "config.json").write_text(json.dumps(cell.config), encoding="utf-8")
+        recipe.write_text(cell.recipe_text(tmp_path), encoding="utf-8")
+        assert load_recipe(recipe).name == "cell"
+
+
+def test_the_shipped_grids_are_as_large_as_promised() -> None:
+    sizes = {file.stem: len(list(cells(read_grid(file), file.stem))) for file in GRIDS}
+    assert sizes["cpu-memory"] >= 30
+    assert sizes["gpu-memory"] + sizes["gpu-70b"] >= 40
+    assert sizes["gpu-edges"] == 2 * 7

@@ -36,7 +36,7 @@ def run(folder: Path, *, adapter: Any = LORA, model: Any = None, sft: Any = None
         "adapter": adapter,
         "method": {"sft": sft or {}},
     }
-    cell = Cell("g", "tiny", "m", CONFIG, sections, 64, 2, None, 2, 0)
+    cell = Cell("g", "tiny", "m", CONFIG, sections, 64, 2, None, None, 2, 0)
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     (folder / "recipe.yaml").write_text(cell.recipe_text(folder), encoding="utf-8")
     recipe, machine = load_recipe(folder / "recipe.yaml"), describe_machine()
