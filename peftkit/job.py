@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit import run_state
-from peftkit.plugins import Machine
+from peftkit.plugins import Decision, Machine
 from peftkit.progress import Screen, gibibytes
 from peftkit.run_dir import RunDir
 from peftkit.run_state import Ledger
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from peftkit.data import Prepared
     from peftkit.recipe.build import Built
     from peftkit.recipe.schema import Recipe
+
+
+_RECORDING = (
+    "dataloader_pin",
+    "dataset_kwargs",
+    "disable_tqdm",
+    "include_num",
+    "logging_",
+    "save_",
+)
+"""How the options begin that decide what is logged and kept, and no number of the training."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +76,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     built = build(recipe, machine)
     run_state.check_same_recipe(run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
-    for decision in built.decisions:
-        screen.say(f"  decided  {decision.key}: {_plain(decision.value)} ({decision.reason})")
+    say_decisions(built.decisions, screen)
     check_weights_fit(recipe, built, machine)
     tokenizer = (
         load_tokenizer(recipe.model, recipe.file.parent)
@@ -84,6 +95,17 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         )
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
+    """Say what was chosen and why; what only concerns logs and files shares one line."""
+    quiet = [d for d in decisions if d.key.rpartition(".")[2].startswith(_RECORDING)]
+    for decision in decisions:
+        if decision not in quiet:
+            screen.say(f"  decided  {decision.key}: {_plain(decision.value)} ({decision.reason})")
+    if quiet:
+        values = (f"{d.key.rpartition('.')[2]} {_plain(d.value)}" for d in quiet)
+        screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
 
 
 def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:

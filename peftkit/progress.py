@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ WIDE_COLUMNS = 80
 """Terminal width from which the bar shows everything."""
 
 
+LABEL_COLUMNS = 11
+"""Width of the labels (`  decided  `) that a run's lines begin with."""
+
+
 class SteadyConsole(Console):
     """Go quiet when the reader has gone (`| head`); rich's own console exits with 1."""
 
@@ -44,9 +49,59 @@ class Screen:
         self.console = SteadyConsole(highlight=False) if console is None else console
 
     def say(self, text: str = "") -> None:
-        """Print a line as it is: brackets are no markup, and paths are not broken."""
+        """Print a line as it is: brackets are no markup, and paths are not broken.
+
+        A terminal gets a long line of the form `  label    text` folded below its text.
+        """
+        if self.console.is_terminal and text.startswith("  ") and "\n" not in text:
+            text = textwrap.fill(
+                text,
+                self.console.width,
+                subsequent_indent=" " * LABEL_COLUMNS,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         with suppress(OSError):
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def counting(self, doing: str) -> Iterator[Callable[[str, int, int], None]]:
+        """Show a bar with its estimate on a terminal, and nothing elsewhere.
+
+        Args:
+            doing: what goes on until the first count.
+
+        Yields: what takes each count: what is done, how many of it, and of how many.
+        """
+        from rich import progress
+
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        task = bar.add_task(doing, total=None)
+        shown = doing
+
+        def count(what: str, done: int, total: int) -> None:
+            nonlocal shown
+            with suppress(OSError):
+                if what != shown:
+                    shown = what
+                    bar.reset(task, description=what, total=total)
+                bar.update(task, completed=done)
+
+        with suppress(OSError):
+            bar.start()
+        try:
+            yield count
+        finally:
+            with suppress(OSError):
+                bar.stop()
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
     from peftkit.evaluate import evaluate as score
     from peftkit.evaluate import render_scores, write_scores
 
-    with exhaustion_explained("evaluating"):
+    with exhaustion_explained("evaluating"), screen.counting("evaluating") as progress:
         scores = score(
             job.built,
             job.prepared,
@@ -137,6 +137,7 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
             job.tokenizer,
             split=section.split,
             limit=section.limit,
+            progress=progress,
         )
     write_scores(job.run_dir, scores)
     with suppress(OSError):

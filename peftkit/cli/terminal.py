@@ -26,37 +26,12 @@ def busy(doing: str) -> Iterator[None]:
 
 @contextmanager
 def counting(doing: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar with its estimate, where stderr is a terminal.
-
-    Args:
-        doing: what goes on until the first count.
-
-    Yields: what takes each count: what is done, how many of it, and of how many.
-    """
-    from rich import progress
+    """Show a bar with its estimate, where stderr is a terminal; see `Screen.counting`."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task(doing, total=None)
-    shown = doing
+    from peftkit.progress import Screen
 
-    def count(what: str, done: int, total: int) -> None:
-        nonlocal shown
-        if what != shown:
-            shown = what
-            bar.reset(task, description=what, total=total)
-        bar.update(task, completed=done)
-
-    with bar:
+    with Screen(Console(stderr=True)).counting(doing) as count:
         yield count
 
 
