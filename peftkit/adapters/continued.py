@@ -82,7 +82,7 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
     from safetensors.torch import load_file
 
     folder = adapter_folder(path)
-    config = _read_config(folder, is_trainable=is_trainable)
+    config = read_peft_config(folder, is_trainable=is_trainable)
     weights = load_file(folder / _WEIGHTS)
     _check_weights(weights, config, folder)
     config.task_type = task_type(model)
@@ -101,8 +101,12 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
     return attached if is_trainable else attached.eval()
 
 
-def _read_config(folder: Path, *, is_trainable: bool) -> PeftConfig:
-    """Build the native config from the fields that only describe the adapter."""
+def read_peft_config(folder: Path, *, is_trainable: bool) -> PeftConfig:
+    """Build the native config from the fields that only describe the adapter.
+
+    Raises:
+        ArtefactError: peft has no such method or field, or the method is refused here.
+    """
     import peft
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from peftkit.merge.changes import Change, Matrix
 from peftkit.merge.formulas import low_rank, products, rotations, scales
 from peftkit.merge.formulas.layer import Layer
 from peftkit.merge.names import Names, is_conv1d
+from peftkit.merge.parts import Parts, group
 from peftkit.merge.weights_io import Checkpoint, Tensor, open_shard
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Formula = Callable[[Layer], dict[str, Change] | None]
 
-_PREFIX = "base_model.model."
 PROMPTS = (
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING",
     "PROMPT_TUNING",
@@ -40,13 +39,6 @@ FORMULAS: Mapping[str, Formula] = {
     "OFT": rotations.oft,
 }
 """PEFT type -> the formula of one of its layers; methods without one go through peft."""
-_PARAMETERS = (
-    r"lora_(?:A|B)\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?"
-    r"|vera_lambda_[bd]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|ia3_l|miss_block|hra_u"
-    r"|oft_R\.weight|(?:token_adapter\.)?trainable_tokens_delta"
-)
-_KEY = re.compile(rf"(?P<module>.+?)\.(?P<parameter>{_PARAMETERS})")
-_SHARED = ("vera_A", "vera_B")
 
 
 @dataclass(frozen=True)
@@ -89,20 +81,21 @@ class OpenedAdapter:
         """
         old = self.base.tensors.get(name)
         source = self.source(name)
-        if old is None or old.row_shape != source.row_shape:
+        if old is None or old.shape != source.shape:
             raise ArtefactError(f"{self.folder}: {name} has no counterpart in the base to compare")
+        changes = self.changes.get(name, ())
+        if any(change.is_stack for change in changes):
+            old, source = old.as_stack(), source.as_stack()
         stop = source.num_rows if stop is None else stop
         rows = Matrix(source).rows(start, stop)
-        for change in self.changes.get(name, ()):
+        for change in changes:
             rows = change.load(Matrix(source))(rows, start)
         difference: NDArray[np.float64] = rows - Matrix(old).rows(start, stop)
         return difference
 
 
-def open_adapter(
-    path: Path, base: Checkpoint, *, model_config: Mapping[str, Any]
-) -> OpenedAdapter | None:
-    """Read an adapter and fit every tensor of it to the base; None where it must go through peft.
+def open_adapter(path: Path, base: Checkpoint, *, model_config: Mapping[str, Any]) -> OpenedAdapter:
+    """Read an adapter and fit every tensor of it to the base.
 
     Args:
         path: an adapter's folder, or a run directory.
@@ -118,35 +111,93 @@ def open_adapter(
     tensors = {t.name: t for t in open_shard(folder / "adapter_model.safetensors").tensors}
     if not tensors:
         raise ArtefactError(f"{folder}: the adapter has no tensors", hint="copy it again")
-    layers, plain, shared = _group(tensors)
-    method = str(config.get("peft_type"))
-    names = Names.fit(base.tensors, layers)
+    parts = group(tensors, base, config)
     changes: dict[str, list[Change]] = {}
-    replaced = {names.name(parameter): tensor for parameter, tensor in plain.items()}
-    for module, parameters in layers.items():
-        tokens = next((p for p in parameters if p.endswith("trainable_tokens_delta")), None)
-        weight = replaced.get(names.name(f"{module}.weight")) or names.find(f"{module}.weight")
-        if weight is None:
-            return None
-        if tokens is not None:
-            change = _set_tokens(config, module, parameters.pop(tokens), weight)
-            changes.setdefault(names.name(f"{module}.weight"), []).append(change)
-        if not parameters:
-            continue
-        bias = names.find(f"{module}.bias")
-        transposed = _is_transposed(module, weight, parameters, config, model_config)
-        layer = Layer(module, parameters, config, weight, bias, transposed, shared)
-        formula = FORMULAS.get(method)
-        found = formula(layer) if formula else None
-        if found is None:
-            return None
-        for parameter, change in found.items():
-            changes.setdefault(names.name(f"{module}.{parameter}"), []).append(change)
+    if config.get("target_parameters") or parts.has_strangers:
+        parts, changes = _as_transformers_loads(tensors, base, config, model_config)
+    by_formula = _by_formula(parts, config, model_config)
+    changes |= by_formula or {}
+    if by_formula is None:
+        from peftkit.merge.through_peft import layer_changes
+
+        through_peft = layer_changes(folder, base, model_config, parts)
+        changes |= {name: [change] for name, change in through_peft.items()}
+    for name, change in _token_changes(parts, config).items():
+        changes.setdefault(name, []).append(change)
     opened = OpenedAdapter(
-        folder, config, tensors, base, {k: tuple(v) for k, v in changes.items()}, replaced
+        folder,
+        config,
+        tensors,
+        base,
+        {name: tuple(some) for name, some in changes.items()},
+        {parts.names.name(parameter): tensor for parameter, tensor in parts.plain.items()},
     )
     check_used_once(opened)
     return opened
+
+
+def _as_transformers_loads(
+    tensors: Mapping[str, Tensor],
+    base: Checkpoint,
+    config: Mapping[str, Any],
+    model_config: Mapping[str, Any],
+) -> tuple[Parts, dict[str, list[Change]]]:
+    """Find renamed tensors and fused experts by building the model without weights."""
+    from peftkit.merge.experts import expert_changes
+    from peftkit.merge.meta_model import build_on_meta
+    from peftkit.merge.origins import find_origins
+
+    model = build_on_meta(base.folder, model_config, task_type=config.get("task_type"))
+    origins = find_origins(model, base)
+    names = Names(base.tensors, aliases=origins.aliases, tied=dict(model.all_tied_weights_keys))
+    parts = group(tensors, base, config, names)
+    bare = {
+        module: parameters
+        for module, parameters in parts.layers.items()
+        if set(parameters) == {"lora_A.weight", "lora_B.weight"} and not names.has(module)
+    }
+    if not config.get("target_parameters") or str(config.get("peft_type")) != "LORA":
+        return parts, {}
+    changes = expert_changes(origins, bare, config)
+    rest = {module: some for module, some in parts.layers.items() if module not in bare}
+    return replace(parts, layers=rest), {name: [change] for name, change in changes.items()}
+
+
+def _by_formula(
+    parts: Parts, config: Mapping[str, Any], model_config: Mapping[str, Any]
+) -> dict[str, list[Change]] | None:
+    """Return every layer's changes by its method's formula; None where one layer has none."""
+    formula = FORMULAS.get(str(config.get("peft_type")))
+    names, changes = parts.names, {}
+    if parts.unknown:
+        return None
+    for module, parameters in parts.layers.items():
+        weight = parts.weight(module)
+        if weight is None or formula is None:
+            return None
+        transposed = _is_transposed(module, weight, parameters, config, model_config)
+        bias = names.find(f"{module}.bias")
+        layer = Layer(module, parameters, config, weight, bias, transposed, parts.shared)
+        found = formula(layer)
+        if found is None:
+            return None
+        for parameter, change in found.items():
+            changes[names.name(f"{module}.{parameter}")] = [change]
+    return changes
+
+
+def _token_changes(parts: Parts, config: Mapping[str, Any]) -> dict[str, Change]:
+    """Return what trained tokens do to embeddings."""
+    changes = {}
+    for module, tensor in parts.tokens.items():
+        weight = parts.weight(module)
+        if weight is None:
+            raise ArtefactError(
+                f"the base has no {module}.weight, whose tokens {tensor.name} holds",
+                hint="name the base model that this adapter was trained on with --base",
+            )
+        changes[parts.names.name(f"{module}.weight")] = _set_tokens(config, module, tensor, weight)
+    return changes
 
 
 def refuse_unmergeable(config: Mapping[str, Any], folder: Path) -> None:
@@ -167,6 +218,19 @@ def refuse_unmergeable(config: Mapping[str, Any], folder: Path) -> None:
             f"{folder}: this LoRA (aLoRA) is active only after its invocation tokens, so it cannot"
             " be merged",
             hint="serve base and adapter together",
+        )
+    if config.get("layer_replication"):
+        raise ArtefactError(
+            f"{folder}: this LoRA repeats layers of its base (layer_replication), so that its model"
+            " has more layers than the base's file",
+            hint="write the repeated layers out as a base of their own first",
+        )
+    if str(config.get("init_lora_weights")).startswith("pissa_niter"):
+        raise ArtefactError(
+            f"{folder}: {config['init_lora_weights']} takes a random part out of the base at its"
+            " start, which nobody can compute again",
+            hint="save it as a plain LoRA: save_pretrained(..., "
+            "path_initial_model_for_weight_conversion=...)",
         )
     if config.get("arrow_config"):
         raise ArtefactError(
@@ -194,25 +258,6 @@ def check_used_once(opened: OpenedAdapter) -> None:
             f"{opened.folder}: nothing in the base takes {', '.join(left[:3])}{more}",
             hint="name the base model that this adapter was trained on with --base",
         )
-
-
-def _group(
-    tensors: Mapping[str, Tensor],
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], dict[str, Tensor]]:
-    """Sort keys into layers' parameters, whole parameters of the model, and shared tensors."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    plain: dict[str, Tensor] = {}
-    shared: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        inner = key.removeprefix(_PREFIX)
-        last = key.removeprefix("base_model.")
-        if last in _SHARED:
-            shared[last] = tensor
-        elif match := _KEY.fullmatch(inner):
-            layers.setdefault(match["module"], {})[match["parameter"]] = tensor
-        else:
-            plain[inner.replace(".base_layer.", ".")] = tensor
-    return layers, plain, shared
 
 
 def _set_tokens(config: Mapping[str, Any], module: str, tensor: Tensor, weight: Tensor) -> Change:

@@ -30,6 +30,8 @@ class Change:
     load: Callable[[Matrix], Rows] = field(repr=False)
     """Read what is needed and return the function of rows; gets the base for methods that must
     see all of it first."""
+    is_stack: bool = False
+    """Whether rows are those of a stack's matrices: `Tensor.as_stack`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Return (rows, columns), see `Tensor.row_shape`."""
+        """Return (rows, columns); see `Tensor.row_shape`."""
         return self.tensor.row_shape
 
     def rows(self, start: int, stop: int) -> F64:

@@ -31,6 +31,12 @@ class Written:
         return not self.changes and self.dtype == self.source.dtype
 
     @property
+    def matrix(self) -> Tensor:
+        """Return the source in the shape that the changes work on."""
+        is_stack = any(change.is_stack for change in self.changes)
+        return self.source.as_stack() if is_stack else self.source
+
+    @property
     def final_shape(self) -> tuple[int, ...]:
         """Return the shape in the result."""
         return self.source.shape if self.shape is None else self.shape

@@ -92,8 +92,6 @@ def _plan(inputs: Inputs, checkpoint: Checkpoint, config: dict[str, Any]) -> tup
     if inputs.adapter is None:
         return "full", plan_copy(checkpoint, config)
     opened = open_adapter(inputs.adapter, checkpoint, model_config=config)
-    if opened is None:
-        raise ArtefactError("through peft")
     return opened.method, plan_merge(opened, config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peftkit.merge.weights_io import Tensor
 
@@ -25,6 +25,10 @@ class Names:
     """Prefix of the model's names that the checkpoint does not have."""
     add: str = ""
     """Prefix of the checkpoint's names that the model does not have."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Parameters whose names differ in another way, as transformers loads them."""
+    tied: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that share another one's weights -> that other one."""
 
     @classmethod
     def fit(cls, tensors: Mapping[str, Tensor], modules: Iterable[str]) -> Names:
@@ -44,11 +48,16 @@ class Names:
         return self.find(f"{module}.weight") is not None
 
     def find(self, parameter: str) -> Tensor | None:
-        """Return a parameter's tensor; None when the checkpoint does not have it."""
-        return self.tensors.get(self.name(parameter)) or self.tensors.get(parameter)
+        """Return a parameter's tensor, or that of what it is tied to; None when there is none."""
+        own = self.tensors.get(self.name(parameter)) or self.tensors.get(parameter)
+        if own is None and parameter in self.tied:
+            return self.tensors.get(self.name(self.tied[parameter]))
+        return own
 
     def name(self, parameter: str) -> str:
         """Return what a parameter is called in the checkpoint."""
+        if parameter in self.aliases:
+            return self.aliases[parameter]
         return self.add + parameter.removeprefix(self.drop)
 
 

@@ -92,11 +92,12 @@ class _LowRankTile:
         stack = change.as_stack()
         self.rows_each = stack.left.shape[1]
         # The scale goes into one factor: one rounding less for each element.
-        self.left64 = stack.scale * stack.left.reshape(-1, stack.left.shape[-1])
+        self.scale = stack.scale
+        self.left64 = stack.left.reshape(-1, stack.left.shape[-1])
         self.right64 = stack.right.swapaxes(-1, -2)
-        self.left = self.left64.astype(np.float32)
+        self.left = (self.scale * self.left64).astype(np.float32)
         self.right = stack.right.astype(np.float32)
-        self.left_norms = np.linalg.norm(self.left64, axis=-1)
+        self.left_norms = abs(self.scale) * np.linalg.norm(self.left64, axis=-1)
         self.right_norms = np.linalg.norm(stack.right, axis=-2)
         # Of sgemm's sum, and of the factors' own roundings to float32.
         self.relative_error = (stack.left.shape[-1] + 3) * _UNIT
@@ -152,7 +153,8 @@ class _LowRankTile:
             some, row, column = picked[doubt], row[doubt], column[doubt]
             expert = row // self.rows_each
             exact = to_float64(stored.reshape(-1)[some], self.job.source_dtype)
-            exact += np.einsum("nr,nr->n", self.left64[row], self.right64[expert, column])
+            product = np.einsum("nr,nr->n", self.left64[row], self.right64[expert, column])
+            exact += self.scale * product
             rounded = from_float64(exact, self.job.dtype)
             finite(self.job, rounded, start)
             result.reshape(-1)[some] = rounded.view(np.uint16)
@@ -244,7 +246,7 @@ def finite(job: Job, result: Stored, start: int) -> Stored:
     if job.dtype == "BF16":
         broken = (result.view(np.uint16) & np.uint16(0x7F80)) == np.uint16(0x7F80)
     else:
-        broken = ~np.isfinite(result.astype(np.float64))
+        broken = ~np.isfinite(result)
     if broken.any():
         row = start + int(np.argmax(broken.reshape(len(result), -1).any(axis=1)))
         raise ArtefactError(

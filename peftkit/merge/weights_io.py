@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,25 +48,23 @@ class Tensor:
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
     @property
-    def num_rows(self) -> int:
-        """Return how many rows it has when all but the last axis are one; a vector has 1-wide ones.
-
-        A convolution's kernel axes belong to its columns: see `row_shape`.
-        """
-        return self.row_shape[0]
-
-    @property
     def row_shape(self) -> tuple[int, int]:
         """Return (rows, columns) of the matrix that merging works on.
 
-        A stack of matrices (experts) is cut along its first two axes; every other shape along
-        its first, so that a convolution's row is one output channel.
+        A row is what one index of the first axis holds: a convolution's output channel, one
+        number of a vector.
         """
-        if len(self.shape) == 3:
-            return self.shape[0] * self.shape[1], self.shape[2]
-        if not self.shape:
-            return 1, 1
-        return self.shape[0], math.prod(self.shape[1:])
+        return (self.shape[0], math.prod(self.shape[1:])) if self.shape else (1, 1)
+
+    @property
+    def num_rows(self) -> int:
+        """Return how many rows `row_shape` has."""
+        return self.row_shape[0]
+
+    def as_stack(self) -> Tensor:
+        """Return a stack of matrices (experts) as one long matrix, the same bytes."""
+        *most, last = self.shape
+        return replace(self, shape=(math.prod(most), last))
 
 
 @dataclass(frozen=True)

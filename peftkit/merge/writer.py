@@ -189,7 +189,7 @@ def _merge_tensor(tensor: Written, target: int, offset: int) -> None:
     """Merge one tensor with as many workers as there are cores, each with one tile of its own."""
     import numpy as np
 
-    source = tensor.source
+    source = tensor.matrix
     num_rows, columns = source.row_shape
     functions = tuple(change.load(Matrix(source)) for change in tensor.changes)
     job = Job(tensor.name, source.dtype, tensor.dtype, columns, functions)

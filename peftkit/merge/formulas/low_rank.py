@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_ONLY_AT_THE_START = (True, False, None, "gaussian", "eva", "orthogonal")
+ONLY_AT_THE_START = (True, False, None, "gaussian", "eva", "orthogonal")
 """`init_lora_weights` that leave the base alone, so that W + scale * B A is all there is."""
 _VARIANTS = (
     "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
@@ -41,7 +41,7 @@ def lora(layer: Layer) -> dict[str, Change] | None:
 
 def is_more_than_factors(layer: Layer) -> bool:
     """Tell whether the base itself was moved, or a variant changes what the factors mean."""
-    if layer.config.get("init_lora_weights", True) not in _ONLY_AT_THE_START:
+    if layer.config.get("init_lora_weights", True) not in ONLY_AT_THE_START:
         return True
     return any(layer.config.get(key) for key in _VARIANTS)
 
@@ -70,8 +70,7 @@ def _linear(layer: Layer, magnitude: str | None) -> Change:
     """Fit A [r, in] and B [out, r], with a convolution's kernel counted as inputs."""
     a, b = layer.tensors["lora_A.weight"], layer.tensors["lora_B.weight"]
     r = a.shape[0]
-    a_columns = a.row_shape[1] if len(a.shape) != 3 else a.shape[1] * a.shape[2]
-    if (b.shape[0], a_columns) != layer.sides or b.shape[1] != r:
+    if (b.shape[0], a.row_shape[1]) != layer.sides or b.shape[1] != r:
         raise layer.mismatch(f"lora_A is {list(a.shape)} and lora_B {list(b.shape)}")
     if layer.rank() not in (r, 0):
         raise layer.mismatch(f"the config promises rank {layer.rank()}, lora_A has {r}")

@@ -14,21 +14,18 @@ if TYPE_CHECKING:
 
 def ia3(layer: Layer) -> dict[str, Change] | None:
     """Multiply the inputs of feed-forward layers, the outputs (and biases) of all others."""
-    if set(layer.tensors) != {"ia3_l"}:
+    if set(layer.tensors) != {"ia3_l"} or len(layer.weight.shape) != 2:
         return None
     vector = layer.tensors["ia3_l"]
     out_features, in_features = layer.sides
-    kernel = in_features // layer.weight.shape[1] if len(layer.weight.shape) > 2 else 1
-    is_input = vector.shape[0] == 1 and (vector.shape[1] > 1 or in_features == kernel)
-    num = vector.shape[1] * kernel if is_input else vector.shape[0]
+    is_input = vector.shape[0] == 1 and (vector.shape[1] > 1 or in_features == 1)
+    num = vector.shape[1] if is_input else vector.shape[0]
     if num != (in_features if is_input else out_features):
         raise layer.mismatch(f"ia3_l is {list(vector.shape)}")
     by_row = is_input == layer.is_transposed
 
     def load(_: Matrix) -> Rows:
-        import numpy as np
-
-        scale = np.repeat(layer.read("ia3_l").reshape(-1), kernel if is_input else 1)
+        scale = layer.read("ia3_l").reshape(-1)
         if by_row:
             return lambda rows, start: rows * scale[start : start + len(rows), None]
         return lambda rows, _: rows * scale
