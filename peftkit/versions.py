@@ -34,12 +34,17 @@ def describe_versions(recipe: Recipe, machine: Machine, *, out: Path) -> dict[st
     command = ["peftkit", "run", str(recipe.file), *recipe.overrides, "--out", str(out)]
     return {
         "python": platform.python_version(),
-        "packages": {name: number for name in STACK if (number := _version(name)) is not None},
+        "packages": stack_versions(),
         "device": machine.name,
         "model": {"path": recipe.model.path, "revision": revision},
         "platform": platform.platform(),
         "command": shlex.join(command),
     }
+
+
+def stack_versions() -> dict[str, str]:
+    """Return the installed version of every package of the stack that is there."""
+    return {name: number for name in STACK if (number := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:
