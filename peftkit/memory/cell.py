@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import PeftkitError
 from peftkit.memory import devices
 from peftkit.memory.grid import Cell
+from peftkit.memory.host_rates import measure_host
 from peftkit.memory.roofline import predict
 from peftkit.memory.settings import matrix_dtype
 from peftkit.memory.trial import run_trial
@@ -61,7 +62,7 @@ def run_cell(cell: Cell, kind: str) -> dict[str, Any]:
         if cell.edge is not None:
             cell = _at_edge(cell, recipe, place.machine)
             recipe = _write_recipe(cell, Path(name))
-        result = {**_describe(cell, kind, place), **_predict(cell, recipe, place.machine)}
+        result = {**_describe(cell, kind, place), **_predict(cell, recipe, place)}
         obstacle = _obstacle(result, place)
         if obstacle is None:
             return {**result, **_measure(cell, kind, recipe, place, Path(name))}
@@ -142,21 +143,26 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _predict(cell: Cell, recipe: Recipe, machine: Machine) -> dict[str, Any]:
+def _predict(cell: Cell, recipe: Recipe, place: Place) -> dict[str, Any]:
     """Plan the cell's step and its time; what cannot be planned says why."""
     from peftkit.memory.plan import plan
 
     try:
-        made = plan(recipe, lengths=[cell.length] * cell.micro_batch, machine=machine)
+        made = plan(recipe, lengths=[cell.length] * cell.micro_batch, machine=place.machine)
     except PeftkitError as error:
         return {"predicted": None, "unplanned": error.message}
-    return {"predicted": {**made.to_json(), "speed": _speed(recipe, made, machine)}}
+    return {"predicted": {**made.to_json(), "speed": _speed(recipe, made, place)}}
 
 
-def _speed(recipe: Recipe, made: Plan, machine: Machine) -> dict[str, Any] | None:
-    if machine.device != "cuda":
+def _speed(recipe: Recipe, made: Plan, place: Place) -> dict[str, Any] | None:
+    """Predict the time on the cell's card, or on this CPU from rates measured just now."""
+    machine = place.machine
+    if machine.device == "cuda":
+        device = devices.with_rates(devices.present(machine.name, machine.total_bytes))
+    elif machine.device == "cpu":
+        device = measure_host(machine.name, machine.total_bytes)
+    else:
         return None
-    device = devices.with_rates(devices.present(machine.name, machine.total_bytes))
     speed = predict(made, device, dtype=matrix_dtype(recipe, machine))
     return None if speed is None else speed.to_json()
 
