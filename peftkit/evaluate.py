@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from peftkit.errors import DataError, UsageError
 from peftkit.exam import Contestant, Exam, Progress
 from peftkit.plugins import Conversation, Text
-from peftkit.recipe.yaml_file import join
+from peftkit.recipe.sections import SPLITS
 from peftkit.run_dir import RunDir, write_atomically, write_json
 from peftkit.score_table import LABELS, format_score, render_table
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from peftkit.data import Prepared
     from peftkit.plugins import Task
     from peftkit.recipe.build import Built
+    from peftkit.trained import TrainedRun
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -183,19 +184,19 @@ def evaluate_run(
         raise UsageError(f"the recipe of {path} evaluates no split", hint="name one with --split")
     own_limit = section.limit if section and chosen == section.split else None
     is_own = bool(section and chosen == section.split and limit in (None, own_limit))
-    if chosen not in run.built.recipe.data.splits:
-        run = open_run(run_dir, [*overrides, f"{join('data.splits', chosen)}={chosen}"])
-    prepared = inspect_rows(run.built, run.tokenizer, splits=[chosen])
+    run, name = _with_split(run, chosen, overrides)
+    prepared = inspect_rows(run.built, run.tokenizer, splits=[name])
     with exhaustion_explained("evaluating"):
         scores = evaluate(
             run.built,
             prepared,
             load_tuned(run),
             run.tokenizer,
-            split=chosen,
+            split=name,
             limit=limit or own_limit,
             progress=progress,
         )
+    scores = dataclasses.replace(scores, split=chosen)
     return scores, write_scores(run_dir, scores, is_own=is_own and not overrides)
 
 
@@ -211,6 +212,27 @@ def write_scores(run_dir: RunDir, scores: Scores, *, is_own: bool = True) -> Pat
     lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in scores.samples)
     write_atomically(run_dir.samples.with_stem(f"samples{suffix}"), "".join(lines))
     return file
+
+
+def _with_split(run: TrainedRun, chosen: str, overrides: Sequence[str]) -> tuple[TrainedRun, str]:
+    """Give a run whose recipe has the split, and the recipe's name for it.
+
+    A native split that the recipe does not use stands in for its `test`.
+
+    Raises:
+        UsageError: neither the recipe nor its source has such a split.
+    """
+    from peftkit.trained import open_run
+
+    splits, native = run.built.recipe.data.splits, run.built.source.splits()
+    if chosen in splits:
+        return run, chosen
+    if native and chosen not in native:
+        known = dict.fromkeys((*splits, *native))
+        raise UsageError(f"there is no split {chosen!r}", hint=f"one of {', '.join(known)}")
+    name = chosen if chosen in SPLITS else "test"
+    override = f"data.splits.{name}={json.dumps(chosen)}"
+    return open_run(run.run_dir, [*overrides, override]), name
 
 
 def _checked(overrides: Sequence[str]) -> Sequence[str]:

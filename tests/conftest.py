@@ -46,3 +46,16 @@ def tiny_recipe(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> Path:
     file = tmp_path / "tiny.yaml"
     file.write_text(tiny.recipe_text(tiny_model, tiny_data), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """Return a finished run of the tiny model, with scores; tests that change it copy it first."""
+    import training_fixture
+
+    folder = tmp_path_factory.mktemp("tiny-run")
+    rows = tiny.write_jsonl(folder / "rows.jsonl", tiny.rows(12))
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(tiny.recipe_text(tiny_model, rows), encoding="utf-8")
+    overrides = ("method.sft.learning_rate=0.05", "evaluate.generation.max_new_tokens=12")
+    return training_fixture.train(recipe, folder / "run", *overrides).path
