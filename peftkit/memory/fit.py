@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ _SAME_SPEED = 0.01
 """Proposals whose predicted times differ by less are told apart by how little they change."""
 _SMALL_OPTIMIZER = 0.01
 """Share of the peak below which the optimizer's state is not worth a change."""
+
+NUM_REFINED = 3
+"""Proposals whose speed is planned and not scaled: those that are shown."""
 
 Settings = Mapping[str, Any]
 """Dotted key -> value."""
@@ -137,7 +141,9 @@ def fit(
     setups = [setup for settings in search.combinations() for setup in search.fitting(settings)]
     if not setups:
         raise search.refusal()
-    best = sorted(setups, key=lambda setup: (_pace(setup), len(setup.settings)))
+    best = sorted(setups, key=_rank)
+    # Rows that were scaled move the weights too often or too seldom: the first few are planned anew.
+    best[:NUM_REFINED] = sorted(map(search.refined, best[:NUM_REFINED]), key=_rank)
     proposals = [
         Proposal(setup, search.changes(now, setup), device.total_bytes - setup.peak_bytes)
         for setup in best
@@ -236,6 +242,13 @@ class _Search:
         best = min(fitting, key=lambda s: (_pace(s), s.micro_batch != unchanged, -s.micro_batch))
         return [_with_batching(best, self.levers)]
 
+    def refined(self, setup: Setup) -> Setup:
+        """Return a setup with the speed of a plan made at its own micro-batch."""
+        planned = self.planned(setup.settings)
+        if setup.micro_batch == self.levers.micro_batch or planned is None:
+            return setup
+        return self.setup(setup.settings, *planned, setup.micro_batch)
+
     def _micro_batches(self) -> list[int]:
         """Return the micro-batches that keep the global batch."""
         if self.levers.batching.pinned_by:
@@ -302,14 +315,12 @@ def _with_batching(setup: Setup, levers: Levers) -> Setup:
         return setup
     rows, times = levers.batching.keys
     batching = {rows: setup.micro_batch, times: setup.accumulation}
-    return Setup(
-        settings={**setup.settings, **batching},
-        peak_bytes=setup.peak_bytes,
-        micro_batch=setup.micro_batch,
-        accumulation=setup.accumulation,
-        length=setup.length,
-        speed=setup.speed,
-    )
+    return dataclasses.replace(setup, settings={**setup.settings, **batching})
+
+
+def _rank(setup: Setup) -> tuple[int, int]:
+    """Rank by time, then by how little is changed."""
+    return _pace(setup), len(setup.settings)
 
 
 def _seconds_per_token(setup: Setup) -> float:
