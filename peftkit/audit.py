@@ -98,10 +98,17 @@ class Limits:
     """Recipe key that cuts rows, e.g. `method.sft.max_length`."""
     is_length_stated: bool = False
     """Whether the recipe says that key itself."""
+    length_line: int | None = None
+    """Its line in the recipe."""
     first_dropped: int | None = None
     """Index of the split's first unusable row."""
     bos_token: str = ""
     """The tokenizer's BOS token."""
+
+    @property
+    def at_line(self) -> str:
+        """Return where `length_key` stands, to follow its value; nothing where it does not."""
+        return f" on line {self.length_line}" if self.length_line else ""
 
 
 def find_breaches(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
@@ -121,17 +128,20 @@ def find_breaches(audit: SplitAudit, measured: Measured, limits: Limits) -> Iter
         )
 
 
-def raise_breaches(breaches: Sequence[Breach]) -> None:
+def raise_breaches(breaches: Sequence[Breach], *, where: str) -> None:
     """Refuse data that breaks a threshold.
+
+    Args:
+        where: the recipe's file, line and key.
 
     Raises:
         DataError: lists every breach with its numbers and its remedy.
     """
     if not breaches:
         return
-    noun = "threshold is" if len(breaches) == 1 else "thresholds are"
+    noun = "threshold" if len(breaches) == 1 else "thresholds"
     lines = [f"  {breach}" for breach in breaches]
-    raise DataError("\n".join([f"the data audit: {len(breaches)} {noun} broken", *lines]))
+    raise DataError("\n".join([f"{where}: the audit finds {len(breaches)} {noun} broken", *lines]))
 
 
 def describe_dropped(dropped: Mapping[str, int], *, limit: int = 5) -> str:
@@ -171,7 +181,8 @@ def _positions(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterato
         is_beyond = measured.longest_arranged > positions
     else:
         problem = (
-            f"{limits.length_key} is {audit.max_length} and the longest row has {longest} tokens"
+            f"{limits.length_key} is {audit.max_length}{limits.at_line} and the longest row has"
+            f" {longest} tokens"
         )
         read = audit.max_length if limits.is_length_stated else min(longest, audit.max_length)
         is_beyond = read > positions
@@ -196,7 +207,7 @@ def _truncated(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterato
     yield Breach(
         audit.split,
         f"{num_cut} of {num_encoded} rows are longer than {limits.length_key} {audit.max_length}"
-        f" {_share(num_cut, num_encoded, limits.audit.max_truncated)};"
+        f"{limits.at_line} {_share(num_cut, num_encoded, limits.audit.max_truncated)};"
         f" the first is row {measured.index[first]} with {measured.length[first]} tokens",
         _longer(measured.length, limits.audit.max_truncated, limits, "max_truncated"),
     )
@@ -224,7 +235,7 @@ def _masked(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[B
     yield Breach(
         audit.split,
         f"{num_masked} of {num_encoded} rows have no trained token within {limits.length_key}"
-        f" {audit.max_length} {share}; the first is row {measured.index[first]},"
+        f" {audit.max_length}{limits.at_line} {share}; the first is row {measured.index[first]},"
         f" which needs {measured.needed[first]}",
         _longer(measured.needed, limits.audit.max_masked, limits, "max_masked"),
     )

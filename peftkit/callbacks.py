@@ -22,6 +22,7 @@ from peftkit.progress import Reading, gibibytes
 if TYPE_CHECKING:
     from peftkit.memory.measure import MemoryMeter
     from peftkit.progress import MetricsFile, TrainingBar
+    from peftkit.recipe.schema import Recipe
     from peftkit.run_state import Ledger
     from peftkit.stop import StopRequest
 
@@ -121,9 +122,9 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
 class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Stop before a step whose gradient or loss is not a number reaches the weights."""
 
-    def __init__(self, method: str) -> None:
-        """Name the recipe's method, whose keys the error shows."""
-        self._method = method
+    def __init__(self, recipe: Recipe, checkpoints: Path) -> None:
+        """Take the recipe, whose line an error names, and where the last good weights are."""
+        self._recipe, self._checkpoints = recipe, checkpoints
 
     def on_pre_optimizer_step(
         self,
@@ -138,7 +139,8 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
-            raise self._diverged(state.global_step + 1, "the gradient", args)
+            what = "the gradient is not a finite number, so the step was not taken"
+            raise self._diverged(state.global_step + 1, what, args)
 
     def on_log(
         self,
@@ -151,14 +153,17 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """Look at the loss."""
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
-            raise self._diverged(state.global_step, f"the loss ({loss})", args)
+            raise self._diverged(state.global_step, f"the loss is {loss}", args)
 
     def _diverged(self, step: int, what: str, args: TrainingArguments) -> DivergedError:
-        key = f"method.{self._method}.learning_rate"
+        section = f"method.{self._recipe.method.name}"
+        key = f"{section}.learning_rate"
         calmer = min(args.learning_rate / 10, 2e-4)
+        sealed = resume.list_checkpoints(self._checkpoints)
+        kept = f"{sealed[-1].path} is kept" if sealed else "no checkpoint was due before it"
         return DivergedError(
-            f"step {step}: {what} is not a finite number, so the step was not taken"
-            f" ({key} {args.learning_rate:g}, max_grad_norm {args.max_grad_norm:g})",
+            f"{self._recipe.place(key, section)}: step {step}: {what} (learning_rate"
+            f" {args.learning_rate:g}, max_grad_norm {args.max_grad_norm:g}); {kept}",
             hint=f"{key}={calmer:g} and another --out; if that diverges too, look at the rows with"
             " `peftkit data`",
         )

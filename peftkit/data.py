@@ -25,6 +25,7 @@ from peftkit.columns import require_columns
 from peftkit.encoding import EncodedRows, Example, encode_rows, row_limit
 from peftkit.errors import DataError
 from peftkit.plugins import Text
+from peftkit.recipe.blame import blamed
 from peftkit.splits import TRAIN, SplitPlan, assign, content_key, plan_splits, smallest_share
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def prepare(
             every breach with its numbers and its remedy.
     """
     prepared = inspect_rows(built, tokenizer, max_positions=max_positions, splits=splits)
-    raise_breaches(prepared.breaches)
+    raise_breaches(prepared.breaches, where=built.recipe.place("data.audit", "data"))
     return prepared
 
 
@@ -106,7 +107,8 @@ def inspect_rows(
     names = wanted_splits(recipe) if splits is None else list(dict.fromkeys(splits))
     plan = plan_splits(recipe.data.splits)
     rows = _read_rows(names, plan, built)
-    encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
+    with blamed(recipe, "model.chat_template", "model.path", "model"):
+        encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
     trained = frozenset(rows[TRAIN].keys) if TRAIN in rows else frozenset[bytes]()
     audits = {
         name: _audit(name, rows[name], encoded[name], row_limit(method), trained) for name in names
@@ -201,7 +203,7 @@ def _read_rows(names: Sequence[str], plan: SplitPlan, built: Built) -> dict[str,
     for name in names:
         if name not in plan.cuts and name not in plan.native:
             raise DataError(
-                f"{_place(recipe, 'data.splits')}the recipe has no split {name!r};"
+                f"{recipe.place('data.splits')}: the recipe has no split {name!r};"
                 f" it has {', '.join(recipe.data.splits)}",
                 hint=f"data.splits.{name}=5% cuts one from train",
             )
@@ -244,18 +246,18 @@ def _load_native(native: str, name: str, built: Built) -> Dataset:
     available = source.splits()
     if available and native not in available:
         raise DataError(
-            f"{_place(recipe, f'data.splits.{name}', 'data.splits')}the source {chosen!r} has no"
+            f"{recipe.place(f'data.splits.{name}', 'data.splits')}: the source {chosen!r} has no"
             f" split {native!r}; it has {', '.join(available)}",
             hint=f"name one of them, or cut a share from train: data.splits.{name}=5%",
         )
     table = source.load(native)
     if not len(table):
         raise DataError(
-            f"{_place(recipe, 'data.source')}split {native!r} of the source {chosen!r} has no rows",
+            f"{recipe.place('data.source')}: split {native!r} of the source {chosen!r} has no rows",
             hint="check what the source is told to read",
         )
     task_key = f"data.task.{recipe.data.task.name}"
-    where = f"{_place(recipe, task_key, 'data.task')}split {native!r}"
+    where = f"{recipe.place(task_key, 'data.task')}: split {native!r}"
     require_columns(task.columns, table.column_names, where=where)
     return table
 
@@ -266,7 +268,7 @@ def _check_cut(cut: str, found: Mapping[str, _Rows], plan: SplitPlan, recipe: Re
     keys = [key for rows in found.values() for key in rows.keys]
     share = smallest_share(keys, plan.cuts, cut)
     raise DataError(
-        f"{_place(recipe, f'data.splits.{cut}')}{recipe.data.splits[cut]} of {len(keys)} rows"
+        f"{recipe.place(f'data.splits.{cut}')}: {recipe.data.splits[cut]} of {len(keys)} rows"
         " cuts none",
         hint=f"data.splits.{cut}={share or '10%'}, or a file of its own",
     )
@@ -278,7 +280,7 @@ def _check_kind(example: Example, built: Built) -> None:
     recipe = built.recipe
     kinds = " or ".join(kind.__name__ for kind in built.method.examples)
     raise DataError(
-        f"{_place(recipe, 'data.task')}the task {recipe.data.task.name!r} makes"
+        f"{recipe.place('data.task')}: the task {recipe.data.task.name!r} makes"
         f" {type(example).__name__}, but the method {recipe.method.name!r} takes {kinds}",
         hint="pick another task or another method",
     )
@@ -317,11 +319,13 @@ def _shorten(reasons: Counter[str]) -> dict[str, int]:
 def _limits(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, max_positions: int | None
 ) -> Limits:
+    length_key = f"method.{recipe.method.name}.max_length"
     return Limits(
         audit=recipe.data.audit,
         max_positions=max_positions,
-        length_key=f"method.{recipe.method.name}.max_length",
+        length_key=length_key,
         is_length_stated="max_length" in recipe.method.options,
+        length_line=recipe.lines.get(length_key),
         bos_token=tokenizer.bos_token or "",
     )
 
@@ -351,11 +355,3 @@ def _to_dataset(encoded: EncodedRows) -> Dataset:
     from peftkit.sources.rows import to_dataset
 
     return to_dataset(encoded.table)
-
-
-def _place(recipe: Recipe, *keys: str) -> str:
-    """Return `file:line key: ` of the first key that stands in the recipe."""
-    for key in keys:
-        if key in recipe.lines:
-            return f"{recipe.file}:{recipe.lines[key]} {key}: "
-    return f"{recipe.file} {keys[0]}: "

@@ -65,7 +65,8 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     from peftkit.allocator import keep_freed_memory
     from peftkit.data import prepare as prepare_data
     from peftkit.machine import describe_machine
-    from peftkit.model import load_config, load_tokenizer, max_positions
+    from peftkit.model import load_config, max_positions
+    from peftkit.recipe.blame import blamed
     from peftkit.recipe.build import build, identity
 
     machine = describe_machine()
@@ -77,15 +78,11 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     run_state.check_same_recipe(run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
     say_decisions(built.decisions, screen)
-    check_weights_fit(recipe, built, machine)
-    tokenizer = (
-        load_tokenizer(recipe.model, recipe.file.parent)
-        if recipe.model.config is None
-        else make_tokenizer(recipe, built)
-    )
-    prepared = prepare_data(
-        built, tokenizer, max_positions=max_positions(load_config(recipe.model))
-    )
+    with blamed(recipe, "model.path", "model"):
+        check_weights_fit(recipe, built, machine)
+        longest = max_positions(load_config(recipe.model))
+    tokenizer = tokenizer_of(recipe, built)
+    prepared = prepare_data(built, tokenizer, max_positions=longest)
     run_state.check_same_data(run_dir, prepared.fingerprint)
     for split, audit in prepared.audit.items():
         share = audit.num_trained_tokens / max(1, audit.num_tokens)
@@ -137,6 +134,17 @@ def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
                 f" {name}: {gibibytes(limit)}",
                 hint="model.quantize: {bitsandbytes: {load_in_4bit: true}}, or a smaller base",
             )
+
+
+def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
+    """Load the base's tokenizer, or train that of a new model on the rows it will be trained on."""
+    from peftkit.model import load_tokenizer
+    from peftkit.recipe.blame import blamed
+
+    if recipe.model.config is not None:
+        return make_tokenizer(recipe, built)
+    with blamed(recipe, "model.path", "model"):
+        return load_tokenizer(recipe.model, recipe.file.parent)
 
 
 def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:

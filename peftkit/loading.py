@@ -22,17 +22,20 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
     from transformers import set_seed
 
     from peftkit.adapters.base import count_parameters
+    from peftkit.recipe.blame import blamed
 
     with exhaustion_explained("reading the base model"):
         base = load_base(job)
         set_seed(seed_of(job))  # as SFTTrainer does before it attaches an adapter itself
         if job.built.adapter is not None:
-            model = job.built.adapter.attach(base)
+            with blamed(job.recipe, "adapter"):
+                model = job.built.adapter.attach(base)
         else:
             from peftkit.adapters.continued import load_adapter
 
             path = str(job.recipe.adapter.continue_from)
-            model = load_adapter(base, Path(path), is_trainable=True)
+            with blamed(job.recipe, "adapter.from", "adapter"):
+                model = load_adapter(base, Path(path), is_trainable=True)
     trainable, total = count_parameters(model)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
@@ -44,18 +47,20 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
 def load_base(job: Job) -> PreTrainedModel:
     """Load the base's weights, or make random ones for `model.config`."""
     from peftkit import model as models
+    from peftkit.recipe.blame import blamed
 
     section, auto_class = job.recipe.model, job.built.method.auto_class
     if section.config is not None:
         return models.init_model(
             section, auto_class=auto_class, seed=seed_of(job), tokenizer=job.tokenizer
         )
-    return models.load_base(
-        section,
-        auto_class=auto_class,
-        quantization_config=job.built.quantization_config,
-        device=job.machine.device,
-    )
+    with blamed(job.recipe, "model.path", "model"):
+        return models.load_base(
+            section,
+            auto_class=auto_class,
+            quantization_config=job.built.quantization_config,
+            device=job.machine.device,
+        )
 
 
 def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:

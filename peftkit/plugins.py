@@ -141,7 +141,8 @@ class Adapter(Protocol):
         """Return the model with exactly this adapter's parameters trainable.
 
         Raises:
-            ArtefactError: a target matches nothing in this model, in whole or in part.
+            UsageError: a target matches nothing in this model, in whole or in part; the message
+                begins with its recipe key.
         """
 
 

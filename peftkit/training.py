@@ -86,7 +86,11 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
         job.tokenizer,
         job.prepared.encoded["train"],
         job.prepared.encoded.get("validation"),
-        [*callbacks, Finite(job.recipe.method.name), Keeper(session.stop, session.ledger)],
+        [
+            *callbacks,
+            Finite(job.recipe, job.run_dir.checkpoints),
+            Keeper(session.stop, session.ledger),
+        ],
         output_dir=job.run_dir.checkpoints,
     )
 

@@ -44,7 +44,7 @@ def breaches(audit=FINE, rows=None, limits=LIMITS, **changes):
 
 def test_good_data_breaks_nothing():
     assert breaches() == []
-    raise_breaches(())
+    raise_breaches((), where="r.yaml:5 data")
 
 
 def test_dropped_rows_are_counted_by_reason():
@@ -80,6 +80,8 @@ def test_the_remedy_for_truncation_keeps_enough_rows():
         "    try: method.sft.max_length=40 (60 for every row), or raise data.audit.max_truncated"
     ]
     assert sum(length > 40 for length in lengths) <= 0.2 * len(lengths)
+    (there,) = breaches(rows=measured(lengths), limits=dataclasses.replace(LIMITS, length_line=19))
+    assert "longer than method.sft.max_length 32 on line 19 (50.0%" in there
 
 
 def test_a_remedy_beyond_the_model_says_so():
@@ -159,10 +161,10 @@ def test_all_breaches_come_in_one_error():
         *find_breaches(dataclasses.replace(FINE, split="test"), measured([100] * 10), LIMITS),
     ]
     with pytest.raises(DataError) as caught:
-        raise_breaches(found)
+        raise_breaches(found, where="r.yaml:5 data")
     assert caught.value.exit_code == 3
     lines = str(caught.value).splitlines()
-    assert lines[0] == "the data audit: 2 thresholds are broken"
+    assert lines[0] == "r.yaml:5 data: the audit finds 2 thresholds broken"
     assert lines[1:3] == [
         "  train: the split has no rows",
         "    try: check the file that it names",

@@ -95,7 +95,7 @@ def test_too_many_bad_rows_stop_the_run_with_every_breach(make):
     built, tokenizer = make(rows, "method.sft.max_length=16")
     message = refusal(built, tokenizer)
     lines = message.splitlines()
-    assert lines[0] == "the data audit: 5 thresholds are broken"
+    assert lines[0] == f"{built.recipe.file}:5 data: the audit finds 5 thresholds broken"
     assert lines[1] == (
         "  train: 2 of 10 rows cannot be used (20.0%, at most 5.0%): 2 document is null;"
         " the first is row 2"
@@ -123,7 +123,7 @@ def test_the_remedy_works(make):
 def test_all_null_rows_and_empty_files(make, tmp_path):
     built, tokenizer = make([{"document": None, "summary": None}] * 3)
     assert refusal(built, tokenizer) == (
-        "the data audit: 1 threshold is broken\n"
+        f"{built.recipe.file}:5 data: the audit finds 1 threshold broken\n"
         "  train: 3 of 3 rows cannot be used (100.0%, at most 5.0%): 3 document is null;"
         " the first is row 0\n"
         "    try: check data.task against the columns"
@@ -145,7 +145,7 @@ def test_a_missing_column_names_the_recipes_line(make, tmp_path):
 def test_a_missing_split_names_those_there_are(make, tmp_path):
     built, tokenizer = make(tiny.rows(3), "data.splits.test=tst")
     assert refusal(built, tokenizer) == (
-        f"{tmp_path / 'r.yaml'}:7 data.splits: the source 'json' has no split 'tst';"
+        f"{tmp_path / 'r.yaml'} data.splits.test (override): the source 'json' has no split 'tst';"
         " it has train, test\n"
         "  try: name one of them, or cut a share from train: data.splits.test=5%"
     )
@@ -158,9 +158,11 @@ def test_a_missing_split_names_those_there_are(make, tmp_path):
 def test_rows_beyond_the_models_positions_are_refused(make):
     built, tokenizer = make(tiny.rows(20))
     longest = prepare(built, tokenizer).audit["train"].length_percentiles["max"]
+    line = built.recipe.lines["method.sft.max_length"]
     message = refusal(built, tokenizer, max_positions=32)
     assert (
-        f"train: method.sft.max_length is 128 and the longest row has {longest} tokens,"
+        f"train: method.sft.max_length is 128 on line {line} and the longest row has {longest}"
+        " tokens,"
         " but the model has 32 positions (max_position_embeddings)\n"
         "    try: method.sft.max_length=32, or a model with more positions"
     ) in message

@@ -168,9 +168,11 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_damaged(
     run_dir = RunDir(tmp_path / "run")
 
     assert caught.value.exit_code == 6
+    kept = f"{run_dir.checkpoints / 'step-1'} is kept"
     assert caught.value.message == (
-        "step 2: the gradient is not a finite number, so the step was not taken"
-        " (method.sft.learning_rate 1e+30, max_grad_norm 1)"
+        f"{recipe} method.sft.learning_rate (override): step 2: the gradient is not a finite"
+        " number, so the step was not taken (learning_rate 1e+30, max_grad_norm 1);"
+        f" {kept if save_steps == 1 else 'no checkpoint was due before it'}"
     )
     assert caught.value.hint.startswith("method.sft.learning_rate=0.0002 and another --out")
     assert read_status(run_dir)["exit_code"] == 6

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.adapters.targets import check_head, check_ranks, check_targets
-from peftkit.errors import ArtefactError, ResourceError, UsageError
+from peftkit.adapters.targets import check_head, check_ranks, check_targets, recipe_key
+from peftkit.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -88,7 +88,8 @@ class PeftAdapter:
         said aloud): half-precision weights lose small updates.
 
         Raises:
-            ArtefactError: a target matches nothing in this model, in whole or in part.
+            UsageError: a target matches nothing in this model, in whole or in part; or a size does
+                not suit it.
         """
         from peft import get_peft_model
 
@@ -99,10 +100,11 @@ class PeftAdapter:
             with upstream_notices_ignored():
                 attached = get_peft_model(model, config, autocast_adapter_dtype=True)
         except ImportError as error:
-            raise ResourceError(f"{type(config).__name__}: {error}", hint=self.way_out) from error
+            raise ResourceError(f"{recipe_key(config)}: {error}", hint=self.way_out) from error
         except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-            raise ArtefactError(
-                f"{type(config).__name__} cannot be attached to {type(model).__name__}: {error}",
+            raise UsageError(
+                f"{recipe_key(config)}: {type(config).__name__} cannot be attached to"
+                f" {type(model).__name__}: {str(error).splitlines()[0]}",
                 hint=self.way_out,
             ) from error
         check_ranks(config, attached)
@@ -125,6 +127,8 @@ def upstream_notices_ignored() -> Iterator[None]:
         # BOFT without a CUDA compiler uses plain torch; LN tuning says this of every norm class.
         warnings.filterwarnings("ignore", "Failed to load the CUDA extension", UserWarning)
         warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+        # `check_head` refuses the adapter on a tied head; the merge unties an embedding.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
         # `check_ranks` makes an error of these.
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -44,10 +44,10 @@ class Full:
         """Make every parameter trainable.
 
         Raises:
-            ArtefactError: the base is quantized, so its weights cannot take updates.
+            UsageError: the base is quantized, so its weights cannot take updates.
         """
         if getattr(model, "hf_quantizer", None) is not None:
-            raise ArtefactError(
+            raise UsageError(
                 "adapter: full cannot train a quantized base",
                 hint="remove model.quantize, or train an adapter: `adapter: {lora: {r: 16}}`",
             )

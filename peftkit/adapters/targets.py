@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import UsageError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,7 +26,7 @@ def check_targets(config: Any, model: PreTrainedModel) -> None:
     PEFT raises only when nothing at all matches; a list of which half matches trains that half.
 
     Raises:
-        ArtefactError: lists every entry without a match, the model's own names, and the nearest.
+        UsageError: lists every entry without a match, the model's own names, and the nearest.
     """
     modules = [name for name, _ in model.named_modules() if name]
     parameters = [name for name, _ in model.named_parameters()]
@@ -45,26 +45,38 @@ def check_targets(config: Any, model: PreTrainedModel) -> None:
     wrong = [entry for _, entry in problems]
     close = [m for entry in wrong for m in difflib.get_close_matches(entry, names, n=1)]
     meant = f"did you mean {', '.join(dict.fromkeys(close))}? " if close else ""
-    listed = "; ".join(f"{key}: {entry!r}" for key, entry in problems)
-    raise ArtefactError(
-        f"adapter names that match nothing in {type(model).__name__}: {listed}",
+    listed: dict[str, list[str]] = {}
+    for key, entry in problems:
+        listed.setdefault(key, []).append(repr(entry))
+    text = "; ".join(
+        f"{recipe_key(config, key)}: {', '.join(entries)}" for key, entries in listed.items()
+    )
+    raise UsageError(
+        f"{text} {'matches' if len(problems) == 1 else 'match'} nothing in {type(model).__name__}",
         hint=f"{meant}its linear modules are {', '.join(names)}",
     )
+
+
+def recipe_key(config: Any, key: str = "") -> str:
+    """Return the dotted recipe key of a native key, e.g. `adapter.lora.r`."""
+    name = f"adapter.{config.peft_type.value.lower()}"
+    return f"{name}.{key}" if key else name
 
 
 def check_ranks(config: Any, attached: PeftModel) -> None:
     """Refuse rank patterns that match nothing, and a rank no target can use.
 
     Raises:
-        ArtefactError: names the pattern, or the rank and the largest useful one.
+        UsageError: names the pattern, or the rank and the largest useful one.
     """
     targeted: Sequence[str] = getattr(attached.base_model, "targeted_module_names", ())
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, key, None) or {}:
             # get_pattern_key of peft.utils.other reads the keys so.
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targeted):
-                raise ArtefactError(
-                    f"adapter {key}: {pattern!r} matches none of {len(targeted)} targeted modules",
+                raise UsageError(
+                    f"{recipe_key(config, key)}: {pattern!r} matches none of {len(targeted)}"
+                    " targeted modules",
                     hint=f"they end in {', '.join(_endings(targeted))}",
                 )
     if config.peft_type == "LORA":
@@ -77,7 +89,7 @@ def check_head(attached: PeftModel) -> None:
     trl 1.16 multiplies hidden states by `lm_head.weight` itself, past whatever wraps the head.
 
     Raises:
-        ArtefactError: says how the head can be trained.
+        UsageError: says how the head can be trained.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import TrainableTokensWrapper
@@ -86,14 +98,16 @@ def check_head(attached: PeftModel) -> None:
         return
     if not isinstance(attached.get_output_embeddings(), BaseTunerLayer | TrainableTokensWrapper):
         return
+    at = recipe_key(attached.peft_config["default"])
     if attached.get_base_model().config.get_text_config().tie_word_embeddings:
-        raise ArtefactError(
-            "this adapter reaches the output head, which the base ties to its embedding, and trl's"
-            " loss reads the head's own weight past it",
+        raise UsageError(
+            f"{at}: this adapter reaches the output head, which the base ties to its embedding, and"
+            " trl's loss reads the head's own weight past it",
             hint="train the whole embedding instead: `lora: {modules_to_save: [embed_tokens]}`",
         )
-    raise ArtefactError(
-        "this adapter is on the output head, and trl's loss reads the head's own weight past it",
+    raise UsageError(
+        f"{at}: this adapter is on the output head, and trl's loss reads the head's own weight"
+        " past it",
         hint="remove the head from target_modules; modules_to_save trains it whole",
     )
 
@@ -124,8 +138,9 @@ def _check_lora_rank(config: Any, attached: PeftModel) -> None:
     too_large = [name for name, rank, _ in layers if rank > sides[name]]
     if layers and len(too_large) == len(layers):
         largest = max(sides.values())
-        raise ArtefactError(
-            f"adapter r: {config.r} is larger than the smaller side of every targeted module",
+        raise UsageError(
+            f"{recipe_key(config, 'r')}: {config.r} is larger than the smaller side of every"
+            " targeted module",
             hint=f"above {largest} rank adds parameters and nothing else; say r: {largest} or less",
         )
     if too_large:
@@ -148,8 +163,8 @@ def _unmatched(
         try:
             matched = any(re.fullmatch(wanted, name) for name in names)
         except re.error as error:
-            raise ArtefactError(
-                f"adapter {key}: {wanted!r} is no regular expression: {error}",
+            raise UsageError(
+                f"{recipe_key(config, key)}: {wanted!r} is no regular expression: {error}",
                 hint="a text is read as one; write a list to name modules",
             ) from None
         return [] if matched else [(key, wanted)]

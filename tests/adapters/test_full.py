@@ -6,7 +6,7 @@ import pytest
 
 from peftkit.adapters.base import count_parameters
 from peftkit.adapters.full import Full
-from peftkit.errors import ArtefactError
+from peftkit.errors import UsageError
 from peftkit.model import load_base
 from peftkit.recipe.schema import ModelSection
 
@@ -31,6 +31,6 @@ def test_a_quantized_base_is_refused(tiny_model) -> None:
         auto_class="AutoModelForCausalLM",
         quantization_config=BitsAndBytesConfig(load_in_8bit=True),
     )
-    with pytest.raises(ArtefactError, match="cannot train a quantized base") as caught:
+    with pytest.raises(UsageError, match="cannot train a quantized base") as caught:
         Full().attach(base)
     assert "remove model.quantize" in caught.value.hint

@@ -242,9 +242,7 @@ def test_shadow_wants_its_ignored_loss_switched_off() -> None:
 def test_a_size_that_does_not_suit_the_base_comes_with_a_way_out(bases: Bases) -> None:
     from peft import C3AConfig
 
-    from peftkit.errors import ArtefactError
-
-    with pytest.raises(ArtefactError, match="C3AConfig cannot be attached") as caught:
+    with pytest.raises(UsageError, match=r"adapter\.c3a: C3AConfig cannot be attached") as caught:
         plugin("c3a")(C3AConfig()).attach(base_of(bases.tied))
     assert "block_size" in caught.value.hint
 

@@ -8,7 +8,7 @@ import pytest
 
 from peftkit.adapters.peft_types import Lora, TrainableTokens
 from peftkit.adapters.targets import linear_names
-from peftkit.errors import ArtefactError
+from peftkit.errors import UsageError
 
 LINEAR = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
 
@@ -26,8 +26,8 @@ def attach(base, **options):
     return Lora(LoraConfig(**options)).attach(base)
 
 
-def refusal(base, **options) -> ArtefactError:
-    with pytest.raises(ArtefactError) as caught:
+def refusal(base, **options) -> UsageError:
+    with pytest.raises(UsageError) as caught:
         attach(base, **options)
     return caught.value
 
@@ -39,17 +39,16 @@ def test_lists_linear_modules_without_the_head(base) -> None:
 def test_targets_that_match_nothing(base) -> None:
     error = refusal(base, target_modules=["query", "value"])
     assert error.message == (
-        "adapter names that match nothing in LlamaForCausalLM:"
-        " target_modules: 'query'; target_modules: 'value'"
+        "adapter.lora.target_modules: 'query', 'value' match nothing in LlamaForCausalLM"
     )
     assert error.hint == f"its linear modules are {LINEAR}"
-    assert error.exit_code == 4
+    assert error.exit_code == 2
 
 
 def test_targets_that_match_in_part_name_the_entry_and_the_nearest(base) -> None:
     error = refusal(base, target_modules=["q_proj", "v_prj"])
     assert error.message == (
-        "adapter names that match nothing in LlamaForCausalLM: target_modules: 'v_prj'"
+        "adapter.lora.target_modules: 'v_prj' matches nothing in LlamaForCausalLM"
     )
     assert error.hint == f"did you mean v_proj? its linear modules are {LINEAR}"
 
@@ -79,7 +78,10 @@ def test_every_kind_of_name_is_checked(base, options, named) -> None:
 
 def test_several_problems_come_together(base) -> None:
     error = refusal(base, target_modules=["q_prj"], modules_to_save=["score"])
-    assert "target_modules: 'q_prj'; modules_to_save: 'score'" in error.message
+    assert error.message == (
+        "adapter.lora.target_modules: 'q_prj'; adapter.lora.modules_to_save: 'score'"
+        " match nothing in LlamaForCausalLM"
+    )
 
 
 def test_a_broken_regular_expression_is_named(base) -> None:
@@ -91,13 +93,13 @@ def test_a_broken_regular_expression_is_named(base) -> None:
 @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
 def test_a_pattern_that_matches_no_target_is_refused(base, key: str) -> None:
     error = refusal(base, target_modules=["q_proj"], **{key: {"v_proj": 4}})
-    assert error.message == f"adapter {key}: 'v_proj' matches none of 2 targeted modules"
+    assert error.message == f"adapter.lora.{key}: 'v_proj' matches none of 2 targeted modules"
     assert error.hint == "they end in q_proj"
 
 
 def test_a_rank_above_every_module_is_refused(base) -> None:
     error = refusal(base, r=65, target_modules=["q_proj", "v_proj"])
-    assert error.message.startswith("adapter r: 65 is larger than the smaller side of every")
+    assert error.message.startswith("adapter.lora.r: 65 is larger than the smaller side of every")
     assert error.hint == "above 64 rank adds parameters and nothing else; say r: 64 or less"
 
 
@@ -114,13 +116,13 @@ def test_an_adapter_on_the_head_is_refused(tmp_path) -> None:
     folder = tiny.tiny_llama(tmp_path, tie_word_embeddings=False)
     untied = AutoModelForCausalLM.from_pretrained(folder)
     error = refusal(untied, target_modules=["q_proj", "lm_head"])
-    assert error.message.startswith("this adapter is on the output head")
+    assert error.message.startswith("adapter.lora: this adapter is on the output head")
     assert error.hint == "remove the head from target_modules; modules_to_save trains it whole"
 
 
 def test_trained_tokens_of_a_tied_base_are_refused(base) -> None:
     from peft import TrainableTokensConfig
 
-    with pytest.raises(ArtefactError, match="which the base ties to its embedding") as caught:
+    with pytest.raises(UsageError, match="which the base ties to its embedding") as caught:
         TrainableTokens(TrainableTokensConfig(token_indices=[5])).attach(base)
     assert "modules_to_save: [embed_tokens]" in caught.value.hint
