@@ -142,7 +142,7 @@ def fit(
     if not setups:
         raise search.refusal()
     best = sorted(setups, key=_rank)
-    # Rows that were scaled move the weights too often or too seldom: the first few are planned anew.
+    # Scaled rows move the weights too often or too seldom: the first few are planned anew.
     best[:NUM_REFINED] = sorted(map(search.refined, best[:NUM_REFINED]), key=_rank)
     proposals = [
         Proposal(setup, search.changes(now, setup), device.total_bytes - setup.peak_bytes)
