@@ -160,7 +160,8 @@ def _check_weights(weights: Mapping[str, Tensor], config: PeftConfig, folder: Pa
                 " numbers in all",
                 hint=_TWO_ADAPTERS,
             )
-    if config.peft_type == "LORA":
+    # Bare parameters hold all experts' ranks in one factor; their shapes are compared in _check_fit.
+    if config.peft_type == "LORA" and not config.target_parameters:
         _check_lora_ranks(weights, config, folder)
 
 

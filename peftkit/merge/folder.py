@@ -31,7 +31,7 @@ _MODEL_FILES = (
 _OURS = ("README.md", CONFIG, INDEX, JOURNAL, MANIFEST, *_TOKENIZER_FILES, *_MODEL_FILES)
 
 
-def prepare_out(out: Path, inputs: list[Path], shard_names: list[str]) -> None:
+def prepare_out(out: Path, inputs: list[Path]) -> None:
     """Make the output folder, or recognise what an interrupted merge left in it.
 
     Raises:
@@ -48,8 +48,12 @@ def prepare_out(out: Path, inputs: list[Path], shard_names: list[str]) -> None:
         raise UsageError(f"--out {out} is a file", hint="give a new folder")
     out.mkdir(parents=True, exist_ok=True)
     names = {entry.name for entry in out.iterdir()}
-    known = {*_OURS, *shard_names, *(name + PARTIAL for name in shard_names)}
-    foreign = sorted(names - known)
+    foreign = sorted(
+        name
+        for name in names - set(_OURS)
+        if not name.removesuffix(PARTIAL).endswith(".safetensors")
+        and name.strip(".").removesuffix(PARTIAL) not in _OURS
+    )
     if foreign or (names and not names & {JOURNAL, MANIFEST}):
         listed = ", ".join(foreign or sorted(names))
         raise UsageError(
@@ -110,9 +114,12 @@ def write_config(out: Path, base: Path, config: Mapping[str, Any]) -> None:
     write_atomically(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def base_code(base: Path) -> list[str]:
-    """Name the Python files of a base, which are not copied."""
-    return sorted(file.name for file in base.glob("*.py"))
+def notes_on_code(base: Path) -> tuple[str, ...]:
+    """Say which Python files of a base are not copied."""
+    names = sorted(file.name for file in base.glob("*.py"))
+    if not names:
+        return ()
+    return (f"The base has code of its own ({', '.join(names)}), which was not copied.",)
 
 
 def model_config(base: Path) -> dict[str, Any]:

@@ -6,15 +6,19 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from peftkit.checkpoint_files import read_json
 from peftkit.errors import ArtefactError, ResourceError
 from peftkit.merge import folder as folders
 from peftkit.merge.adapter import open_adapter
+from peftkit.merge.card import write_card
 from peftkit.merge.inputs import Inputs, find_inputs
 from peftkit.merge.layout import index_of
 from peftkit.merge.plan import Plan, plan_copy, plan_merge
+from peftkit.merge.quantized import settle_onto
 from peftkit.merge.result import MergeResult, Onto
 from peftkit.merge.weights_io import Checkpoint, open_checkpoint
 from peftkit.merge.writer import (
@@ -62,29 +66,34 @@ def merge(  # noqa: PLR0913
         UsageError: `out` holds something else, or `onto` must be said.
     """
     started = time.monotonic()
-    say = progress or (lambda _: None)
     inputs = find_inputs(source, base)
     config = folders.model_config(inputs.base)
+    chosen = settle_onto(inputs, config, onto)
     checkpoint = open_checkpoint(inputs.base)
-    method, plan = _plan(inputs, checkpoint, config)
-    identity = _identity(inputs, checkpoint)
-    names = [shard.name for shard in plan.shards]
-    folders.prepare_out(out, [inputs.base, *([inputs.adapter] if inputs.adapter else [])], names)
-    if not _is_done(out, identity):
-        _write(out, inputs, plan, identity, say)
-    return MergeResult(
-        out=out,
-        source=source,
-        base=str(inputs.base),
-        method=method,
-        onto=onto or "full",
-        changed=plan.changed,
-        num_tensors=sum(len(shard.tensors) for shard in plan.shards),
-        num_bytes=sum(shard.num_bytes for shard in plan.shards),
-        files=tuple(folders.read_manifest(out)["files"]),  # type: ignore[index]
-        seconds=round(time.monotonic() - started, 3),
-        notes=plan.notes,
-    )
+    identity = _identity(inputs, checkpoint, chosen)
+    task = _Task(out, inputs, chosen, identity, progress or (lambda _: None))
+    folders.prepare_out(out, [inputs.base, *([inputs.adapter] if inputs.adapter else [])])
+    if chosen == "full":
+        method, plan = _plan(inputs, checkpoint, config)
+        if not _is_done(out, identity):
+            _write(task, plan)
+        result = _describe(task, method, plan.notes)
+        if verify or (verify is None and result.num_bytes <= VERIFY_UP_TO_BYTES):
+            result = _verified(result, inputs, config)
+    else:
+        result = _merge_quantized(task, checkpoint, config, verify=verify)
+    return replace(result, seconds=round(time.monotonic() - started, 3))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Hold what every step of one merge needs."""
+
+    out: Path
+    inputs: Inputs
+    onto: Onto
+    identity: str
+    say: Callable[[str], None]
 
 
 def _plan(inputs: Inputs, checkpoint: Checkpoint, config: dict[str, Any]) -> tuple[str, Plan]:
@@ -95,34 +104,148 @@ def _plan(inputs: Inputs, checkpoint: Checkpoint, config: dict[str, Any]) -> tup
     return opened.method, plan_merge(opened, config)
 
 
-def _write(
-    out: Path, inputs: Inputs, plan: Plan, identity: str, say: Callable[[str], None]
-) -> None:
+def _write(task: _Task, plan: Plan) -> None:
     """Write weights, side files, configuration and, last, the manifest."""
+    out = task.out
+    out.mkdir(parents=True, exist_ok=True)
     check_room(out, plan.shards, _SIDE_BYTES)
-    journal = Journal.open(out, identity)
+    journal = Journal.open(out, task.identity)
     (out / folders.MANIFEST).unlink(missing_ok=True)
     for number, shard in enumerate(plan.shards, start=1):
         write_shard(out, shard, journal)
-        say(f"  {shard.name} ({number} of {len(plan.shards)})")
+        task.say(f"  {shard.name} ({number} of {len(plan.shards)})")
+    copied = {tensor.name for shard in plan.shards for tensor in shard.tensors if tensor.is_copied}
+    changed = [name for name in plan.changed if name in copied or name in journal.changed]
+    index = index_of(plan.shards)
+    _finish(task, [shard.name for shard in plan.shards], plan.config, changed, index=index)
+
+
+def _finish(
+    task: _Task,
+    weights: list[str],
+    config: dict[str, Any],
+    changed: list[str],
+    *,
+    index: dict[str, Any] | None,
+) -> None:
+    """Write everything that is not weights, the manifest last."""
+    out, inputs = task.out, task.inputs
     try:
-        written = folders.write_side_files(
-            out, base=inputs.base, adapter=inputs.adapter, index=index_of(plan.shards)
+        files = folders.write_side_files(out, base=inputs.base, adapter=inputs.adapter, index=index)
+        method = _method(inputs)
+        files.append(
+            write_card(
+                out, inputs, method=method, onto=task.onto, config=config, num_changed=len(changed)
+            )
         )
-        folders.write_config(out, inputs.base, plan.config)
+        folders.write_config(out, inputs.base, config)
         sync_folder(out)
-        files = [shard.name for shard in plan.shards] + written + [folders.CONFIG]
+        files = [*weights, *files, folders.CONFIG]
         manifest = {
-            "identity": identity,
+            "identity": task.identity,
             "source": str(inputs.source),
             "base": str(inputs.base),
-            "changed": list(plan.changed),
-            "files": {name: (out / name).stat().st_size for name in files},
+            "method": method,
+            "onto": task.onto,
+            "changed": changed,
+            "files": {name: (out / name).stat().st_size for name in dict.fromkeys(files)},
         }
         write_json(out / folders.MANIFEST, manifest)
     except OSError as error:
         raise ResourceError(f"cannot write to {out}: {error.strerror}") from error
     remove_journal(out)
+
+
+def _describe(task: _Task, method: str, notes: tuple[str, ...]) -> MergeResult:
+    """Say what a finished folder holds."""
+    manifest = folders.read_manifest(task.out) or {}
+    written = open_checkpoint(task.out)
+    return MergeResult(
+        out=task.out,
+        source=task.inputs.source,
+        base=str(task.inputs.base),
+        method=method,
+        onto=task.onto,
+        changed=tuple(manifest["changed"]),
+        num_tensors=len(written.tensors),
+        num_bytes=written.num_bytes,
+        files=(*manifest["files"], folders.MANIFEST),
+        seconds=0.0,
+        notes=(*notes, *folders.notes_on_code(task.inputs.base)),
+    )
+
+
+def _verified(
+    result: MergeResult, inputs: Inputs, config: dict[str, Any], *, folder: Path | None = None
+) -> MergeResult:
+    """Add the proof to a result.
+
+    Args:
+        folder: what to load instead of the result: the merged weights before they are quantized.
+
+    Raises:
+        ArtefactError: nothing changed, or the logits are not those of base + adapter.
+    """
+    from peftkit.merge.verify import verify_merge
+
+    if inputs.adapter is not None and not result.changed:
+        raise ArtefactError(
+            f"{result.out} equals its base: merging {inputs.adapter} changed no number",
+            hint="an adapter that was not trained changes nothing; --no-verify writes it anyway",
+        )
+    written = open_checkpoint(folder or result.out).tensors
+    dtypes = sorted({written[name].dtype for name in result.changed})
+    proof = verify_merge(folder or result.out, inputs, config, dtypes=dtypes)
+    return replace(result, verification=proof)
+
+
+def _merge_quantized(
+    task: _Task, full: Checkpoint, config: dict[str, Any], *, verify: bool | None
+) -> MergeResult:
+    """Merge into what the quantized weights stand for, and quantize again if that is wanted."""
+    from peftkit.merge import quantized
+    from peftkit.merge.verify import compare_with_quantized
+
+    inputs = task.inputs
+    native = quantized.quantization_of(inputs, config)
+    is_stored_quantized = "quantization_config" in config
+    with quantized.scratch(task.out) as work:
+        base = quantized.write_dequantized(inputs.base, config, native, work / "dequantized")
+        seen = open_checkpoint(base)
+        seen_config = folders.model_config(base)
+        opened = open_adapter(_adapter(inputs), seen, model_config=seen_config)
+        plan = plan_merge(opened, seen_config)
+        target = task.out if task.onto == "dequantized" else work / "merged"
+        if not _is_done(task.out, task.identity):
+            _write(replace(task, out=target), plan)
+        if task.onto == "requantized" and not _is_done(task.out, task.identity):
+            merged = folders.read_manifest(target) or {}
+            names = quantized.write_requantized(target, native, config, task.out, work)
+            requantized = folders.model_config(work / "requantized")
+            _finish(task, names, requantized, merged["changed"], index=None)
+        result = _describe(task, opened.method, plan.notes)
+        errors = quantized.measure_errors(opened, None if is_stored_quantized else full, native)
+        result = replace(result, weight_errors=errors)
+        if verify or (verify is None and result.num_bytes <= VERIFY_UP_TO_BYTES):
+            merged_folder = target if target.is_dir() else None
+            if merged_folder is not None:
+                on_seen = replace(inputs, base=base)
+                result = _verified(result, on_seen, seen_config, folder=merged_folder)
+            error = compare_with_quantized(task.out, inputs, config, native)
+            result = replace(result, quantized_logits=error)
+    return result
+
+
+def _adapter(inputs: Inputs) -> Path:
+    if inputs.adapter is None:
+        raise ArtefactError(f"{inputs.source} is a whole model, which is not merged")
+    return inputs.adapter
+
+
+def _method(inputs: Inputs) -> str:
+    if inputs.adapter is None:
+        return "full"
+    return str(read_json(inputs.adapter / "adapter_config.json").get("peft_type"))
 
 
 def _is_done(out: Path, identity: str) -> bool:
@@ -137,9 +260,9 @@ def _is_done(out: Path, identity: str) -> bool:
     return folders.is_complete(out)
 
 
-def _identity(inputs: Inputs, checkpoint: Checkpoint) -> str:
+def _identity(inputs: Inputs, checkpoint: Checkpoint, onto: Onto) -> str:
     """Name what goes into a merge: the adapter's bytes, the base's files, sizes and times."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(onto.encode())
     for shard in checkpoint.shards:
         stat = shard.path.stat()
         digest.update(json.dumps([shard.path.name, stat.st_size, stat.st_mtime_ns]).encode())

@@ -31,6 +31,15 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class LogitError:
+    """Measure the result's logits against the quantized base + adapter that was trained."""
+
+    max_difference: float
+    rms_difference: float
+    largest_logit: float
+
+
+@dataclass(frozen=True)
 class WeightError:
     """Measure how far one way of merging onto a quantized base is from base + adapter."""
 
@@ -65,6 +74,8 @@ class MergeResult:
     weight_errors: tuple[WeightError, ...] = ()
     """One for each way of merging onto a quantized base; empty for a full-precision base."""
     verification: Verification | None = None
+    quantized_logits: LogitError | None = None
+    """Only after a merge onto a quantized base: how far it is from what was trained."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""

@@ -45,6 +45,8 @@ class Journal:
 
     file: Path
     done: dict[str, int] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    """Merged tensors of which at least one number came out different."""
 
     @classmethod
     def open(cls, folder: Path, identity: str) -> Journal:
@@ -70,12 +72,13 @@ class Journal:
                 )
             if "shard" in entry:
                 journal.done[entry["shard"]] = entry["tensors"]
+                journal.changed.update(entry["changed"])
         return journal
 
     def record(self, shard: str, num_tensors: int) -> None:
         """Say that a shard's first tensors are on the disk."""
         self.done[shard] = num_tensors
-        self._append({"shard": shard, "tensors": num_tensors})
+        self._append({"shard": shard, "tensors": num_tensors, "changed": sorted(self.changed)})
 
     def _append(self, entry: dict[str, object]) -> None:
         with self.file.open("a", encoding="utf-8") as stream:
@@ -177,16 +180,20 @@ def _write_tensors(partial: Path, shard: WrittenShard, journal: Journal) -> None
             if tensor.is_copied:
                 with reading(tensor.source.file) as source:
                     copy_range(source, target, tensor.source.offset, offset, tensor.num_bytes)
-            else:
-                _merge_tensor(tensor, target, offset)
+            elif _merge_tensor(tensor, target, offset):
+                journal.changed.add(tensor.name)
             offset += tensor.num_bytes
             flusher.written(number, tensor.num_bytes)
         os.ftruncate(target, shard.num_bytes)
         os.fsync(target)
 
 
-def _merge_tensor(tensor: Written, target: int, offset: int) -> None:
-    """Merge one tensor with as many workers as there are cores, each with one tile of its own."""
+def _merge_tensor(tensor: Written, target: int, offset: int) -> bool:
+    """Merge one tensor with as many workers as there are cores, each with one tile of its own.
+
+    Returns:
+        Whether any number of it changed.
+    """
     import numpy as np
 
     source = tensor.matrix
@@ -194,6 +201,9 @@ def _merge_tensor(tensor: Written, target: int, offset: int) -> None:
     functions = tuple(change.load(Matrix(source)) for change in tensor.changes)
     job = Job(tensor.name, source.dtype, tensor.dtype, columns, functions)
     own = threading.local()
+    different = threading.Event()
+    if tensor.dtype != source.dtype:
+        different.set()
     with reading(source.file) as descriptor:
 
         def merge_rows(rows: tuple[int, int]) -> None:
@@ -204,9 +214,12 @@ def _merge_tensor(tensor: Written, target: int, offset: int) -> None:
             place = source.offset + start * columns * stored.itemsize
             read_into(descriptor, memoryview(stored.data).cast("B"), place, source.file)
             merged = own.work(stored, start)
+            if not different.is_set() and merged.tobytes() != stored.tobytes():
+                different.set()
             _write_all(target, memoryview(merged.data).cast("B"), offset + start * merged[0].nbytes)
 
         _in_parallel(merge_rows, row_tiles(num_rows, columns))
+    return different.is_set()
 
 
 def _in_parallel(work: Callable[[tuple[int, int]], None], items: Iterator[tuple[int, int]]) -> None:
