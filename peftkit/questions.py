@@ -60,7 +60,7 @@ def question_of_text(task: Task, prompt: str) -> Question:
 
 
 def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
-    """Ask what the task asks about a row; the answer's column may be missing.
+    """Ask what the task asks about a row; the answer's column may be missing or null.
 
     A row without any of the task's columns may hold a `prompt`, which is a text as for
     `question_of_text`, or `messages` that end with the user's.
@@ -99,7 +99,13 @@ def _words(question: Question) -> str:
 
 
 def _has(row: Mapping[str, Any], column: str) -> bool:
-    return column in row or column.partition(".")[0] in row
+    """Tell whether a column, or a path into a nested one, holds anything."""
+    if row.get(column) is not None:
+        return True
+    value: Any = row
+    for part in column.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value is not None
 
 
 def _put(row: dict[str, Any], column: str, value: str) -> None:
