@@ -175,7 +175,7 @@ def _by_formula(
         weight = parts.weight(module)
         if weight is None or formula is None:
             return None
-        transposed = _is_transposed(module, weight, parameters, config, model_config)
+        transposed = is_transposed(module, weight, parameters, config, model_config)
         bias = names.find(f"{module}.bias")
         layer = Layer(module, parameters, config, weight, bias, transposed, parts.shared)
         found = formula(layer)
@@ -295,7 +295,7 @@ def _set_tokens(config: Mapping[str, Any], module: str, tensor: Tensor, weight: 
     return Change((tensor.name,), load)
 
 
-def _is_transposed(
+def is_transposed(
     module: str,
     weight: Tensor,
     parameters: Mapping[str, Tensor],

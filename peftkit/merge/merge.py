@@ -11,29 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.checkpoint_files import read_json
-from peftkit.errors import ArtefactError, ResourceError
+from peftkit.errors import ArtefactError
 from peftkit.merge import folder as folders
 from peftkit.merge.adapter import open_adapter
 from peftkit.merge.card import write_card
 from peftkit.merge.inputs import Inputs, find_inputs
 from peftkit.merge.layout import index_of
+from peftkit.merge.output import is_done, seal, write_weights, writing_to
 from peftkit.merge.plan import Plan, plan_copy, plan_merge
 from peftkit.merge.quantized import settle_onto
 from peftkit.merge.result import MergeResult, Onto
 from peftkit.merge.weights_io import Checkpoint, open_checkpoint
-from peftkit.merge.writer import (
-    Journal,
-    check_room,
-    remove_journal,
-    sync_folder,
-    write_shard,
-)
-from peftkit.run_dir import write_json
 
 VERIFY_UP_TO_BYTES = 1 << 30
 """Weights that are verified unless it is said otherwise: two models of this size in memory."""
-_SIDE_BYTES = 32 << 20
-"""Allowed for tokenizer, configuration and card."""
 
 
 def merge(  # noqa: PLR0913
@@ -75,7 +66,7 @@ def merge(  # noqa: PLR0913
     folders.prepare_out(out, [inputs.base, *([inputs.adapter] if inputs.adapter else [])])
     if chosen == "full":
         method, plan = _plan(inputs, checkpoint, config)
-        if not _is_done(out, identity):
+        if not is_done(out, identity):
             _write(task, plan)
         result = _describe(task, method, plan.notes)
         if verify or (verify is None and result.num_bytes <= VERIFY_UP_TO_BYTES):
@@ -106,18 +97,9 @@ def _plan(inputs: Inputs, checkpoint: Checkpoint, config: dict[str, Any]) -> tup
 
 def _write(task: _Task, plan: Plan) -> None:
     """Write weights, side files, configuration and, last, the manifest."""
-    out = task.out
-    out.mkdir(parents=True, exist_ok=True)
-    check_room(out, plan.shards, _SIDE_BYTES)
-    journal = Journal.open(out, task.identity)
-    (out / folders.MANIFEST).unlink(missing_ok=True)
-    for number, shard in enumerate(plan.shards, start=1):
-        write_shard(out, shard, journal)
-        task.say(f"  {shard.name} ({number} of {len(plan.shards)})")
-    copied = {tensor.name for shard in plan.shards for tensor in shard.tensors if tensor.is_copied}
-    changed = [name for name in plan.changed if name in copied or name in journal.changed]
-    index = index_of(plan.shards)
-    _finish(task, [shard.name for shard in plan.shards], plan.config, changed, index=index)
+    changed = write_weights(task.out, plan, task.identity, task.say)
+    names = [shard.name for shard in plan.shards]
+    _finish(task, names, plan.config, changed, index=index_of(plan.shards))
 
 
 def _finish(
@@ -130,17 +112,12 @@ def _finish(
 ) -> None:
     """Write everything that is not weights, the manifest last."""
     out, inputs = task.out, task.inputs
-    try:
+    method = _method(inputs)
+    with writing_to(out):
         files = folders.write_side_files(out, base=inputs.base, adapter=inputs.adapter, index=index)
-        method = _method(inputs)
-        files.append(
-            write_card(
-                out, inputs, method=method, onto=task.onto, config=config, num_changed=len(changed)
-            )
+        card = write_card(
+            out, inputs, method=method, onto=task.onto, config=config, num_changed=len(changed)
         )
-        folders.write_config(out, inputs.base, config)
-        sync_folder(out)
-        files = [*weights, *files, folders.CONFIG]
         manifest = {
             "identity": task.identity,
             "source": str(inputs.source),
@@ -148,12 +125,8 @@ def _finish(
             "method": method,
             "onto": task.onto,
             "changed": changed,
-            "files": {name: (out / name).stat().st_size for name in dict.fromkeys(files)},
         }
-        write_json(out / folders.MANIFEST, manifest)
-    except OSError as error:
-        raise ResourceError(f"cannot write to {out}: {error.strerror}") from error
-    remove_journal(out)
+        seal(out, inputs.base, config, [*weights, *files, card], manifest)
 
 
 def _describe(task: _Task, method: str, notes: tuple[str, ...]) -> MergeResult:
@@ -216,9 +189,9 @@ def _merge_quantized(
         opened = open_adapter(_adapter(inputs), seen, model_config=seen_config)
         plan = plan_merge(opened, seen_config)
         target = task.out if task.onto == "dequantized" else work / "merged"
-        if not _is_done(task.out, task.identity):
+        if not is_done(task.out, task.identity):
             _write(replace(task, out=target), plan)
-        if task.onto == "requantized" and not _is_done(task.out, task.identity):
+        if task.onto == "requantized" and not is_done(task.out, task.identity):
             merged = folders.read_manifest(target) or {}
             names = quantized.write_requantized(target, native, config, task.out, work)
             requantized = folders.model_config(work / "requantized")
@@ -246,18 +219,6 @@ def _method(inputs: Inputs) -> str:
     if inputs.adapter is None:
         return "full"
     return str(read_json(inputs.adapter / "adapter_config.json").get("peft_type"))
-
-
-def _is_done(out: Path, identity: str) -> bool:
-    manifest = folders.read_manifest(out)
-    if manifest is None:
-        return False
-    if manifest.get("identity") != identity:
-        raise ArtefactError(
-            f"{out} holds a finished merge of other inputs ({manifest.get('source')})",
-            hint="give another folder with --out",
-        )
-    return folders.is_complete(out)
 
 
 def _identity(inputs: Inputs, checkpoint: Checkpoint, onto: Onto) -> str:

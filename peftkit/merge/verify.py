@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,14 @@ def verify_merge(
     config: Mapping[str, Any],
     *,
     dtypes: Sequence[str],
+    reference: Callable[[], Any] | None = None,
 ) -> Verification:
     """Compare the logits of what was written with those of base + adapter, both in float32.
 
     Args:
         config: the base's `config.json`.
         dtypes: of the changed tensors, as safetensors writes them.
+        reference: makes the model to compare with; base + adapter when None.
 
     Raises:
         ArtefactError: the model does not load as it should, takes no token ids, or its logits
@@ -58,7 +60,8 @@ def verify_merge(
     quiet_stack()
     rows = pick_rows(inputs, out, config)
     merged = read_json(out / "config.json")
-    wanted = _logits(_load_reference(inputs, config, merged), rows)
+    model = _load_reference(inputs, config, merged) if reference is None else reference()
+    wanted = _logits(model, rows)
     found = _logits(_load_merged(out), rows)
     found_flat, wanted_flat = (_flat(logits) for logits in (found, wanted))
     difference = (found_flat - wanted_flat).abs()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from peftkit.merge.changes import Change, LowRank, Matrix, Rows, read_float64
 from peftkit.merge.formulas.layer import Layer
@@ -22,7 +23,7 @@ _VARIANTS = (
 
 def lora(layer: Layer) -> dict[str, Change] | None:
     """Add scale * B A, along a magnitude per output where the adapter is a DoRA."""
-    if is_more_than_factors(layer):
+    if is_more_than_factors(layer.config):
         return None
     names = set(layer.tensors)
     magnitude = next((name for name in names if name.startswith("lora_magnitude_vector")), None)
@@ -39,11 +40,11 @@ def lora(layer: Layer) -> dict[str, Change] | None:
     return changes
 
 
-def is_more_than_factors(layer: Layer) -> bool:
+def is_more_than_factors(config: Mapping[str, Any]) -> bool:
     """Tell whether the base itself was moved, or a variant changes what the factors mean."""
-    if layer.config.get("init_lora_weights", True) not in ONLY_AT_THE_START:
+    if config.get("init_lora_weights", True) not in ONLY_AT_THE_START:
         return True
-    return any(layer.config.get(key) for key in _VARIANTS)
+    return any(config.get(key) for key in _VARIANTS)
 
 
 def vera(layer: Layer) -> dict[str, Change] | None:
