@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from peftkit.errors import ResourceError
+from peftkit.errors import PeftkitError, ResourceError
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DISK_TEXTS = (
@@ -33,6 +33,8 @@ def exhaustion_explained(doing: str) -> Iterator[None]:
     """
     try:
         yield
+    except PeftkitError:
+        raise  # explained already
     except (OSError, RuntimeError, MemoryError, _safetensor_error()) as error:
         explained = _explain(error, doing)
         if explained is None:

@@ -37,3 +37,10 @@ def test_a_bug_stays_a_bug() -> None:
     for error in (RuntimeError("size mismatch"), FileNotFoundError(2, "No such file"), KeyError()):
         with pytest.raises(type(error)), exhaustion_explained("saving"):
             raise error
+
+
+def test_what_is_explained_already_passes_unchanged() -> None:
+    first = ResourceError("the disk is full while training: No space left on device", hint="free")
+    with pytest.raises(ResourceError) as caught, exhaustion_explained("running"):
+        raise first
+    assert caught.value is first

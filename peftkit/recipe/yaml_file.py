@@ -112,7 +112,8 @@ def read_yaml(file: Path) -> Document:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _error(name, None, "there is no such file", _suggest_sibling(file)) from None
+        hint = _suggest_sibling(file) or "peftkit recipes lists those that ship"
+        raise _error(name, None, "there is no such file", hint) from None
     except IsADirectoryError:
         raise _error(name, None, "this is a folder", "name the recipe file in it") from None
     except OSError as error:

@@ -6,6 +6,8 @@ An audit hook cannot be removed or bypassed by the code under test.
 import sys
 
 LOCAL = ("127.", "::1", "localhost")
+attempts: list[str] = []
+"""What was refused, also where the code under test kept quiet about it."""
 
 
 def _refuse(event: str, args: tuple) -> None:
@@ -19,7 +21,8 @@ def _refuse(event: str, args: tuple) -> None:
     if isinstance(host, bytes):
         host = host.decode()
     if host and not str(host).startswith(LOCAL):
-        raise ConnectionRefusedError(f"tests refuse the network: {event} {host}")
+        attempts.append(f"{event} {host}")
+        raise ConnectionRefusedError(f"tests refuse the network: {attempts[-1]}")
 
 
 sys.addaudithook(_refuse)
