@@ -111,7 +111,7 @@ def test_a_conversation_may_end_with_the_user() -> None:
 
 
 def test_a_row_without_the_task_s_columns_may_hold_a_prompt() -> None:
-    task, opening = TASKS["summarize"]
+    task, _ = TASKS["summarize"]
     assert question_of_row(task, {"prompt": "A text."}) == question_of_text(task, "A text.")
     with pytest.raises(
         DataError, match="the row has none of document, summary, prompt or messages"
