@@ -29,8 +29,8 @@ LAYERS = [
     {"recipe"},
     # the parts: plugins' folders, and one noun each
     {"adapters", "audit", "card", "data", "embedded.build_model", "embedded.build_notice",
-     "embedded.build_sample", "encoding", "exporters", "kernels", "masks", "merges", "methods", "model", "resume",
-     "run_state", "sources", "splits", "step", "tasks", "versions"},
+     "embedded.build_sample", "encoding", "exporters", "kernels", "masks", "merges", "methods",
+     "model", "resume", "run_state", "sources", "splits", "step", "tasks", "versions"},
     # the steps that verbs are made of
     {"callbacks", "exam", "generation", "guess", "job", "loading", "loss_curve", "memory",
      "perplexity", "questions", "saving", "score_table", "trained", "training", "trials"},
