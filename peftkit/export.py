@@ -299,9 +299,9 @@ def render_export(result: ExportResult) -> RenderableType:
         table.add_row(
             proof.what, f"{proof.measured:.3g}", f"{proof.tolerance:.3g}", Text(proof.detail)
         )
-    num_files = len(result.files)
+    noun = "file" if len(result.files) == 1 else "files"
     head = Text(
-        f"{result.out}: {num_files} file{'' if num_files == 1 else 's'}, {result.num_bytes / 2**20:.1f} MiB,"
+        f"{result.out}: {len(result.files)} {noun}, {result.num_bytes / 2**20:.1f} MiB,"
         f" {result.seconds:.1f} s"
     )
     notes = [Text(f"note: {note}") for note in result.notes]
