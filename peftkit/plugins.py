@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from datasets import Dataset
+    from numpy.typing import NDArray
     from peft import PeftModel
-    from rich.table import Table
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
+    from peftkit.combined import Compression
     from peftkit.exported import Exported, Trained
 
 GROUPS = ("sources", "tasks", "adapters", "methods", "merges", "exporters")
@@ -195,11 +196,30 @@ class Merge(Protocol):
     """Combine several adapters into one."""
 
     Config: ClassVar[type | str]
+    combines: ClassVar[str]
+    """`deltas` (changes of whole weights), or `factors` (LoRA's A and B, each by itself)."""
+    is_linear: ClassVar[bool]
+    """Whether `combine` is the weighted sum, which need not see a whole weight at once."""
 
     def __init__(self, config: Any) -> None: ...
+    @property
+    def weights(self) -> Sequence[float]:
+        """Return one weight for each adapter."""
 
-    def combine(self, deltas: Sequence[Any], weights: Sequence[float]) -> Any:
-        """Combine one module's deltas (each of the base weight's shape) into one delta."""
+    @property
+    def compression(self) -> Compression | None:
+        """Say how deltas become a new LoRA; None where all their ranks are kept."""
+
+    def combine(
+        self, parts: Sequence[NDArray[Any]], weights: Sequence[float], name: str
+    ) -> NDArray[Any]:
+        """Combine one tensor of those adapters that have it.
+
+        Args:
+            parts: float64, all of one shape; not to be written into.
+            weights: one for each part; with LoRA's own scale in them for factors.
+            name: of the tensor, for chance to be drawn from.
+        """
 
 
 @runtime_checkable
@@ -240,7 +260,7 @@ _MEMBERS = {
     "adapters": ("Config", "attach"),
     "methods": ("Config", "auto_class", "examples", "owned", "decide", "encode", "arrange",
                 "trainer"),
-    "merges": ("Config", "combine"),
+    "merges": ("Config", "combines", "is_linear", "weights", "compression", "combine"),
     "exporters": ("Config", "reads", "export"),
 }  # fmt: skip
 _BUILTINS_ONLY: ContextVar[bool] = ContextVar("builtins_only", default=False)
@@ -279,22 +299,6 @@ def available(group: str) -> list[PluginInfo]:
 def all_plugins() -> list[PluginInfo]:
     """List the plugins of every group."""
     return [info for group in GROUPS for info in available(group)]
-
-
-def render_plugins(plugins: Sequence[PluginInfo]) -> Table:
-    """Lay plugins out as a table: a row for what one package brings to one group."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("group", "package", "names"):
-        table.add_column(column, no_wrap=column != "names")
-    names: dict[tuple[str, str], list[str]] = {}
-    for info in plugins:
-        shown = f"{info.name} ({info.problem})" if info.problem else info.name
-        names.setdefault((info.group, f"{info.distribution} {info.version}"), []).append(shown)
-    for (group, package), found in names.items():
-        table.add_row(group, package, ", ".join(found))
-    return table
 
 
 def plugin_names(group: str) -> list[str]:

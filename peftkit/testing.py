@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.combined import Compression
 from peftkit.errors import DataError, PeftkitError
 from peftkit.exported import Exported, Trained
 from peftkit.plugins import (
@@ -220,18 +221,32 @@ def _check_encoded(input_ids: Sequence[int], labels: Sequence[int]) -> None:
 
 
 def check_merge(cls: type, options: Mapping[str, Any]) -> None:
-    """Check a merge: shape kept, the same twice, and one delta at weight 1 is itself."""
-    import torch
+    """Check a merge: shape kept, the same twice, parts left alone, and what it declares.
+
+    Args:
+        options: under which nothing is pruned, so that one part at weight 1 must come out as it is.
+    """
+    import numpy as np
 
     _check_class(cls, "merges", options)
-    source = torch.Generator().manual_seed(0)
-    deltas = [torch.randn(6, 4, generator=source) for _ in range(3)]
+    parts = list(np.random.default_rng(0).standard_normal((3, 6, 4)))
+    before = [part.copy() for part in parts]
     merge: Any = cls(_config(cls, options))
-    alone = merge.combine(deltas[:1], [1.0])
-    _require(torch.allclose(alone, deltas[0], atol=1e-6), "one delta at weight 1 is not itself")
-    both = [merge.combine(deltas, [0.5, 0.3, 0.2]) for _ in range(2)]
-    _require(both[0].shape == deltas[0].shape, f"combine() gives the shape {both[0].shape}")
-    _require(torch.equal(both[0], both[1]), "combine() differs when called twice")
+    _require(merge.combines in ("deltas", "factors"), f"combines is {merge.combines!r}")
+    _require(all(math.isfinite(w) for w in merge.weights), "weights are not all finite numbers")
+    bound = merge.compression
+    _require(bound is None or isinstance(bound, Compression), f"compression is {bound!r}")
+    _require(bound is None or merge.combines == "deltas", "factors are not compressed")
+    alone = merge.combine(parts[:1], [1.0], "a.weight")
+    _require(np.allclose(alone, parts[0], atol=1e-6), "one part at weight 1 is not itself")
+    weights = [0.5, 0.3, -0.2]
+    both = [merge.combine(parts, weights, "a.weight") for _ in range(2)]
+    _require(both[0].shape == parts[0].shape, f"combine() gives the shape {both[0].shape}")
+    _require(np.array_equal(both[0], both[1]), "combine() differs when called twice")
+    _require(np.array_equal(before, parts), "combine() writes into its parts")
+    if merge.is_linear:
+        total = sum(weight * part for weight, part in zip(weights, parts, strict=True))
+        _require(np.allclose(both[0], total), "is_linear, but combine() is not the weighted sum")
 
 
 def check_exporter(cls: type, options: Mapping[str, Any], trained: Trained, out: Path) -> Exported:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 
+from peftkit.combined import Compression
 from peftkit.errors import DataError
 from peftkit.exported import Exported, Proof, Trained
 from peftkit.plugins import Conversation, Text, find
@@ -186,22 +187,54 @@ def test_methods_conform(tmp_path: Path) -> None:
     check_method(find("methods", "pretrain_lm"), {"max_length": 16}, tokenizer, texts)
 
 
+@dataclass(frozen=True)
+class Votes:
+    """Weigh."""
+
+    weights: list[float]
+    """One for each adapter."""
+
+
 class Average:
-    """Average deltas."""
+    """Add what it is given, weighted."""
 
-    Config = None
+    Config: Any = Votes
+    combines = "deltas"
+    is_linear = True
+    compression = None
 
-    def __init__(self, config: None) -> None: ...
+    def __init__(self, config: Votes) -> None:
+        self.config = config
 
-    def combine(self, deltas: Sequence[Any], weights: Sequence[float]) -> Any:
-        return sum(d * w for d, w in zip(deltas, weights, strict=True))
+    @property
+    def weights(self) -> list[float]:
+        return self.config.weights
+
+    def combine(self, parts: Sequence[Any], weights: Sequence[float], _name: str) -> Any:
+        return sum(part * weight for part, weight in zip(parts, weights, strict=True))
 
 
-def test_merges_are_checked() -> None:
-    check_merge(Average, {})
-    doubled = type("Twice", (Average,), {"combine": lambda _s, d, _w: 2 * d[0], "__doc__": "X."})
-    with pytest.raises(AssertionError, match="one delta at weight 1 is not itself"):
-        check_merge(doubled, {})
+def _write_into(_self: Any, parts: Sequence[Any], weights: Sequence[float], _name: str) -> Any:
+    parts[0][:] = weights[0] * parts[0]
+    return parts[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"combine": lambda _s, p, _w, _n: 2 * p[0]}, "one part at weight 1 is not itself"),
+        ({"combine": lambda _s, p, _w, _n: p[0]}, "is_linear, but combine.. is not"),
+        ({"combine": lambda _s, p, _w, _n: p[0][0] if len(p) > 1 else p[0]}, "gives the shape"),
+        ({"combine": _write_into, "is_linear": False}, "writes into its parts|called twice"),
+        ({"combines": "nothing"}, "combines is 'nothing'"),
+        ({"compression": 8}, "compression is 8"),
+        ({"combines": "factors", "compression": Compression(8)}, "factors are not compressed"),
+    ],
+)
+def test_merges_are_checked(changed: dict[str, Any], complaint: str) -> None:
+    check_merge(Average, {"weights": [1.0]})
+    with pytest.raises(AssertionError, match=complaint):
+        check_merge(type("Twice", (Average,), {"__doc__": "X.", **changed}), {"weights": [1.0]})
 
 
 class Copy:

@@ -95,7 +95,8 @@ def recipes(
 @app.command()
 def plugins(as_json: Json = False) -> None:
     """List what recipes can name, and where it comes from."""
-    from peftkit.plugins import all_plugins, render_plugins
+    from peftkit.plugins import all_plugins
+    from peftkit.plugins_view import render_plugins
 
     found = all_plugins()
     show(render_plugins(found), [plugin.to_json() for plugin in found], as_json)

@@ -109,6 +109,10 @@ BOUNDS: Mapping[str, Bound] = {
     "min_p": Bound(0, 1),
     "repetition_penalty": _POSITIVE,
     "max_time": _POSITIVE,
+    # Merges of several adapters.
+    "density": Bound(0, 1, is_open_low=True),
+    "svd_rank": _AT_LEAST_1,
+    "svd_clamp": Bound(0, 1, is_open_low=True),
     # Our own sections.
     "max_dropped": Bound(0, 1),
     "max_truncated": Bound(0, 1),

@@ -25,7 +25,7 @@ def options() -> dict[tuple[str, str], object]:
     """Return every option of every class that a recipe can name."""
     found: dict[tuple[str, str], object] = {}
     classes: list[str | type] = [*references(), *quantization_classes().values(), *EXTRA]
-    classes += [find(group, name).Config for group in ("sources", "tasks")
+    classes += [find(group, name).Config for group in ("sources", "tasks", "merges")
                 for name in plugin_names(group)]  # fmt: skip
     for target in (*classes, ModelSection):
         signature = signature_of(target)
