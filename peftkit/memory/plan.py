@@ -6,13 +6,24 @@ needs at one micro-batch and length, and it answers for any other without runnin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from peftkit.memory.growth import Footprint, largest_that_fits
+from peftkit.run_dir import SCHEMA_VERSION
+
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from peftkit.memory.rehearsal import Rehearsal
+    from peftkit.memory.runtime import Runtime
+    from peftkit.memory.trace import Live
     from peftkit.plugins import Machine
-    from peftkit.recipe.schema import Recipe
+    from peftkit.recipe.build import Built
+    from peftkit.recipe.schema import ModelSection, Recipe
 
 PHASES = ("load", "forward", "loss", "backward", "step", "evaluate")
 TERMS = (
@@ -78,7 +89,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        raise NotImplementedError
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -110,25 +121,59 @@ class Plan:
     seconds: float
     """How long planning took."""
 
+    footprints: Callable[[int], Footprint] = field(repr=False, compare=False)
+    """From a micro-batch to what replays it; one row allocates otherwise than several."""
+
     def bytes_at(self, *, micro_batch: int, length: int) -> int:
         """Return the peak at another micro-batch and length, without running anything."""
-        raise NotImplementedError
+        return self.footprints(micro_batch).peak(micro_batch, length)
 
     def largest_micro_batch(self, device_bytes: int, *, length: int | None = None) -> int:
         """Return the most rows that fit at the plan's length, or another; 0 when none does."""
-        raise NotImplementedError
+        tokens = length or self.length
+
+        def fits(rows: int) -> bool:
+            return self.bytes_at(micro_batch=rows, length=tokens) <= device_bytes
+
+        return largest_that_fits(fits, self.micro_batch)
 
     def longest_length(self, device_bytes: int, *, micro_batch: int | None = None) -> int:
         """Return the most tokens a row that fit at the plan's micro-batch, or another."""
-        raise NotImplementedError
+        rows = micro_batch or self.micro_batch
+
+        def fits(tokens: int) -> bool:
+            # Two tokens are the fewest that have a loss.
+            return self.bytes_at(micro_batch=rows, length=max(2, tokens)) <= device_bytes
+
+        return largest_that_fits(fits, self.length)
 
     def verdict(self, name: str, total_bytes: int) -> Verdict:
         """Say whether and how far this plan fits a device."""
-        raise NotImplementedError
+        return Verdict(
+            name=name,
+            total_bytes=total_bytes,
+            fits=self.peak_bytes <= total_bytes,
+            headroom_bytes=total_bytes - self.peak_bytes,
+            max_micro_batch=self.largest_micro_batch(total_bytes),
+            max_length=self.longest_length(total_bytes),
+        )
 
     def to_json(self, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
         """Return what `plan --json` prints and `plan.json` holds."""
-        raise NotImplementedError
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "peak_bytes": self.peak_bytes,
+            "peak_phase": self.peak_phase,
+            "terms": [dataclasses.asdict(term) for term in self.terms],
+            "phases": dict(self.phase_bytes),
+            "micro_batch": self.micro_batch,
+            "length": self.length,
+            "accumulation": self.accumulation,
+            "device": self.device,
+            "unknown": list(self.unknown),
+            "devices": [verdict.to_json() for verdict in verdicts],
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def plan(
@@ -144,7 +189,162 @@ def plan(
         machine: the device to plan for (`peftkit.memory.devices`); this machine when absent.
 
     Raises:
-        UsageError: the architecture is unknown or custom code.
-        ResourceError: an operator has no fake implementation; names it.
+        ArtefactError: the architecture is unknown, or custom code.
+        PlanningError: an operator has no fake implementation; names it.
     """
-    raise NotImplementedError
+    start = time.perf_counter()
+    from peftkit.quiet import quiet_stack
+
+    quiet_stack()
+    from peftkit.machine import describe_machine
+    from peftkit.memory.batch import Point
+    from peftkit.memory.rehearsal import Rehearsed
+    from peftkit.memory.runtime import runtime_of
+    from peftkit.recipe.build import build
+
+    machine = machine or describe_machine()
+    built = build(recipe, machine, is_here=False)
+    config = planned_config(recipe.model)
+    rehearsed = Rehearsed(built, config, device=machine.device)
+    runtime = runtime_of(machine)
+    shape = batch_shape(built, config, lengths)
+    replays: dict[str, Rehearsal] = {}
+
+    def rehearsal(rows: int) -> Rehearsal:
+        at = rows if rows == shape.micro_batch else min(rows, 2)
+        key = "one" if rows == 1 else shape.layout(rows)
+        if key not in replays:
+            point = Point(at, shape.length, shape.layout(rows))
+            replays[key] = rehearsed.rehearse(
+                point, reserved=runtime.num_bytes, block=runtime.block
+            )
+        return replays[key]
+
+    made = rehearsal(shape.micro_batch)
+    live = made.footprint.live(shape.micro_batch, shape.length)
+    return Plan(
+        peak_bytes=int(live.total.max()),
+        peak_phase=live.peak_phase,
+        terms=_terms(live, made.footprint, runtime),
+        phase_bytes=live.phase_peaks(),
+        timeline=_timeline(live),
+        micro_batch=shape.micro_batch,
+        length=shape.length,
+        accumulation=rehearsed.settings.accumulation,
+        device=machine.device,
+        work={phase: Work(*counts) for phase, counts in made.work.items()},
+        num_tokens=shape.num_tokens,
+        unknown=made.notes,
+        seconds=time.perf_counter() - start,
+        footprints=lambda rows: rehearsal(rows).footprint,
+    )
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Say how large a recipe's micro-batches are and how their rows lie."""
+
+    micro_batch: int
+    length: int
+    num_tokens: int
+    is_flat: bool
+    """Whether all rows are put into one, as trl's padding-free collator does."""
+    takes_mask: bool
+    """Whether attention needs a dense mask to keep rows apart or to skip padding."""
+    varies: bool
+    """Whether rows have several lengths, so that shorter ones are padded."""
+
+    def layout(self, rows: int) -> str:
+        """Return the layout of a micro-batch of this many rows; see `Point`."""
+        if self.is_flat:
+            return "packed" if self.takes_mask else "flat"
+        return "padded" if self.varies and rows > 1 and self.takes_mask else "full"
+
+
+def batch_shape(
+    built: Built, config: PretrainedConfig, lengths: Sequence[int] | None
+) -> BatchShape:
+    """Read a recipe's micro-batch off its trainer's arguments and its rows' lengths."""
+    args: Any = built.method.config
+    packs = bool(getattr(args, "packing", False))
+    is_flat = bool(getattr(args, "padding_free", False)) or (
+        packs and getattr(args, "packing_strategy", "bfd") in ("bfd", "bfd_split")
+    )
+    rows = int(args.per_device_train_batch_size)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
+    length = max(lengths) if lengths else int(getattr(args, "max_length", None) or longest)
+    multiple = getattr(args, "pad_to_multiple_of", None)
+    length = -(-length // multiple) * multiple if multiple else length
+    mean = sum(lengths) / len(lengths) if lengths else length
+    attention = built.recipe.model.attn_implementation or "sdpa"
+    return BatchShape(
+        micro_batch=rows,
+        length=length,
+        num_tokens=round(rows * mean),
+        is_flat=is_flat,
+        takes_mask=not attention.startswith("flash"),
+        varies=bool(lengths) and min(lengths) < length,
+    )
+
+
+def planned_config(model: ModelSection) -> PretrainedConfig:
+    """Read a model's configuration: the catalogue's where it knows the Hub id, else its own.
+
+    Raises:
+        ArtefactError: this transformers does not know the architecture, or it is custom code.
+        NetworkError: the Hub, which alone knows this id, is out of reach.
+    """
+    from transformers import AutoConfig
+
+    from peftkit.memory import catalogue
+    from peftkit.model import load_config
+
+    found = catalogue.find(model.path) if model.path is not None else None
+    if found is not None:
+        return AutoConfig.for_model(found.pop("model_type"), **found)
+    if model.config is not None and model.tokenizer is not None:
+        sizes = {"vocab_size": model.tokenizer.options.get("vocab_size", 8192), **model.config}
+        model = dataclasses.replace(model, config=sizes)
+    return load_config(model)
+
+
+def _terms(live: Live, footprint: Footprint, runtime: Runtime) -> tuple[Term, ...]:
+    """Take the peak apart."""
+    at = live.peak_at
+    formulas, alive = footprint.formulas(at), live.terms_at(at)
+    found = []
+    for name in TERMS:
+        if alive.get(name):
+            is_runtime = name == "runtime"
+            found.append(
+                Term(
+                    name=name,
+                    num_bytes=alive[name],
+                    phase=_phase_of(name, live),
+                    formula=runtime.formula if is_runtime else formulas.get(name, ""),
+                    exact=not is_runtime,
+                )
+            )
+    return tuple(found)
+
+
+def _phase_of(term: str, live: Live) -> str:
+    """Return the phase in which a term grew most before the peak."""
+    import numpy as np
+
+    values = live.by_term[term][: live.peak_at + 1]
+    growth = np.diff(values, prepend=0).clip(min=0)
+    sums = np.bincount(live.phases[: len(values)], weights=growth)
+    return live.phase_names[int(sums.argmax())]
+
+
+def _timeline(live: Live, num_moments: int = 400) -> tuple[Moment, ...]:
+    """Sample the step evenly, the peak included."""
+    import numpy as np
+
+    chosen = np.unique(
+        np.append(np.linspace(0, len(live.total) - 1, num_moments).astype(int), live.peak_at)
+    )
+    return tuple(
+        Moment(live.phase_names[int(live.phases[at])], live.terms_at(int(at))) for at in chosen
+    )

@@ -66,6 +66,8 @@ class SFT:
     auto_class = "AutoModelForCausalLM"
     examples = (Conversation, Text)
     owned = OWNED
+    fuses_head = True
+    """Whether the loss comes from trl's fused head, which keeps no logits; the planner asks."""
 
     def __init__(self, config: SFTConfig) -> None:
         self.config = config

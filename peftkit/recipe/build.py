@@ -91,11 +91,15 @@ class Built:
     """The whole recipe as plain data, decisions and the defaults that matter filled in."""
 
 
-def build(recipe: Recipe, machine: Machine, *, output_dir: Path | None = None) -> Built:
+def build(
+    recipe: Recipe, machine: Machine, *, output_dir: Path | None = None, is_here: bool = True
+) -> Built:
     """Construct a checked recipe's objects for this machine.
 
     Args:
         output_dir: where the trainer may write; only recorded in its arguments.
+        is_here: False for a machine that is only planned for; upstream refuses the arguments of
+            a device that is not there unless they say `use_cpu`.
 
     Raises:
         RecipeError: upstream refuses values; all sections are tried, each error at its key.
@@ -109,6 +113,8 @@ def build(recipe: Recipe, machine: Machine, *, output_dir: Path | None = None) -
         arguments["output_dir"] = str(output_dir)
     elif isinstance(method_class.Config, str):
         arguments["output_dir"] = recipe.name
+    if not is_here and "use_cpu" in signature_of(method_class.Config).options:
+        arguments["use_cpu"] = True
     source = builder.plugin("sources", "data.source", recipe.data.source)
     task = builder.plugin("tasks", "data.task", recipe.data.task)
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))

@@ -1,0 +1,188 @@
+"""Build a recipe's model without weights: on meta, adapter attached, then as fake CPU tensors.
+
+torch keeps no kernel for fake CUDA tensors in a build without CUDA, hence the CPU; where a GPU's
+kernels allocate otherwise, `peftkit.memory.cuda_kernels` says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import PeftkitError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import PretrainedConfig
+
+    from peftkit.plugins import Adapter
+    from peftkit.recipe.schema import ModelSection
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Hold a model on meta, and which of its tensors came with the base."""
+
+    model: Any
+    base_ids: frozenset[int]
+    """Identities of the base's parameters and buffers."""
+
+    def is_base(self, tensor: torch.Tensor) -> bool:
+        """Tell a tensor of the base from one that the adapter brought."""
+        return id(tensor) in self.base_ids
+
+
+@dataclass
+class FakeModel:
+    """Hold a model of fake tensors with where each came from."""
+
+    model: Any
+    mode: FakeTensorMode
+    terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    """`base` and `adapter` -> their tensors."""
+
+
+def build_skeleton(
+    config: PretrainedConfig,
+    section: ModelSection,
+    *,
+    auto_class: str,
+    quantization_config: Any | None,
+    adapter: Adapter | None,
+) -> Skeleton:
+    """Build the model on meta, quantized and adapted as a run would, but without any weight.
+
+    Raises:
+        UsageError: transformers cannot build this architecture without its weights.
+    """
+    import torch
+    import transformers
+
+    config = copy.deepcopy(config)
+    keywords = _keywords(config, section)
+    with torch.device("meta"):
+        try:
+            model = getattr(transformers, auto_class).from_config(config, **keywords)
+        except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+            raise UsageError(
+                f"transformers cannot build {section.path or config.model_type!r} as"
+                f" {auto_class} without its weights: {str(error).splitlines()[0]}",
+                hint="plan a model of a known architecture; custom code cannot be planned",
+            ) from error
+        if quantization_config is not None:
+            _quantize(model, quantization_config)
+        base_ids = frozenset(
+            id(tensor) for tensor in (*model.parameters(), *model.buffers())
+        )
+        attached = _attach(adapter, model)
+    return Skeleton(attached, base_ids)
+
+
+def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
+    """Replace every tensor of a meta model by a fake CPU tensor, in place.
+
+    Shared tensors stay shared; quantized weights become their packed storage with its scales.
+    """
+    import torch
+    from torch import nn
+
+    from peftkit.memory.quantized import pack_module
+
+    fake = FakeModel(skeleton.model, mode, {"base": [], "adapter": []})
+    made: dict[int, torch.Tensor] = {}
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            with mode:
+                new = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+            if isinstance(tensor, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+            made[id(tensor)] = new
+            fake.terms["base" if skeleton.is_base(tensor) else "adapter"].append(new)
+        return made[id(tensor)]
+
+    for module in skeleton.model.modules():
+        packed = pack_module(module, mode)
+        fake.terms["base"] += packed
+        for table in (module._parameters, module._buffers):
+            for name, tensor in list(table.items()):
+                if tensor is not None and not _is_fake(tensor):
+                    table[name] = replace(tensor)
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.Tensor) and not _is_fake(value):
+                setattr(module, name, replace(value))
+    return fake
+
+
+@contextmanager
+def explained_operators() -> Iterator[None]:
+    """Turn an operator that fake tensors cannot run into an error that names it.
+
+    Raises:
+        PlanningError: names the operator.
+    """
+    from torch._subclasses import fake_tensor
+
+    unsupported = (
+        fake_tensor.UnsupportedFakeTensorException,
+        fake_tensor.DynamicOutputShapeException,
+        fake_tensor.DataDependentOutputException,
+        NotImplementedError,
+    )
+    try:
+        yield
+    except unsupported as error:
+        operator = getattr(error, "func", None) or str(error).splitlines()[0]
+        raise PlanningError(
+            f"the operator {operator} cannot run without values, so this step cannot be planned",
+            hint="train for one step instead: the run probes its longest batch first",
+        ) from error
+
+
+class PlanningError(PeftkitError, RuntimeError):
+    """Raised when a step cannot be planned though it may well be run."""
+
+    exit_code = 5
+
+
+def _keywords(config: PretrainedConfig, section: ModelSection) -> dict[str, Any]:
+    """Return what `from_config` takes from the recipe's model section."""
+    import torch
+
+    dtype = section.dtype if section.dtype != "auto" else (config.dtype or "float32")
+    keywords: dict[str, Any] = {
+        "dtype": getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    }
+    implementation = section.attn_implementation
+    if implementation is not None:
+        # A flash-attention package need not be installed to plan it: it allocates what SDPA's
+        # flash kernel does, and takes no dense mask, which the batch leaves out then.
+        keywords["attn_implementation"] = (
+            "sdpa" if implementation.startswith("flash") else implementation
+        )
+    return keywords
+
+
+def _quantize(model: Any, quantization_config: Any) -> None:
+    """Replace linears by quantized ones, as transformers does before it reads weights."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    quantizer = AutoHfQuantizer.from_config(copy.deepcopy(quantization_config), pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map={"": "cpu"})
+    model.hf_quantizer = quantizer
+    quantizer.postprocess_model(model=model)
+
+
+def _attach(adapter: Adapter | None, model: Any) -> Any:
+    return model if adapter is None else adapter.attach(model)
+
+
+def _is_fake(tensor: Any) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    # A parameter made of a fake tensor is one itself.
+    return isinstance(tensor, FakeTensor)

@@ -1,0 +1,244 @@
+"""How each allocation of a step grows with the micro-batch and the length, and what follows.
+
+Two runs of one program at two sizes give every allocation two numbers. Tensors of a model are
+products of the rows, the tokens and constants, so one of a few monomials explains both numbers
+exactly; then the step can be replayed at any size without being run. An allocation that no
+monomial explains is scaled with the number of tokens, and the replay says that it is not exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftkit.memory.trace import Live, Program
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LIMIT = 1 << 40
+"""No search looks beyond this many rows or tokens."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Hold the numbers that tensor shapes are made of."""
+
+    micro_batch: int
+    length: int
+    num_virtual: int
+    """Tokens that prompt tuning puts before each row."""
+    num_scored: int
+    """Positions whose loss is computed, in the order of the fused head's tiles."""
+    tiles: tuple[int, int]
+    """Rows of the fused head's first two tiles."""
+
+
+def monomials(size: Size) -> dict[str, int]:
+    """Return every monomial's value, the likeliest first."""
+    rows, length, longer = size.micro_batch, size.length, size.length + size.num_virtual
+    tokens = rows * length
+    values = {
+        "1": 1,
+        "B·T": tokens,
+        "B·(T-1)": rows * (length - 1),
+        "tile": size.tiles[0],
+        "tile 2": size.tiles[1],
+        "N": size.num_scored,
+        "B": rows,
+        "T": length,
+        "T²": length * length,
+        "B·T²": tokens * length,
+        "(B·T)²": tokens * tokens,
+        "B·T-1": tokens - 1,
+        "T-1": length - 1,
+    }
+    if size.num_virtual:
+        values |= {
+            "B·T'": rows * longer,
+            "B·(T'-1)": rows * (longer - 1),
+            "T'": longer,
+            "T'²": longer * longer,
+            "T·T'": length * longer,
+            "B·T'²": rows * longer * longer,
+            "B·T·T'": tokens * longer,
+            "B+1": rows + 1,
+        }
+    return values
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Hold each allocation's monomial and coefficient."""
+
+    names: tuple[str, ...]
+    choice: NDArray[np.int64]
+    """Allocation -> index in `names`."""
+    numerator: NDArray[np.int64]
+    denominator: NDArray[np.int64]
+    """The coefficient in bytes is `numerator / denominator`."""
+    num_unexplained: int
+
+    def bytes_at(self, size: Size) -> NDArray[np.int64]:
+        """Return every allocation's bytes at a size."""
+        import numpy as np
+
+        values = monomials(size)
+        table = np.array([values[name] for name in self.names], np.float64)
+        return np.rint(table[self.choice] * self.numerator / self.denominator).astype(np.int64)
+
+
+def explain_growth(
+    first: NDArray[np.int64], second: NDArray[np.int64], sizes: tuple[Size, Size]
+) -> Growth:
+    """Find for every allocation the monomial that gives its bytes at both sizes.
+
+    Args:
+        first: allocation -> bytes at the first size.
+        second: the same allocations at the second size.
+    """
+    import numpy as np
+
+    at_first, at_second = monomials(sizes[0]), monomials(sizes[1])
+    names = tuple(at_first)
+    choice = np.full(len(first), -1, np.int64)
+    for index, name in enumerate(names):
+        explains = (choice < 0) & (first * at_second[name] == second * at_first[name])
+        explains &= (second == 0) | (at_second[name] > 0)
+        choice[explains] = index
+    unexplained = choice < 0
+    choice[unexplained] = names.index("B·T")
+    denominator = np.array([at_second[name] for name in names], np.int64)[choice]
+    return Growth(names, choice, second, np.maximum(denominator, 1), int(unexplained.sum()))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Replay one program at any size."""
+
+    program: Program
+    growth: Growth
+    before: NDArray[np.int64]
+    """Bytes of the allocations that are there before the batch: weights, optimizer state."""
+    after: NDArray[np.int64]
+    """Bytes of those that the update makes, which do not depend on the batch either."""
+    block: int
+    """What every allocation is rounded up to."""
+    num_virtual: int
+    scored_share: float
+
+    def size(self, micro_batch: int, length: int) -> Size:
+        """Return the numbers of a micro-batch of rows of a length."""
+        return make_size(
+            micro_batch, length, num_virtual=self.num_virtual, scored_share=self.scored_share
+        )
+
+    def live(self, micro_batch: int, length: int) -> Live:
+        """Return what is alive at every moment at a size."""
+        return self.program.live(self._bytes_at(micro_batch, length), block=self.block)
+
+    def peak(self, micro_batch: int, length: int) -> int:
+        """Return the peak at a size."""
+        return self.program.peak(self._bytes_at(micro_batch, length), block=self.block)
+
+    def formulas(self, event: int) -> dict[str, str]:
+        """Return, for each term, the sum of what is alive after an event as a formula in B and T.
+
+        Returns:
+            e.g. `{"activations": "131,072·B·T + 4·B·T²"}`, largest coefficients first.
+        """
+        num_before, num_grown = len(self.before), len(self.growth.choice)
+        coefficients = self.growth.numerator / self.growth.denominator
+        sums: dict[str, Counter[str]] = {}
+        for number, copies in self.program.alive_after(event).items():
+            counter = sums.setdefault(
+                self.program.term_names[self.program.terms[number]], Counter()
+            )
+            if number < num_before:
+                counter["1"] += int(self.before[number]) * copies
+            elif number < num_before + num_grown:
+                at = number - num_before
+                name = self.growth.names[self.growth.choice[at]]
+                counter[name] += float(coefficients[at]) * copies
+            else:
+                counter["1"] += int(self.after[number - num_before - num_grown]) * copies
+        return {term: _formula(counter) for term, counter in sums.items()}
+
+    def _bytes_at(self, micro_batch: int, length: int) -> NDArray[np.int64]:
+        import numpy as np
+
+        grown = self.growth.bytes_at(self.size(micro_batch, length))
+        return np.concatenate([self.before, grown, self.after])
+
+
+def second_bytes(
+    first: Program,
+    second: Program,
+    first_bytes: NDArray[np.int64],
+    num_bytes: NDArray[np.int64],
+) -> NDArray[np.int64] | None:
+    """Return the bytes that the allocations of one run had in another, matched event by event.
+
+    The two may have run different numbers of a repeated layer, since both are expanded to all.
+
+    Args:
+        first_bytes: allocation of the first run -> its bytes, kept by those in no event.
+        num_bytes: allocation of the second run -> its bytes.
+
+    Returns: None when the two did not do the same.
+    """
+    import numpy as np
+
+    if len(first.events) != len(second.events):
+        return None
+    if not np.array_equal(np.sign(first.events), np.sign(second.events)):
+        return None
+    if not np.array_equal(first.phases, second.phases):
+        return None
+    index = np.abs(first.events) - 1
+    seen = num_bytes[np.abs(second.events) - 1]
+    matched = first_bytes.copy()
+    matched[index] = seen
+    return matched if np.array_equal(matched[index], seen) else None
+
+
+def make_size(
+    micro_batch: int, length: int, *, num_virtual: int = 0, scored_share: float = 1.0
+) -> Size:
+    """Return the numbers of a micro-batch of rows of a length."""
+    from peftkit.memory.fused_head import scored_positions, tile_sizes
+
+    num_scored = scored_positions(micro_batch * (length + num_virtual - 1), scored_share)
+    return Size(micro_batch, length, num_virtual, num_scored, tile_sizes(num_scored))
+
+
+def largest_that_fits(fits: Callable[[int], bool], start: int) -> int:
+    """Return the largest number for which a falling predicate holds; 0 when none does.
+
+    Args:
+        fits: from a positive number to whether it fits.
+        start: where to look first.
+    """
+    low, high = 0, max(1, start)
+    while high < _LIMIT and fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _formula(counter: Counter[str]) -> str:
+    parts = sorted(counter.items(), key=lambda item: -abs(item[1]))
+    shown = [
+        f"{value:,.0f}" if name == "1" else f"{value:,.0f}·{name}"
+        for name, value in parts
+        if round(value)
+    ]
+    return " + ".join(shown) or "0"

@@ -1,0 +1,270 @@
+"""Rehearse a recipe's step on fake tensors: the model once, then a few layers at two sizes.
+
+The whole model is built, so that weights, adapter, gradients and optimizer are counted one by
+one. Forward and backward run over the layers that stand for all: once as the recipe has it, and
+once at another size with one more of the repeated layers. The two must tell the same story of the
+whole model; if they do not, all layers are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from peftkit import step
+from peftkit.memory.batch import Point, make_batch
+from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
+from peftkit.memory.growth import Footprint, explain_growth, make_size, second_bytes
+from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
+from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_update
+from peftkit.memory.trace import (
+    Program,
+    Repeat,
+    Trace,
+    compile_trace,
+    join_programs,
+    sum_work,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, TrainingArguments
+
+    from peftkit.memory.layers import Stack
+    from peftkit.recipe.build import Built
+    from peftkit.step import StepSettings
+
+_PROBE_TOKENS = 8192
+"""More positions than the fused head's first two tiles hold."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Hold what a step does at any size, and what it computes at the recipe's."""
+
+    footprint: Footprint
+    work: dict[str, tuple[int, int, int]]
+    """Phase -> flops, moved bytes, operators."""
+    num_parameters: int
+    notes: tuple[str, ...]
+    """What the replay at other sizes is not exact about."""
+
+
+class Rehearsed:
+    """Hold a recipe's fake model, ready to be run at any size."""
+
+    def __init__(
+        self, built: Built, config: PretrainedConfig, *, device: str, scored_share: float = 1.0
+    ) -> None:
+        """Build the model with its adapter, its optimizer and its checkpointing."""
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        self.method, self.device = built.method, device
+        self.args: TrainingArguments = built.method.config
+        self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
+        self.scored_share = scored_share if device == "cuda" else 1.0
+        self.fuses_head = uses_fused_head(built.method)
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        skeleton = build_skeleton(
+            config,
+            built.recipe.model,
+            auto_class=built.method.auto_class,
+            quantization_config=built.quantization_config,
+            adapter=built.adapter,
+        )
+        step.set_checkpointing(skeleton.model, self.args)
+        self.fake: FakeModel = materialize(skeleton, self.mode)
+        self.model = self.fake.model.train()
+        self.num_virtual = num_virtual_tokens(self.model)
+        self.config = self.model.config
+        if self.fuses_head:
+            from peftkit.memory.fused_head import attach_fused_head
+
+            attach_fused_head(
+                self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model,
+                has_triton=device == "cuda",
+                scored_share=self.scored_share,
+            )
+        self.stacks = find_stacks(self.model)
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that are trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def rehearse(self, point: Point, *, reserved: int = 0, block: int = 1) -> Rehearsal:
+        """Run the step at a point and at a second one, and learn how it grows.
+
+        Args:
+            reserved: bytes that the device's runtime takes beside all tensors.
+            block: what the allocator rounds every request up to.
+
+        Raises:
+            PlanningError: an operator cannot run without values.
+        """
+        with explained_operators():
+            update, before = self._update(reserved)
+            other = self._probe(point)
+            first, program, repeats, grown = self._compare(point, other, (1, 2))
+            if grown is None:
+                first, program, repeats, grown = self._compare(point, other, (0, 0))
+        notes = []
+        if grown is None:
+            notes.append("the step does other things at other sizes: they are estimates")
+            grown = _array(first.num_bytes) * other.num_tokens // point.num_tokens
+        sizes = (self._size(point), self._size(other))
+        growth = explain_growth(_array(first.num_bytes), grown, sizes)
+        after = compile_trace(update, without="load")
+        load = compile_trace(before)
+        footprint = Footprint(
+            join_programs([load, program, after]), growth,
+            _array(before.num_bytes), _array(update.num_bytes),
+            block, self.num_virtual, self.scored_share,
+        )  # fmt: skip
+        if growth.num_unexplained:
+            notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
+        work = sum_work(first, repeats) | sum_work(update)
+        return Rehearsal(footprint, work, self._num_parameters(), tuple(notes))
+
+    def _compare(
+        self, point: Point, other: Point, times: tuple[int, int]
+    ) -> tuple[Trace, Program, list[Repeat], Any]:
+        """Run at two points; return the first run and what its allocations had in the second."""
+        first, program, repeats = self._micro_batch(point, times=times[0])
+        second, other_program, _ = self._micro_batch(other, times=times[1])
+        grown = second_bytes(
+            program, other_program, _array(first.num_bytes), _array(second.num_bytes)
+        )
+        return first, program, repeats, grown
+
+    def _micro_batch(self, point: Point, *, times: int) -> tuple[Trace, Program, list[Repeat]]:
+        """Run forward and backward; `times` middle blocks of a repetition, 0 for all layers."""
+        with self._kept(times) as (kept, repeats), self.mode:
+            for parameter in self.trained:
+                has_gradient = self.settings.accumulation > 1
+                parameter.grad = _like(parameter) if has_gradient else None
+            batch = partial(
+                make_batch, self.method.auto_class, point, has_mask=self.fuses_head
+            )
+            loss = step.fused_loss if self.fuses_head else step.model_loss
+            trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
+        return trace, compile_trace(trace, repeats, without="load"), repeats
+
+    @contextmanager
+    def _kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:
+        kept, repeats = [], []
+        with ExitStack() as stack:
+            for found in self.stacks:
+                chosen, repeated = self._choose(found, times)
+                stack.enter_context(kept_layers(self.model, found, chosen))
+                kept.append(Kept(found, tuple(chosen)))
+                repeats += repeated
+            yield kept, repeats
+
+    def _choose(self, stack: Stack, times: int) -> tuple[list[int], list[Repeat]]:
+        if times == 0:
+            return list(range(len(stack.signatures))), []
+        return choose_layers(stack, times=times)
+
+    def _update(self, reserved: int) -> tuple[Trace, Trace]:
+        """Run clipping and the optimizer; return that, and all that is there before a batch."""
+        from peftkit.memory.tracker import Tracker
+
+        keywords = {"foreach": True} if self._prefers_foreach() else {}
+        with self.mode:
+            optimizer = step.make_optimizer(self.model, self.args, **keywords)
+            trained = self.trained
+            for _ in range(2):  # the first step only makes the optimizer's state
+                for parameter in trained:
+                    parameter.grad = _like(parameter)
+                update = track_update(trained, optimizer, self.settings)
+        tracker = Tracker()
+        if reserved:
+            tracker.reserve(reserved, "runtime")
+        for term, tensors in self.fake.terms.items():
+            tracker.hold(tensors, term)
+        tracker.hold(state_tensors(optimizer), "optimizer")
+        if self.settings.accumulation > 1:
+            with self.mode:
+                gradients = [_like(parameter) for parameter in trained]
+            tracker.hold(gradients, "gradients")
+        return update, tracker.finish()
+
+    def _prefers_foreach(self) -> bool:
+        """Tell whether torch's optimizer would work on lists on the planned device, as on CUDA."""
+        return self.device == "cuda" and str(self.args.optim) in _FOREACH
+
+    def _probe(self, point: Point) -> Point:
+        """Choose a second size that tells all monomials apart and takes the same branches.
+
+        One row is a case of its own: slices of it need no copy.
+        """
+        config = self.config.get_text_config()
+        rows = 1 if point.micro_batch == 1 else 3
+        wanted = _PROBE_TOKENS // rows + 1000
+        longest = getattr(config, "max_position_embeddings", None) or wanted
+        window = getattr(config, "sliding_window", None) or 0
+        length = _prime_below(min(wanted, longest))
+        if window and point.length < window <= length:
+            length = _prime_below(window - 1)
+        elif window and point.length >= window > length:
+            length = _prime_above(window)
+        if rows > 1:
+            rows = _prime_above(max(rows, -(-_PROBE_TOKENS // max(1, length - 1)) + 1))
+        return Point(rows, length, point.layout)
+
+    def _size(self, point: Point) -> Any:
+        return make_size(
+            point.micro_batch, point.length,
+            num_virtual=self.num_virtual, scored_share=self.scored_share,
+        )  # fmt: skip
+
+    def _num_parameters(self) -> int:
+        from peftkit.adapters.base import count_parameters
+
+        return count_parameters(self.model)[1]
+
+
+_FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
+"""Optimizers of torch that transformers makes without saying how they loop."""
+
+
+def uses_fused_head(method: Any) -> bool:
+    """Tell whether a method trains through trl's fused head."""
+    return bool(getattr(method, "fuses_head", False))
+
+
+def num_virtual_tokens(model: Any) -> int:
+    """Return how many tokens prompt tuning puts before each row's embeddings."""
+    configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
+    for config in configs.values():
+        if getattr(config, "is_prompt_learning", False):
+            return int(getattr(config, "num_virtual_tokens", 0) or 0)
+    return 0
+
+
+def _like(parameter: torch.nn.Parameter) -> torch.Tensor:
+    import torch
+
+    return torch.empty_like(parameter, requires_grad=False)
+
+
+def _array(values: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.array(values, np.int64)
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % d for d in range(2, int(number**0.5) + 1))
+
+
+def _prime_below(number: int) -> int:
+    return next(n for n in range(max(number, 3), 1, -1) if _is_prime(n))
+
+
+def _prime_above(number: int) -> int:
+    return next(n for n in range(number, 2 * number + 2) if _is_prime(n))

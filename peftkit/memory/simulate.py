@@ -1,0 +1,178 @@
+"""Run one step of a model under the tracker, fake or real, with every phase marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit import step
+from peftkit.memory.layers import Stack, mark_layers
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftkit.memory.trace import Trace
+    from peftkit.memory.tracker import Tracker
+    from peftkit.step import Loss, StepSettings
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Say which layers of a stack are in the model that runs."""
+
+    stack: Stack
+    indices: tuple[int, ...]
+
+
+class Marks:
+    """Tell a tracker where phases and layers begin."""
+
+    def __init__(self, model: Any, tracker: Tracker, kept: Sequence[Kept] = ()) -> None:
+        self._tracker = tracker
+        self._has_head = False
+        self._handles: list[Any] = []
+        for one in kept:
+            self._handles += mark_layers(model, one.stack, one.indices, tracker)
+        body = _body(model)
+        if body is not None:
+            self._handles.append(body.register_forward_hook(self._enter_head))
+
+    def enter(self, phase: str) -> None:
+        """Enter a phase; the backward begins with the head's, which is still `loss`."""
+        is_head = phase == "backward" and self._has_head
+        self._has_head = False
+        self._tracker.enter("loss" if is_head else phase)
+
+    def remove(self) -> None:
+        """Take every hook off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter_head(self, _module: Any, _args: Any, output: Any) -> None:
+        if self._tracker.phase != "forward":
+            return
+        self._tracker.enter("loss")
+        hidden = getattr(output, "last_hidden_state", None)
+        if hidden is not None and hidden.requires_grad:
+            self._has_head = True
+            hidden.register_hook(lambda _: self._tracker.enter("backward"))
+
+
+def track_micro_batch(
+    model: Any,
+    make_batch: Callable[[], Mapping[str, Any]],
+    loss_of: Loss,
+    settings: StepSettings,
+    *,
+    kept: Sequence[Kept] = (),
+) -> Trace:
+    """Follow forward, loss and backward of one micro-batch; what was alive before is `load`.
+
+    The trained parameters' gradients of earlier micro-batches, where there are, count as alive.
+    """
+    from peftkit.memory.tracker import Tracker
+
+    tracker = Tracker()
+    hold_model(tracker, model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")
+    marks = Marks(model, tracker, kept)
+    try:
+        with tracker:
+            tracker.enter("forward")
+            batch = make_batch()
+            loss = step.forward_backward(model, batch, loss_of, settings, marks.enter)
+            tracker.label((p.grad for p in trained if p.grad is not None), "gradients")
+            trace = tracker.finish()
+            del batch, loss
+    finally:
+        marks.remove()
+    return trace
+
+
+def track_step(
+    model: Any,
+    make_batch: Callable[[], Mapping[str, Any]],
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
+    settings: StepSettings,
+) -> Trace:
+    """Follow one whole step, the last of its micro-batches and the update, on a live model."""
+    from peftkit.memory.tracker import Tracker
+
+    tracker = Tracker()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tracker.hold(trained, "adapter")
+    hold_model(tracker, model)
+    tracker.hold(state_tensors(optimizer), "optimizer")
+    tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")
+    marks = Marks(model, tracker)
+    try:
+        with tracker:
+            tracker.enter("forward")
+            batch = make_batch()
+            loss = step.forward_backward(model, batch, loss_of, settings, marks.enter)
+            tracker.label((p.grad for p in trained if p.grad is not None), "gradients")
+            step.update(trained, optimizer, settings, marks.enter)
+            trace = tracker.finish()
+            del batch, loss
+    finally:
+        marks.remove()
+    return trace
+
+
+def track_update(
+    parameters: Sequence[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    settings: StepSettings,
+) -> Trace:
+    """Follow clipping, the optimizer's step and the end of the gradients, states made before."""
+    from peftkit.memory.tracker import Tracker
+
+    tracker = Tracker()
+    tracker.hold(parameters, "base")
+    tracker.hold((p.grad for p in parameters if p.grad is not None), "gradients")
+    tracker.hold(state_tensors(optimizer), "optimizer")
+    with tracker:
+        step.update(parameters, optimizer, settings, tracker.enter)
+        return tracker.finish()
+
+
+def hold_model(tracker: Tracker, model: Any) -> None:
+    """Count a model's tensors, quantized storage included, as alive."""
+    tracker.hold(model.parameters(), "base")
+    tracker.hold(model.buffers(), "base")
+    tracker.hold(quantization_tensors(model), "base")
+
+
+def quantization_tensors(model: Any) -> Iterator[torch.Tensor]:
+    """Give what bitsandbytes keeps beside its packed weights: scales, codes and offsets."""
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        while state is not None:
+            yield from (t for t in (state.absmax, state.code, state.offset) if t is not None)
+            state = state.state2
+    for module in model.modules():
+        scales = getattr(getattr(module, "state", None), "SCB", None)
+        if scales is None:
+            scales = getattr(module._parameters.get("weight"), "SCB", None)
+        if scales is not None:
+            yield scales
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> Iterable[torch.Tensor]:
+    """Give every tensor of an optimizer's state, once."""
+    import torch
+
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                yield value
+
+
+def _body(model: Any) -> Any:
+    """Return the module whose output the head takes: the backbone, inside any adapter."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    body = getattr(base, "base_model", None)
+    return body if body is not None and body is not base else None

@@ -1,0 +1,241 @@
+"""A step's allocations and frees in order, and what is alive at every moment of it.
+
+A trace is cut into segments, one for each layer's forward and backward, so that a run over a few
+layers stands for a run over all of them: the segments of a repeated layer are repeated, with the
+tensors that it frees. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BLOCK = 512
+"""Bytes that CUDA's caching allocator rounds every request up to.
+Source: torch, c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize."""
+
+
+@dataclass
+class Segment:
+    """Hold the events of one stretch of a step."""
+
+    phase: str
+    layer: tuple[str, int] | None
+    """Layer stack and index in it, e.g. `("model.layers", 3)`; None outside of layers."""
+    events: list[int] = field(default_factory=list)
+    """Allocation n is `n + 1`, its free is `-(n + 1)`."""
+    num_flops: int = 0
+    moved_bytes: int = 0
+    num_operators: int = 0
+
+    @property
+    def kind(self) -> tuple[str, tuple[str, int] | None]:
+        """Return what tells this segment from others."""
+        return self.phase, self.layer
+
+
+@dataclass
+class Trace:
+    """Hold the allocations of a step and the order in which they come and go."""
+
+    num_bytes: list[int] = field(default_factory=list)
+    """Allocation -> its bytes."""
+    terms: list[str] = field(default_factory=list)
+    """Allocation -> what it is."""
+    segments: list[Segment] = field(default_factory=list)
+
+    def operations(self) -> list[tuple[str, tuple[str, int] | None, tuple[int, ...]]]:
+        """Return the order of events without their bytes: equal for two runs of one program."""
+        return [(s.phase, s.layer, tuple(s.events)) for s in self.segments]
+
+    def repeated(self, blocks: Sequence[Repeat]) -> list[int]:
+        """Return the indices of segments in order, those of repeated layers repeated."""
+        order: list[int] = []
+        at = 0
+        while at < len(self.segments):
+            block = _block_at(self.segments, at, blocks)
+            if block is None:
+                order.append(at)
+                at += 1
+                continue
+            end = at
+            while end < len(self.segments) and _is_in(self.segments[end], block, self.segments[at]):
+                end += 1
+            order.extend(list(range(at, end)) * block.times)
+            at = end
+        return order
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Say that some consecutive layers of a run stand for more of the same."""
+
+    stack: str
+    layers: tuple[int, ...]
+    """Indices in the stack of the layers that were run."""
+    times: int
+    """How often they follow each other in the whole model."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """Say what is alive after each event of a step, in all and by term."""
+
+    total: NDArray[np.int64]
+    by_term: Mapping[str, NDArray[np.int64]]
+    phases: NDArray[np.int64]
+    """Event -> index in `phase_names`."""
+    phase_names: tuple[str, ...]
+
+    @property
+    def peak_at(self) -> int:
+        """Return the event after which most is alive."""
+        return int(self.total.argmax())
+
+    @property
+    def peak_phase(self) -> str:
+        """Return the phase of the peak."""
+        return self.phase_names[int(self.phases[self.peak_at])]
+
+    def terms_at(self, event: int) -> dict[str, int]:
+        """Return the live bytes of each term after an event."""
+        return {term: int(values[event]) for term, values in self.by_term.items()}
+
+    def phase_peaks(self) -> dict[str, int]:
+        """Return each phase's own peak, in the order in which phases first come."""
+        return {
+            name: int(self.total[self.phases == index].max())
+            for index, name in enumerate(self.phase_names)
+        }
+
+
+@dataclass(frozen=True)
+class Program:
+    """Hold a trace as arrays, repeated layers expanded, ready to be replayed with other bytes."""
+
+    events: NDArray[np.int64]
+    """Signed allocation numbers in order, from 1."""
+    terms: NDArray[np.int64]
+    """Allocation -> index in `term_names`."""
+    term_names: tuple[str, ...]
+    phases: NDArray[np.int64]
+    phase_names: tuple[str, ...]
+
+    def live(self, num_bytes: NDArray[np.int64], *, block: int = 1) -> Live:
+        """Add up what is alive after each event.
+
+        Args:
+            num_bytes: allocation -> its bytes.
+            block: what each allocation is rounded up to.
+        """
+        import numpy as np
+
+        rounded = -(-num_bytes // block) * block
+        index = np.abs(self.events) - 1
+        deltas = np.sign(self.events) * rounded[index]
+        terms = self.terms[index]
+        by_term = {
+            name: np.cumsum(np.where(terms == at, deltas, 0))
+            for at, name in enumerate(self.term_names)
+        }
+        return Live(np.cumsum(deltas), by_term, self.phases, self.phase_names)
+
+    def peak(self, num_bytes: NDArray[np.int64], *, block: int = 1) -> int:
+        """Return the most that is alive at any moment."""
+        import numpy as np
+
+        rounded = -(-num_bytes // block) * block
+        deltas = np.sign(self.events) * rounded[np.abs(self.events) - 1]
+        return int(np.cumsum(deltas).max())
+
+    def alive_after(self, event: int) -> dict[int, int]:
+        """Return allocation -> how many copies of it are alive after an event."""
+        import numpy as np
+
+        index = np.abs(self.events[: event + 1]) - 1
+        counts = np.bincount(index, weights=np.sign(self.events[: event + 1]))
+        return {int(number): int(counts[number]) for number in np.flatnonzero(counts)}
+
+
+def compile_trace(
+    trace: Trace, repeats: Sequence[Repeat] = (), *, without: str | None = None
+) -> Program:
+    """Turn a trace into arrays, the segments of repeated layers repeated.
+
+    Args:
+        without: a phase to leave out, e.g. the one that only held what was alive before.
+    """
+    import numpy as np
+
+    chosen = [trace.segments[at] for at in trace.repeated(repeats)]
+    chosen = [segment for segment in chosen if segment.phase != without]
+    term_names = tuple(dict.fromkeys(trace.terms))
+    phase_names = tuple(dict.fromkeys(s.phase for s in chosen if s.events))
+    return Program(
+        events=np.array([e for s in chosen for e in s.events], np.int64),
+        terms=np.array([term_names.index(term) for term in trace.terms], np.int64),
+        term_names=term_names,
+        phases=np.array([phase_names.index(s.phase) for s in chosen for _ in s.events], np.int64),
+        phase_names=phase_names,
+    )
+
+
+def join_programs(programs: Sequence[Program]) -> Program:
+    """Run programs one after the other: allocations are numbered on, in the same order."""
+    import numpy as np
+
+    term_names = tuple(dict.fromkeys(name for one in programs for name in one.term_names))
+    phase_names = tuple(dict.fromkeys(name for one in programs for name in one.phase_names))
+    events, terms, phases, offset = [], [], [], 0
+    for one in programs:
+        events.append(one.events + np.sign(one.events) * offset)
+        terms.append(_renamed(one.terms, one.term_names, term_names))
+        phases.append(_renamed(one.phases, one.phase_names, phase_names))
+        offset += len(one.terms)
+    return Program(
+        np.concatenate(events), np.concatenate(terms), term_names,
+        np.concatenate(phases), phase_names,
+    )  # fmt: skip
+
+
+def _renamed(
+    indices: NDArray[np.int64], old: tuple[str, ...], new: tuple[str, ...]
+) -> NDArray[np.int64]:
+    import numpy as np
+
+    table = np.array([new.index(name) for name in old] or [0], np.int64)
+    return table[indices]
+
+
+def sum_work(trace: Trace, repeats: Sequence[Repeat] = ()) -> dict[str, tuple[int, int, int]]:
+    """Add up flops, moved bytes and operators by phase, repeated layers counted as often."""
+    sums: dict[str, tuple[int, int, int]] = {}
+    for at in trace.repeated(repeats):
+        s = trace.segments[at]
+        flops, moved, num = sums.get(s.phase, (0, 0, 0))
+        sums[s.phase] = (flops + s.num_flops, moved + s.moved_bytes, num + s.num_operators)
+    return sums
+
+
+def _block_at(segments: list[Segment], at: int, blocks: Sequence[Repeat]) -> Repeat | None:
+    """Return the repeated block that starts at a segment, forwards or backwards."""
+    layer = segments[at].layer
+    for block in blocks:
+        if layer is not None and layer[0] == block.stack and layer[1] in block.layers:
+            return block
+    return None
+
+
+def _is_in(segment: Segment, block: Repeat, first: Segment) -> bool:
+    layer: Any = segment.layer
+    return (
+        layer is not None
+        and segment.phase == first.phase
+        and layer[0] == block.stack
+        and layer[1] in block.layers
+    )

@@ -1,0 +1,255 @@
+"""Follow every allocation of a step, on real or fake tensors, from operator to operator.
+
+Imported once planning is sure: unlike the modules around it, it needs torch at the top. What it
+sees are storages: a view allocates nothing, and a storage lives until the last tensor, saved
+tensor or gradient that shares it is gone. What an operator allocates and frees inside itself is
+invisible from here, so the few operators that do so on purpose are listed in `WORKSPACES`.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from peftkit.memory.trace import Segment, Trace
+
+_ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
+_METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.default})
+"""Questions that a fake tensor answers through dispatch; no kernel runs."""
+
+
+class Tracker(TorchDispatchMode):
+    """Record allocations and frees while active; everything held before counts from `hold`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self._numbers: dict[int, int] = {}
+        """Address of a storage that is alive -> its allocation."""
+        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._born: list[str] = []
+        """Allocation -> the term its birth suggests; see `finish`."""
+        self._birth_places: list[Segment] = []
+        self._death_phases: dict[int, str] = {}
+        self._labels: dict[int, str] = {}
+        self._owed: list[int] = []
+        """Allocations of layers that were freed outside of any, all in one go; see `_settle`."""
+        self._is_finished = False
+        self.enter("load")
+
+    def enter(self, phase: str, layer: tuple[str, int] | None = None) -> None:
+        """Begin a new segment: another phase, or another layer's part of it."""
+        self._settle()
+        self._begin(phase, layer)
+
+    @property
+    def phase(self) -> str:
+        """Return the phase that was entered last."""
+        return self._segment.phase
+
+    def hold(self, tensors: Iterable[torch.Tensor], term: str) -> None:
+        """Count tensors that exist already, each storage once."""
+        for tensor in tensors:
+            self._meet(tensor)
+            self.label([tensor], term)
+
+    def reserve(self, num_bytes: int, term: str) -> None:
+        """Count bytes that no tensor stands for, until the end of the trace."""
+        number = self._allocate(num_bytes, _TEMPORARIES)
+        self._labels[number] = term
+
+    def label(self, tensors: Iterable[torch.Tensor], term: str) -> None:
+        """Say what tensors are, whatever they were born as."""
+        for tensor in tensors:
+            number = self._numbers.get(tensor.untyped_storage()._cdata)
+            if number is not None:
+                self._labels[number] = term
+
+    def finish(self) -> Trace:
+        """Stop listening, and return the trace with a term for every allocation."""
+        self._settle()
+        self._is_finished = True
+        self.trace.terms = [
+            self._labels.get(number) or self._term(number) for number in range(len(self._born))
+        ]
+        self._references.clear()
+        return self.trace
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,  # noqa: ARG002 - the protocol's signature
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operator and record what it brought to life."""
+        kwargs = kwargs or {}
+        if func in _METADATA:
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        workspace = WORKSPACES.get(func)
+        if workspace is not None:
+            self._free(self._allocate(workspace(*args, **kwargs), _TEMPORARIES))
+        is_new = False
+        for tensor in _tensors(result):
+            is_new |= self._meet(tensor)
+        if is_new or func._schema.is_mutable:
+            self._count(func, args, kwargs, result)
+        return result
+
+    def _meet(self, tensor: torch.Tensor) -> bool:
+        """Record a tensor's storage; False when it is known."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._numbers:
+            return False
+        born = _TEMPORARIES
+        if self.phase == "backward" and torch.is_grad_enabled():
+            born = _ACTIVATIONS  # a checkpointed layer runs forward again, under autograd
+        number = self._allocate(storage.nbytes(), born)
+        self._numbers[address] = number
+        self._references[address] = weakref.ref(storage, lambda _: self._forget(address))
+        return True
+
+    def _forget(self, address: int) -> None:
+        self._references.pop(address, None)
+        number = self._numbers.pop(address, None)
+        if number is not None:
+            self._free(number)
+
+    def _allocate(self, num_bytes: int, born: str) -> int:
+        self._settle()
+        number = len(self._born)
+        self._born.append(born)
+        self._birth_places.append(self._segment)
+        self.trace.num_bytes.append(num_bytes)
+        self._segment.events.append(number + 1)
+        return number
+
+    def _free(self, number: int) -> None:
+        if self._is_finished:
+            return
+        self._death_phases[number] = self.phase
+        if self._segment.layer is None and self._birth_places[number].layer is not None:
+            self._owed.append(number)
+        else:
+            self._segment.events.append(-(number + 1))
+
+    def _settle(self) -> None:
+        """Record what layers owe in segments of theirs, in the order in which it was allocated.
+
+        Autocast's cache of cast weights, for one, goes all at once and in no order; a layer that
+        stands for others must free what they would.
+        """
+        owed, self._owed = sorted(self._owed), []
+        if not owed:
+            return
+        phase, layer = self._segment.phase, self._segment.layer
+        for number in owed:
+            self._begin(phase, self._birth_places[number].layer)
+            self._segment.events.append(-(number + 1))
+        self._begin(phase, layer)
+
+    def _begin(self, phase: str, layer: tuple[str, int] | None) -> None:
+        self._segment = Segment(phase, layer)
+        self.trace.segments.append(self._segment)
+
+    def _term(self, number: int) -> str:
+        """Tell what an allocation was from when it came and went."""
+        born_in, died_in = self._birth_places[number].phase, self._death_phases.get(number)
+        if born_in == "loss":
+            return _LOSS
+        if born_in == "forward" and died_in != "forward":
+            return _ACTIVATIONS
+        return self._born[number]
+
+    def _count(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        segment = self._segment
+        segment.num_operators += 1
+        flops = FLOPS.get(func) or flop_registry.get(func._overloadpacket)
+        if flops is not None:
+            segment.num_flops += int(flops(*args, **kwargs, out_val=result))
+        segment.moved_bytes += sum(map(_extent, _tensors(args))) + sum(
+            map(_extent, _tensors(result))
+        )
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """Give the tensors of an operator's arguments or results, lists of tensors included."""
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                yield value
+            elif isinstance(value, list | tuple):
+                yield from _tensors(value)
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _gemm_4bit_workspace(a: Any, b: Any, shape: Any, absmax: Any, *_: Any, **kw: Any) -> int:  # noqa: ARG001
+    """Return the weight that a 4-bit product dequantizes for itself, its scales included.
+
+    Source: bitsandbytes 0.50.2, `backends/default/ops.py`, `_gemm_4bit_default_impl`, which CUDA
+    takes too for more rows than its fused kernel likes.
+    """
+    weight = math.prod(shape) * int(a.element_size())
+    nested = kw.get("absmax_8bit")
+    return weight + (2 * 4 * int(nested.numel()) if nested is not None else 0)
+
+
+def _gemm_4bit_flops(a: Any, b: Any, shape: Any, *_: Any, **__: Any) -> int:  # noqa: ARG001
+    return 2 * int(a.numel()) * int(shape[0])
+
+
+def _attention_flops(query: Any, key: Any, *_: Any, **__: Any) -> int:
+    """Return the two products of attention, causal or not: half of them may be masked."""
+    batch, heads, length, width = query.shape
+    return 4 * int(batch * heads * length * key.shape[-2] * width)
+
+
+def _attention_backward_flops(_grad: Any, query: Any, key: Any, *_: Any, **__: Any) -> int:
+    return _attention_flops(query, key) * 5 // 2
+
+
+def _operators(pairs: Mapping[str, Callable[..., int]]) -> dict[Any, Callable[..., int]]:
+    """Look operators up by name, leaving out those that this installation does not have."""
+    found = {}
+    for name, function in pairs.items():
+        namespace, _, operator = name.partition("::")
+        packet = getattr(getattr(torch.ops, namespace), operator, None)
+        if packet is not None:
+            found[packet.default] = function
+    return found
+
+
+WORKSPACES: dict[Any, Callable[..., int]] = {}
+"""Operator -> bytes that it allocates and frees within itself."""
+FLOPS: dict[Any, Callable[..., int]] = {}
+"""Operator -> floating-point operations, where torch's own registry has none."""
+
+
+def register_operators() -> None:
+    """Fill `WORKSPACES` and `FLOPS`; bitsandbytes' operators exist once it is imported."""
+    WORKSPACES.update(_operators({"bitsandbytes::gemm_4bit": _gemm_4bit_workspace}))
+    flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    FLOPS.update(
+        _operators(
+            {
+                "bitsandbytes::gemm_4bit": _gemm_4bit_flops,
+                flash: _attention_flops,
+                f"{flash}_backward": _attention_backward_flops,
+            }
+        )
+    )
