@@ -188,7 +188,8 @@ def test_a_browser_shows_it_without_overflow_requests_or_complaints(
         "marks": "document.querySelectorAll('.tokens mark').length",
         "drawn": "document.querySelector('polyline.train').getBoundingClientRect().width",
         # WCAG's contrast of the body's text
-        "contrast": "(() => { const light = (c) => c.match(/[0-9.]+/g).slice(0, 3).map((v) => v / 255)"
+        "contrast": "(() => {"
+        "const light = (c) => c.match(/[0-9.]+/g).slice(0, 3).map((v) => v / 255)"
         ".map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)"
         ".reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);"
         "const s = getComputedStyle(document.body);"
