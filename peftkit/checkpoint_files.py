@@ -69,7 +69,7 @@ def check_safetensors(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="pt"):
+        with safe_open(file, framework="np"):  # "pt" imports torch
             pass
     except (SafetensorError, OSError) as error:
         raise ArtefactError(

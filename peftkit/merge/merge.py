@@ -22,6 +22,7 @@ from peftkit.merge.plan import Plan, plan_copy, plan_merge
 from peftkit.merge.quantized import settle_onto
 from peftkit.merge.result import MergeResult, Onto
 from peftkit.merge.weights_io import Checkpoint, open_checkpoint
+from peftkit.merge.writer import Journal
 
 VERIFY_UP_TO_BYTES = 1 << 30
 """Weights that are verified unless it is said otherwise: two models of this size in memory."""
@@ -64,13 +65,8 @@ def merge(  # noqa: PLR0913
     identity = _identity(inputs, checkpoint, chosen)
     task = _Task(out, inputs, chosen, identity, progress or (lambda _: None))
     folders.prepare_out(out, [inputs.base, *([inputs.adapter] if inputs.adapter else [])])
-    if chosen == "full":
-        method, plan = _plan(inputs, checkpoint, config)
-        if not is_done(out, identity):
-            _write(task, plan)
-        result = _describe(task, method, plan.notes)
-        if verify or (verify is None and result.num_bytes <= VERIFY_UP_TO_BYTES):
-            result = _verified(result, inputs, config)
+    if inputs.quantize is None and "quantization_config" not in config:
+        result = _merge_full(task, checkpoint, config, verify=verify)
     else:
         result = _merge_quantized(task, checkpoint, config, verify=verify)
     return replace(result, seconds=round(time.monotonic() - started, 3))
@@ -149,12 +145,12 @@ def _describe(task: _Task, method: str, notes: tuple[str, ...]) -> MergeResult:
 
 
 def _verified(
-    result: MergeResult, inputs: Inputs, config: dict[str, Any], *, folder: Path | None = None
+    result: MergeResult, inputs: Inputs, config: dict[str, Any], folder: Path
 ) -> MergeResult:
     """Add the proof to a result.
 
     Args:
-        folder: what to load instead of the result: the merged weights before they are quantized.
+        folder: what to load: the result, or what it was before it was quantized.
 
     Raises:
         ArtefactError: nothing changed, or the logits are not those of base + adapter.
@@ -166,47 +162,71 @@ def _verified(
             f"{result.out} equals its base: merging {inputs.adapter} changed no number",
             hint="an adapter that was not trained changes nothing; --no-verify writes it anyway",
         )
-    written = open_checkpoint(folder or result.out).tensors
+    written = open_checkpoint(folder).tensors
     dtypes = sorted({written[name].dtype for name in result.changed})
-    proof = verify_merge(folder or result.out, inputs, config, dtypes=dtypes)
-    return replace(result, verification=proof)
+    return replace(result, verification=verify_merge(folder, inputs, config, dtypes=dtypes))
+
+
+def _merge_full(
+    task: _Task, checkpoint: Checkpoint, config: dict[str, Any], *, verify: bool | None
+) -> MergeResult:
+    """Merge into the weights as they are stored."""
+    method, plan = _plan(task.inputs, checkpoint, config)
+    if not is_done(task.out, task.identity):
+        _write(task, plan)
+    result = _describe(task, method, plan.notes)
+    if not _wants_proof(result, verify):
+        return result
+    return _verified(result, task.inputs, config, task.out)
 
 
 def _merge_quantized(
-    task: _Task, full: Checkpoint, config: dict[str, Any], *, verify: bool | None
+    task: _Task, stored: Checkpoint, config: dict[str, Any], *, verify: bool | None
 ) -> MergeResult:
-    """Merge into what the quantized weights stand for, and quantize again if that is wanted."""
+    """Merge onto a quantized base, and measure every way of doing it beside the one chosen."""
     from peftkit.merge import quantized
     from peftkit.merge.verify import compare_with_quantized
 
     inputs = task.inputs
+    if task.onto == "full":
+        result = _merge_full(task, stored, config, verify=verify)
+        if inputs.adapter is None or not _wants_proof(result, verify):
+            return result
     native = quantized.quantization_of(inputs, config)
-    is_stored_quantized = "quantization_config" in config
     with quantized.scratch(task.out) as work:
         base = quantized.write_dequantized(inputs.base, config, native, work / "dequantized")
-        seen = open_checkpoint(base)
         seen_config = folders.model_config(base)
-        opened = open_adapter(_adapter(inputs), seen, model_config=seen_config)
-        plan = plan_merge(opened, seen_config)
-        target = task.out if task.onto == "dequantized" else work / "merged"
-        if not is_done(task.out, task.identity):
-            _write(replace(task, out=target), plan)
-        if task.onto == "requantized" and not is_done(task.out, task.identity):
-            merged = folders.read_manifest(target) or {}
-            names = quantized.write_requantized(target, native, config, task.out, work)
-            requantized = folders.model_config(work / "requantized")
-            _finish(task, names, requantized, merged["changed"], index=None)
-        result = _describe(task, opened.method, plan.notes)
-        errors = quantized.measure_errors(opened, None if is_stored_quantized else full, native)
-        result = replace(result, weight_errors=errors)
-        if verify or (verify is None and result.num_bytes <= VERIFY_UP_TO_BYTES):
-            merged_folder = target if target.is_dir() else None
-            if merged_folder is not None:
-                on_seen = replace(inputs, base=base)
-                result = _verified(result, on_seen, seen_config, folder=merged_folder)
+        opened = open_adapter(_adapter(inputs), open_checkpoint(base), model_config=seen_config)
+        if task.onto != "full":
+            plan = plan_merge(opened, seen_config)
+            merged = task.out if task.onto == "dequantized" else work / "merged"
+            if not is_done(task.out, task.identity):
+                _write(replace(task, out=merged), plan)
+                if task.onto == "requantized":
+                    _requantize(task, merged, work, config, native)
+            result = _describe(task, opened.method, plan.notes)
+            if merged.is_dir() and _wants_proof(result, verify):
+                result = _verified(result, replace(inputs, base=base), seen_config, merged)
+        full = None if "quantization_config" in config else stored
+        result = replace(result, weight_errors=quantized.measure_errors(opened, full, native))
+        if _wants_proof(result, verify):
             error = compare_with_quantized(task.out, inputs, config, native)
             result = replace(result, quantized_logits=error)
     return result
+
+
+def _requantize(task: _Task, merged: Path, work: Path, config: dict[str, Any], native: Any) -> None:
+    """Quantize what was merged, and finish the output with it."""
+    from peftkit.merge.quantized import write_requantized
+
+    Journal.open(task.out, task.identity)
+    names = write_requantized(merged, native, config, task.out, work)
+    changed = (folders.read_manifest(merged) or {})["changed"]
+    _finish(task, names, folders.model_config(work / "requantized"), changed, index=None)
+
+
+def _wants_proof(result: MergeResult, verify: bool | None) -> bool:
+    return result.num_bytes <= VERIFY_UP_TO_BYTES if verify is None else verify
 
 
 def _adapter(inputs: Inputs) -> Path:

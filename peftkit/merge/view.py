@@ -38,7 +38,9 @@ def render_merge(result: MergeResult) -> RenderableType:
         )
     proof = result.verification
     if proof is None:
-        table.add_row("verified", "no (--verify loads it and compares logits)")
+        table.add_row(
+            "verified", "no" if result.quantized_logits else "no (--verify compares logits)"
+        )
     else:
         table.add_row(
             "verified",
