@@ -134,8 +134,13 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def first_sentence(doc: Any) -> str:
+def first_paragraph(doc: Any) -> str:
     """Return a docstring's first paragraph on one line."""
     if not isinstance(doc, str):
         return ""
     return re.sub(r"\s+", " ", inspect.cleandoc(doc).split("\n\n")[0]).strip()
+
+
+def first_sentence(doc: Any) -> str:
+    """Return a docstring's first sentence on one line; `e.g.` and `i.e.` end none."""
+    return re.split(r"(?<=\.)(?<!e\.g\.)(?<!i\.e\.) ", first_paragraph(doc), maxsplit=1)[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import available, find, plugin_names
-from peftkit.recipe.docstrings import field_docs, first_sentence
+from peftkit.recipe.docstrings import field_docs, first_paragraph, first_sentence
 from peftkit.recipe.json_schema import json_schema
 from peftkit.recipe.kinds import show
 from peftkit.recipe.schema import (
@@ -150,7 +150,7 @@ def _explain_plugin(place: str, group: str, rest: list[str]) -> Explanation:
     info = next(info for info in available(group) if info.name == name)
     plugin = find(group, name)
     signature = _plugin_signature(group, name)
-    doc = first_sentence(plugin.__doc__)
+    doc = first_paragraph(plugin.__doc__)
     if not rest[1:] and not signature.options:
         return Explanation(join(place, name), doc, origin=f"{info.distribution} {info.version}")
     owned = {**OWNED.get(group.removesuffix("s"), {}), **getattr(plugin, "owned", {})}
@@ -162,7 +162,7 @@ def _explain_plugin(place: str, group: str, rest: list[str]) -> Explanation:
 
 def _plugin_member(group: str, name: str) -> Member:
     try:
-        doc = first_sentence(find(group, name).__doc__)
+        doc = first_paragraph(find(group, name).__doc__)
     except UsageError as error:
         doc = error.message
     return Member(name, "", "", doc)
@@ -343,7 +343,7 @@ def _lay_out(members: Sequence[Member]) -> Iterator[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    docs = {member.name: first_sentence(member.doc.split(". ")[0]) for member in members}
+    docs = {member.name: first_sentence(member.doc) for member in members}
     if not any(member.type for member in members):
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(no_wrap=True)

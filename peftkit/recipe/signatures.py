@@ -200,7 +200,7 @@ def _extract(
     docs: Mapping[str, tuple[str, str]],
     versions: Mapping[str, str],
 ) -> Signature:
-    from peftkit.recipe.docstrings import first_sentence, kind_of_text
+    from peftkit.recipe.docstrings import first_paragraph, kind_of_text
 
     helps, choices = _field_metadata(cls, "help"), _field_metadata(cls, "choices")
     parameters = inspect.signature(cls).parameters.values()
@@ -223,7 +223,7 @@ def _extract(
             parameter.default is parameter.empty,
             text or " ".join(str(helps.get(parameter.name, "")).split()),
         )
-    return Signature(reference, options, first_sentence(cls.__doc__), versions)
+    return Signature(reference, options, first_paragraph(cls.__doc__), versions)
 
 
 def _attributes(cls: type) -> list[inspect.Parameter]:

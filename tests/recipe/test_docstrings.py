@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from peftkit.recipe.docstrings import field_docs, first_sentence, kind_of_text, option_docs
+from peftkit.recipe.docstrings import (
+    field_docs,
+    first_paragraph,
+    first_sentence,
+    kind_of_text,
+    option_docs,
+)
 
 
 class Upstream:
@@ -78,5 +84,14 @@ def test_types_in_words_are_read(written: str, said: str) -> None:
 
 
 def test_the_first_paragraph_stands_on_one_line() -> None:
-    assert first_sentence("One\n  two.\n\nMore.") == "One two."
+    assert first_paragraph("One\n  two.\n\nMore.") == "One two."
+    assert first_paragraph(None) == ""
+
+
+def test_an_abbreviation_ends_no_sentence() -> None:
+    assert (
+        first_sentence("A folder, e.g. `x`, i.e. a place. More.")
+        == "A folder, e.g. `x`, i.e. a place."
+    )
+    assert first_sentence("No stop") == "No stop"
     assert first_sentence(None) == ""
