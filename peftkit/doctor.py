@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata, resources
+from importlib import import_module, metadata, resources
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +88,12 @@ def doctor(*, hub: bool = False) -> Examination:
 
 def _versions() -> Iterator[Finding]:
     """Import the stack, and compare its versions with those that peftkit is tested with."""
-    tested = tested_versions()
+    tested = pinned_versions()
     yield Finding("stack", "python", "ok", f"{platform.python_version()}, {platform.platform()}")
     for package in STACK:
         try:
             version = metadata.version(package)
-            importlib.import_module(package)
+            import_module(package)
         except metadata.PackageNotFoundError:
             yield Finding("stack", package, "fail", "is not installed: pip install peftkit")
         except Exception as error:
@@ -103,7 +102,7 @@ def _versions() -> Iterator[Finding]:
             yield _compare(package, version, tested.get(package))
 
 
-def tested_versions() -> dict[str, str]:
+def pinned_versions() -> dict[str, str]:
     """Return the versions of the stack that peftkit is tested with."""
     text = resources.files("peftkit").joinpath("constraints.txt").read_text(encoding="utf-8")
     pins = [line.partition("==") for line in text.splitlines() if "==" in line]

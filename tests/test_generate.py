@@ -1,0 +1,259 @@
+"""Answers are those of plain generate, streamed or in batches, and a file loses no row."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+from training_fixture import train, write_recipe
+
+from peftkit.errors import ArtefactError, DataError, RecipeError, UsageError
+from peftkit.generate import (
+    ANSWER,
+    Answerer,
+    Conversation,
+    answer_file,
+    open_answerer,
+    open_out,
+    read_questions,
+)
+from peftkit.questions import Question, question_of_text
+
+PROMPTS = [row["document"] for row in tiny.rows(6, seed=4)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a base whose weights are wide enough for answers that differ."""
+    return tiny.tiny_llama(tmp_path_factory.mktemp("lively"), initializer_range=0.3)
+
+
+def _train(folder: Path, base: Path, rows: list[dict], task: dict) -> Path:
+    file = tiny.write_jsonl(folder / "rows.jsonl", rows)
+    data = {
+        "source": {"json": {"files": {"train": str(file), "test": str(file)}}},
+        "splits": {"train": "train", "test": "test"},
+        "task": task,
+    }
+    sft = {"max_steps": 2, "learning_rate": 0.01, "save_strategy": "no", "max_length": 128}
+    recipe = write_recipe(folder / "r.json", base, file, sft=sft, data=data)
+    return train(recipe, folder / "run").path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    folder = tmp_path_factory.mktemp("summarize")
+    return _train(folder, base, tiny.rows(4), {"summarize": {}})
+
+
+@pytest.fixture(scope="module")
+def chat_run(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    turns = [{"role": "user", "content": "sort"}, {"role": "assistant", "content": "keys"}]
+    folder = tmp_path_factory.mktemp("chat")
+    return _train(folder, base, [{"messages": turns}] * 4, {"chat": {}})
+
+
+@pytest.fixture(scope="module")
+def answerer(run: Path) -> Answerer:
+    return open_answerer(run, options=["max_new_tokens=10"])
+
+
+def _plain(run: Path, base: Path, messages: list[dict], num_new: int, *, tuned: bool = True) -> str:
+    """Answer with peft and transformers alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    if tuned:
+        model = PeftModel.from_pretrained(model, run / "adapter").eval()
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    made = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_new,
+        do_sample=False, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_an_answer_is_plain_generate_s(run: Path, base: Path, with_base: bool) -> None:
+    answerer = open_answerer(run, options=["max_new_tokens=10"], with_base=with_base)
+    messages = [{"role": "user", "content": f"Summarize the text.\n\n{PROMPTS[0]}"}]
+    expected = _plain(run, base, messages, 10, tuned=not with_base)
+    pieces: list[str] = []
+    reply = answerer.reply(question_of_text(answerer.task, PROMPTS[0]), pieces.append)
+    assert reply.text == "".join(pieces) == expected != ""
+
+
+def test_what_is_streamed_is_what_a_batch_answers(answerer: Answerer) -> None:
+    questions = [question_of_text(answerer.task, prompt) for prompt in PROMPTS]
+    batch = answerer.reply_many(questions)
+    for question, expected in zip(questions, batch, strict=True):
+        pieces: list[str] = []
+        assert answerer.reply(question, pieces.append).text == expected
+        assert "".join(pieces) == expected
+    assert len(set(batch)) > 1
+
+
+def test_an_answer_comes_in_pieces(answerer: Answerer) -> None:
+    counts = []
+    for prompt in PROMPTS:
+        pieces: list[str] = []
+        answerer.reply(question_of_text(answerer.task, prompt), pieces.append)
+        counts.append(len(pieces))
+    assert max(counts) > 2
+
+
+def test_a_beam_search_comes_at_once(run: Path) -> None:
+    answerer = open_answerer(run, options=["num_beams=2", "max_new_tokens=6"])
+    question = question_of_text(answerer.task, PROMPTS[0])
+    pieces: list[str] = []
+    reply = answerer.reply(question, pieces.append)
+    assert pieces == [reply.text] == answerer.reply_many([question])
+
+
+def test_what_is_cut_is_said(run: Path, answerer: Answerer) -> None:
+    long = "sort keys by name ; " * 100
+    reply = answerer.reply(question_of_text(answerer.task, long), lambda _: None)
+    assert reply.notes[0] == "the prompt was cut to the 246 tokens that leave room"
+    brief = open_answerer(run, options=["max_new_tokens=1"])
+    replies = [brief.reply(question_of_text(brief.task, p), lambda _: None) for p in PROMPTS]
+    assert ("the answer was cut at max_new_tokens 1",) in [reply.notes for reply in replies]
+
+
+def test_the_recipe_s_options_hold_until_others_are_given(tiny_run: Path, chat_run: Path) -> None:
+    assert open_answerer(tiny_run).config.max_new_tokens == 12
+    assert open_answerer(tiny_run, options=["max_new_tokens=5"]).config.max_new_tokens == 5
+    # Neither: half of the 256 positions at most
+    assert open_answerer(chat_run).config.max_new_tokens == 128
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("max_new_token=3", "did you mean max_new_tokens?"),
+        ("max_new_tokens", "is not KEY=VALUE"),
+        ("max_new_tokens=[", "--option: 1 problem"),
+        ("temperature=-1", "generation: "),
+    ],
+)
+def test_a_wrong_option_is_refused(tiny_run: Path, option: str, message: str) -> None:
+    with pytest.raises((UsageError, RecipeError)) as caught:
+        open_answerer(tiny_run, options=[option])
+    assert message in str(caught.value)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="is not a run directory"):
+        open_answerer(tmp_path)
+
+
+def test_a_conversation_keeps_its_turns_where_the_run_learned_turns(
+    chat_run: Path, base: Path
+) -> None:
+    answerer = open_answerer(chat_run, options=["max_new_tokens=6"])
+    conversation = Conversation(answerer)
+    assert conversation.is_kept
+    first = conversation.say("sort keys", lambda _: None).text
+    second = conversation.say("by name", lambda _: None).text
+    asked = [
+        {"role": "user", "content": "sort keys"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "by name"},
+    ]
+    assert second == _plain(chat_run, base, asked, 6)
+    assert second != _plain(chat_run, base, asked[-1:], 6)
+
+
+def test_the_oldest_turns_make_room(chat_run: Path, base: Path) -> None:
+    conversation = Conversation(open_answerer(chat_run, options=["max_new_tokens=6"]))
+    conversation.say("read a file from disk " * 30, lambda _: None)
+    reply = conversation.say("sort keys by name " * 30, lambda _: None)
+    assert reply.notes[0] == "the first 2 messages were left out to make room"
+    asked = [{"role": "user", "content": "sort keys by name " * 30}]
+    assert reply.text == _plain(chat_run, base, asked, 6)
+
+
+def test_a_stopped_answer_is_forgotten_with_its_prompt(chat_run: Path, base: Path) -> None:
+    conversation = Conversation(open_answerer(chat_run, options=["max_new_tokens=6"]))
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conversation.say("sort keys", stop)
+    conversation.forget_last()
+    reply = conversation.say("by name", lambda _: None)
+    asked = [{"role": "user", "content": "by name"}]
+    assert reply.text == _plain(chat_run, base, asked, 6)
+
+
+def test_prompts_stand_alone_where_the_run_learned_single_answers(answerer: Answerer) -> None:
+    conversation = Conversation(answerer)
+    assert not conversation.is_kept
+    conversation.say(PROMPTS[1], lambda _: None)
+    alone = answerer.reply(question_of_text(answerer.task, PROMPTS[0]), lambda _: None)
+    assert conversation.say(PROMPTS[0], lambda _: None) == alone
+
+
+def test_a_file_is_answered_row_by_row_and_keeps_its_columns(
+    answerer: Answerer, tmp_path: Path
+) -> None:
+    rows = [{"document": prompt, "id": at} for at, prompt in enumerate(PROMPTS)]
+    rows[2] = {"prompt": PROMPTS[2], "id": 2}
+    asked = read_questions(answerer.task, tiny.write_jsonl(tmp_path / "in.jsonl", rows))
+    out, seen = io.StringIO(), []
+    answer_file(answerer, asked, out, progress=lambda *at: seen.append(at))
+    answered = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [{k: v for k, v in row.items() if k != ANSWER} for row in answered] == rows
+    expected = answerer.reply_many([question_of_text(answerer.task, p) for p in PROMPTS])
+    assert [row[ANSWER] for row in answered] == expected
+    assert seen[-1] == (6, 6)
+
+
+def test_every_bad_row_of_a_file_is_named(answerer: Answerer, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text(
+        '{"document": "a"}\n{"text": "a"}\nnot JSON\n{"document": "a", "generated": ""}\n'
+    )
+    with pytest.raises(DataError) as caught:
+        read_questions(answerer.task, file)
+    places = [line.strip().partition(": ")[0] for line in str(caught.value).splitlines()[1:4]]
+    assert places == [f"{file}:{line}" for line in (2, 3, 4)]
+    file.write_text("")
+    with pytest.raises(DataError, match="holds no rows"):
+        read_questions(answerer.task, file)
+    with pytest.raises(DataError, match="cannot read"):
+        read_questions(answerer.task, tmp_path / "absent.jsonl")
+
+
+def test_an_output_is_never_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    open_out(file).close()
+    with pytest.raises(UsageError, match="exists already"):
+        open_out(file)
+
+
+def test_running_text_is_continued_where_it_ends(answerer: Answerer, base: Path) -> None:
+    import dataclasses
+
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    text = "return the sum of two numbers"
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    made = answerer.model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=answerer.config
+    )
+    expected = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    assert answerer.reply(Question(text=text), lambda _: None).text == expected
+    # Too long a text loses its beginning, not its end.
+    narrow = dataclasses.replace(answerer, max_tokens=ids.shape[1])
+    reply = narrow.reply(Question(text=f"open a connection to a server {text}"), lambda _: None)
+    assert reply.notes[0].startswith("the prompt was cut")
