@@ -1,0 +1,212 @@
+"""README and docs say what is so: commands parse, links lead on, tables are the tool's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from peftkit.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VERB = re.compile(r"`peftkit ((?:--?[\w-]+ )*[a-z]\w*(?:[^`\n]*))`")
+WORDS = {"RECIPE": "r.yaml", "FILE...": "r.yaml", "DATA": "d.jsonl", "RUN": "run", "KEY": "name",
+         "DIR": "run", "NAME": "summarize-lora", "VERB": "doctor"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """Hold a command line with where it stands."""
+
+    page: Path
+    text: str
+    is_whole: bool = True
+    """Whether its arguments are all there: running text may only name a verb or an option."""
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {self.text}"
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language in languages:
+            yield text
+
+
+def commands(page: Path) -> Iterator[Line]:
+    """Give every command line of ours, from blocks and from running text."""
+    for block in blocks(page, "", "bash", "sh", "console"):
+        # A quoted argument may go on over several lines.
+        for text in re.findall(
+            r"(?:^|&& |\$ |bin/)peftkit ((?:\"[^\"]*\"|[^\n&#\"])*)", block, re.M
+        ):
+            yield Line(page, text.partition(" > ")[0].strip())
+    without_blocks = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for text in VERB.findall(without_blocks):
+        yield Line(page, text.strip(), is_whole=False)
+
+
+COMMANDS = [line for page in PAGES for line in commands(page)]
+
+
+def command_of(arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that these arguments name, and what is left for it to parse."""
+    import typer
+
+    command: Any = typer.main.get_command(app)
+    while arguments and hasattr(command, "commands"):
+        if arguments[0].startswith("-"):
+            options = {name for parameter in command.params for name in parameter.opts}
+            assert arguments[0] in options, f"no such option {arguments[0]}"
+            arguments = arguments[1:]
+            continue
+        if arguments[0] not in command.commands:
+            assert getattr(command, "invoke_without_command", False), arguments[0]
+            break
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, arguments
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=str)
+def test_a_command_parses(line: Line) -> None:
+    words = [WORDS.get(word, word) for word in shlex.split(line.text)]
+    command, rest = command_of(words)
+    if line.is_whole:
+        # Raises for an option that the command lacks, or a value that it does not take.
+        command.make_context(command.name, rest)
+    options = {name for parameter in command.params for name in (*parameter.opts, "--help")}
+    assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= options
+
+
+def test_there_are_commands_to_parse() -> None:
+    assert len(COMMANDS) >= 40
+    verbs = {line.text.split()[0] for line in COMMANDS}
+    assert {"run", "check", "data", "init", "generate", "evaluate", "plugins", "runs"} <= verbs
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(file), f"{target}: {file.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_opens_with_a_working_command(page: Path) -> None:
+    opening = page.read_text(encoding="utf-8").split("\n\n")[1]
+    assert re.match(r"```(bash)?\n.*peftkit ", opening, re.DOTALL)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"docs/{page.name}" in readme, "README does not lead here"
+
+
+def table_rows(page: Path, first: str) -> list[list[str]]:
+    """Return the rows of the table whose first heading is this, cell by cell."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def test_the_readme_lists_every_command_and_no_other() -> None:
+    import typer
+
+    group: Any = typer.main.get_command(app)
+    cells = [row[0] for row in table_rows(ROOT / "README.md", "command")]
+    named = [word for cell in cells for word in re.findall(r"`(?:peftkit )?(\w+)", cell)]
+    assert sorted(named) == sorted(group.commands)
+
+
+@pytest.mark.parametrize(("heading", "group"), [("`source:`", "sources"), ("`task:`", "tasks")])
+def test_tables_of_plugins_are_complete(heading: str, group: str) -> None:
+    cells = [row[0] for row in table_rows(ROOT / "docs" / "data.md", heading)]
+    named = [re.findall(r"`(\w+):", cell)[0] for cell in cells]
+    installed = [
+        point.name
+        for point in entry_points(group=f"peftkit.{group}")
+        if point.dist is not None and point.dist.name == "peftkit"
+    ]
+    assert sorted(named) == sorted(installed)
+
+
+def test_the_refused_adapters_are_those_that_the_page_names() -> None:
+    from peftkit.plugins import find, plugin_names
+
+    kinds = {name: find("adapters", name) for name in plugin_names("adapters")}
+    refused = {name for name, kind in kinds.items() if getattr(kind, "refused", None)}
+    page = ROOT / "docs" / "adapters.md"
+    cells = [row[0] for row in table_rows(page, "method | why")]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == refused
+    counts = re.search(r"Of the (\d+) types of peft 0\.21, (\d+) train", page.read_text("utf-8"))
+    assert counts is not None
+    num_types = len(kinds) - 1  # `full` is none of peft's
+    assert [int(n) for n in counts.groups()] == [num_types, num_types - len(refused)]
+
+
+def test_the_audit_defaults_are_those_of_the_code() -> None:
+    from peftkit.recipe.schema import AuditSection
+
+    rows = table_rows(ROOT / "docs" / "data.md", "`data.audit`")
+    named = {row[0].strip("`"): float(row[1]) for row in rows}
+    assert AuditSection(**named) == AuditSection()
+    assert named.keys() == AuditSection.__dataclass_fields__.keys()
+
+
+def test_recipes_in_the_docs_pass_the_gate(tmp_path: Path) -> None:
+    """A whole recipe is checked; a fragment is put into a whole one first."""
+    from peftkit.recipe.load import load_recipe
+
+    whole = yaml.safe_load((ROOT / "recipes" / "summarize-lora.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "articles.jsonl").write_text('{"article": "a", "highlights": "b"}\n')
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    checked = 0
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            content = yaml.safe_load(block)
+            if not isinstance(content, dict):
+                continue
+            is_data = set(content) <= {"source", "splits", "task", "audit"}
+            below = {"data": {**whole["data"], **content}} if is_data else content
+            sections = {**whole, **below}
+            file = tmp_path / "r.yaml"
+            file.write_text(yaml.safe_dump(sections), encoding="utf-8")
+            load_recipe(file)
+            checked += 1
+    assert checked >= 5
+
+
+def test_the_exit_codes_stand_wherever_codes_are_listed() -> None:
+    from peftkit import errors
+
+    codes = {kind.exit_code for kind in errors.PeftkitError.__subclasses__()} | {0, 1, 130}
+    for file in ("README.md", "docs/runs.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        listed = re.search(
+            r"[Ee](?:very e)?xit codes?: (0 done.*?130 interrupted[^.]*)\.", text, re.DOTALL
+        )
+        assert listed is not None, file
+        assert {int(code) for code in re.findall(r"\b\d+\b", listed.group(1))} == codes
