@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from peftkit.errors import PeftkitError, RecipeError, ResourceError, UsageError
 
+WORKFLOW = (
+    "init check explain data plan fit run evaluate generate report runs merge export bench"
+    " recipes plugins doctor"
+).split()
+"""The verbs as a person meets them; others follow."""
+
+
+class Verbs(TyperGroup):
+    """List the verbs by workflow, not by the module that registers them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return their names in order."""
+        rank = {name: place for place, name in enumerate(WORKFLOW)}
+        return sorted(super().list_commands(ctx), key=lambda name: rank.get(name, len(rank)))
+
+
 app = typer.Typer(
     name="peftkit",
+    cls=Verbs,
     # Plain help: laying it out with rich would take as long as everything else together.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -84,8 +103,9 @@ def show(renderable: Any, content: Any, as_json: bool) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print plain data as JSON."""
-    say(json.dumps(content, indent=2, ensure_ascii=False))
+    """Print plain data as JSON; outside UTF-8, in JSON's own escapes."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    say(json.dumps(content, indent=2, ensure_ascii=not is_utf8))
 
 
 def print_error(error: PeftkitError, *, as_json: bool) -> None:

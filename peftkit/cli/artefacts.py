@@ -8,15 +8,21 @@ from typing import Annotated
 import typer
 
 from peftkit.cli.app import Json, app, show
-from peftkit.merge.result import Onto
+from peftkit.merge.result import Onto, To
 
 
 @app.command()
 def merge(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run, an adapter folder or a model folder.")
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs, adapter folders or one model folder."),
     ],
     out: Annotated[Path, typer.Option(help="A new folder, or an interrupted merge's.")],
+    method: Annotated[
+        str | None,
+        typer.Option(help="How several are combined, e.g. '{svd: {weights: [0.7, 0.3]}}'."),
+    ] = None,
+    to: Annotated[To, typer.Option(help="A whole model, or one new adapter of several.")] = "base",
     base: Annotated[
         str | None,
         typer.Option(help="Folder, Hub id, ID@REVISION, embedded:NAME; the run's own otherwise."),
@@ -30,11 +36,16 @@ def merge(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write base + adapter as one model that plain transformers loads."""
-    from peftkit.merge.merge import merge as merge_adapter
-    from peftkit.merge.view import render_merge
+    """Write base + adapter as one model that plain transformers loads; combine several first."""
+    from peftkit.merge.combine import combine
+    from peftkit.merge.merge import merge as merge_one
+    from peftkit.merge.view import render_combination, render_merge
 
-    result = merge_adapter(run, out=out, base=base, onto=onto, verify=verify)
+    if len(runs) > 1 or to == "adapter" or method is not None:
+        made = combine(runs, method=method, out=out, to=to, base=base, onto=onto, verify=verify)
+        show(render_combination(made), made.to_json(), as_json)
+        return
+    result = merge_one(runs[0], out=out, base=base, onto=onto, verify=verify)
     show(render_merge(result), result.to_json(), as_json)
 
 
@@ -56,7 +67,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a trained model in another program's format, and measure what was written."""
+    """Write a trained model for another program, and check it there."""
     from peftkit.export import export as export_model
     from peftkit.export import render_export
 

@@ -51,7 +51,7 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder of the results; bench/GRID.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a grid of benchmarks: what is planned beside what is measured, one JSON a cell."""
+    """Run a grid of benchmarks: what was planned beside the measured."""
     from peftkit.bench import bench as run_bench
     from peftkit.bench import render_results
 
