@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 from peftkit.errors import PeftkitError, RecipeError, ResourceError, UsageError
 
 WORKFLOW = (
-    "init check explain data plan fit run evaluate generate report runs merge export bench"
-    " recipes plugins doctor"
-).split()
+    *("init", "check", "explain", "data", "plan", "fit", "run", "evaluate", "generate", "report"),
+    *("runs", "merge", "export", "bench", "recipes", "plugins", "doctor"),
+)
 """The verbs as a person meets them; others follow."""
 
 
