@@ -29,6 +29,7 @@ class Tracker(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        register_operators()
         self.trace = Trace()
         self._numbers: dict[int, int] = {}
         """Address of a storage that is alive -> its allocation."""
@@ -95,7 +96,9 @@ class Tracker(TorchDispatchMode):
         result = func(*args, **kwargs)
         workspace = WORKSPACES.get(func)
         if workspace is not None:
-            self._free(self._allocate(workspace(*args, **kwargs), _TEMPORARIES))
+            num_bytes = workspace(*args, **kwargs)
+            self._free(self._allocate(num_bytes, _TEMPORARIES))
+            self._segment.moved_bytes += 2 * num_bytes  # written and read again
         is_new = False
         for tensor in _tensors(result):
             is_new |= self._meet(tensor)
