@@ -29,6 +29,13 @@ class Verbs(TyperGroup):
         rank = {name: place for place, name in enumerate(WORKFLOW)}
         return sorted(super().list_commands(ctx), key=lambda name: rank.get(name, len(rank)))
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write every verb with the whole first sentence of its help, folded and not cut off."""
+        verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, verb.get_short_help_str(limit=400)) for name, verb in verbs if verb]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="peftkit",
