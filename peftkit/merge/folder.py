@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +89,24 @@ def write_side_files(
         (adapter / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
     )
     tokenizer_from = adapter if has_own and adapter is not None else base
-    written = []
-    for folder, names in ((base, _MODEL_FILES), (tokenizer_from, _TOKENIZER_FILES)):
-        for name in names:
-            if (folder / name).is_file():
-                check_inside(folder / name, folder)
-                _copy(folder / name, out / name)
-                written.append(name)
+    written = _copy_some(base, out, _MODEL_FILES) + copy_tokenizer(tokenizer_from, out)
     if index is not None:
         write_atomically(out / INDEX, json.dumps(index, indent=2) + "\n")
         written.append(INDEX)
     return written
+
+
+def copy_tokenizer(folder: Path, out: Path) -> list[str]:
+    """Copy a tokenizer's files and its chat template; return the names copied."""
+    return _copy_some(folder, out, _TOKENIZER_FILES)
+
+
+def _copy_some(folder: Path, out: Path, names: Sequence[str]) -> list[str]:
+    found = [name for name in names if (folder / name).is_file()]
+    for name in found:
+        check_inside(folder / name, folder)
+        _copy(folder / name, out / name)
+    return found
 
 
 def write_config(out: Path, base: Path, config: Mapping[str, Any]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 Onto = Literal["full", "dequantized", "requantized"]
 """Which weights of a quantized base take the change: the full-precision ones it was quantized
 from, its dequantized ones, or those quantized again afterwards."""
+
+To = Literal["base", "adapter"]
+"""What several adapters become: a whole model, or a new adapter."""
 
 
 @dataclass(frozen=True)
@@ -81,4 +85,46 @@ class MergeResult:
         """Return plain data."""
         content = dataclasses.asdict(self)
         content["out"], content["source"] = str(self.out), str(self.source)
+        return {"schema_version": 1, **content}
+
+
+@dataclass(frozen=True)
+class CombineResult:
+    """Say what a merge of several adapters wrote."""
+
+    out: Path
+    """The folder that plain transformers, or plain peft, loads."""
+    to: To
+    sources: tuple[Path, ...]
+    base: str
+    """The folder the base's weights were read from."""
+    method: str
+    """The merge's name, e.g. `ties`."""
+    options: Mapping[str, Any]
+    """As they were stated."""
+    changed: tuple[str, ...] = ()
+    """Tensors that differ from the base's, or the new adapter's modules."""
+    num_bytes: int = 0
+    """Of all weights written."""
+    files: tuple[str, ...] = ()
+    """Names under `out`."""
+    seconds: float = 0.0
+    deviation: float | None = None
+    """For a merge of factors: how far its change is from the weighted sum of the adapters' changes,
+    relative to that sum's size (root of the sum of squares)."""
+    rank: int | None = None
+    """The new adapter's largest."""
+    error: float | None = None
+    """How far the new adapter's change is from the combined one, relative to that one's size."""
+    worst: tuple[str, float] | None = None
+    """The module of the new adapter with the largest error of its own, and that error."""
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    """Sentences a person should read."""
+    verification: Verification | None = None
+    """Only into the base: what was written against the combination of what peft merges."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        content = dataclasses.asdict(self)
+        content["out"], content["sources"] = str(self.out), [str(s) for s in self.sources]
         return {"schema_version": 1, **content}

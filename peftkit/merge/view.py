@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftkit.merge.result import MergeResult
+from peftkit.merge.result import CombineResult, MergeResult, Verification
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,16 +36,46 @@ def render_merge(result: MergeResult) -> RenderableType:
             f"logits are off from the quantized base + adapter by up to {error.max_difference:.3g}"
             f" (rms {error.rms_difference:.2g}, largest logit {error.largest_logit:.3g})",
         )
-    proof = result.verification
-    if proof is None:
-        table.add_row(
-            "verified", "no" if result.quantized_logits else "no (--verify compares logits)"
-        )
-    else:
-        table.add_row(
-            "verified",
-            f"logits differ by at most {proof.max_difference:.3g} (rms {proof.rms_difference:.2g},"
-            f" tolerance {proof.tolerance:.3g}) on {proof.num_tokens} tokens of {proof.rows};"
-            f" {proof.num_agreeing} of {proof.num_tokens} likeliest tokens agree",
-        )
+    table.add_row("verified", _proof(result.verification))
     return Group(table, *(Text(note, style="dim") for note in result.notes))
+
+
+def render_combination(result: CombineResult) -> RenderableType:
+    """Show what several adapters became, and what was measured."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("wrote", f"{result.out} ({result.num_bytes / 2**20:,.1f} MiB of weights)")
+    names = " + ".join(str(source) for source in result.sources)
+    table.add_row("from", f"{names} and {result.base}")
+    options = ", ".join(f"{key}: {value}" for key, value in result.options.items())
+    table.add_row("method", Text(f"{result.method}: {options}"))
+    noun = "tensors" if result.to == "base" else "modules"
+    table.add_row("changed", f"{len(result.changed)} {noun}")
+    table.add_row("seconds", f"{result.seconds:.2f}")
+    if result.deviation is not None:
+        table.add_row(
+            "differs",
+            f"by {result.deviation:.1%} from the weighted sum of the adapters' changes, which svd"
+            f" and cat give: {result.method} combines A and B apart, as peft does",
+        )
+    if result.error is not None:
+        where = f" ({result.worst[1]:.2e} in {result.worst[0]})" if result.worst else ""
+        table.add_row(
+            "lost", f"{result.error:.2e} of the combined change's size{where} at rank {result.rank}"
+        )
+    if result.to == "base":
+        table.add_row("verified", _proof(result.verification))
+    return Group(table, *(Text(note, style="dim") for note in result.notes))
+
+
+def _proof(proof: Verification | None) -> str:
+    if proof is None:
+        return "no (--verify loads it and compares logits)"
+    return (
+        f"logits differ by at most {proof.max_difference:.3g} (rms {proof.rms_difference:.2g},"
+        f" tolerance {proof.tolerance:.3g}) on {proof.num_tokens} tokens of {proof.rows};"
+        f" {proof.num_agreeing} of {proof.num_tokens} likeliest tokens agree"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +14,6 @@ class Weights:
 
     weights: list[float]
     """One for each adapter, in their order; negative ones subtract."""
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(weight) for weight in self.weights):
-            raise ValueError(f"weights must be finite numbers, got {self.weights}")
 
 
 @dataclass(frozen=True, kw_only=True)
