@@ -51,7 +51,8 @@ def ask(question: str, *, otherwise: str) -> bool:
     """
     if not sys.stdin.isatty():
         raise UsageError(f"{question} (nobody is there to answer)", hint=otherwise)
-    return typer.confirm(question, err=True)
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def read_prompt() -> str:
