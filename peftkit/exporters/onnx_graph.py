@@ -164,6 +164,7 @@ def _decoder_step(model: PreTrainedModel) -> Module:
             position_ids: Tensor,
             past: list[tuple[Tensor, Tensor]],
         ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+            """Return the logits and the longer cache."""
             cache = DynamicCache()
             for index, (keys, values) in enumerate(past):
                 cache.update(keys, values, index)
@@ -220,6 +221,7 @@ def _encoder_step(model: PreTrainedModel, inputs: Sequence[str]) -> Module:
             self.model = model
 
         def forward(self, *tensors: Tensor) -> Tensor:
+            """Return the model's first output."""
             output: Tensor = self.model(**dict(zip(inputs, tensors, strict=True)))[0]
             return output
 
