@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peftkit.memory.growth import Footprint
 from peftkit.memory.plan import Plan, Work
 
 GIB = 1 << 30
@@ -26,6 +27,10 @@ class LinearPlan(Plan):
     def longest_length(self, device_bytes: int, *, micro_batch: int | None = None) -> int:
         left = device_bytes - self.fixed_bytes
         return max(0, left // ((micro_batch or self.micro_batch) * self.bytes_per_token))
+
+
+def _no_footprint(rows: int) -> Footprint:
+    raise AssertionError(f"a formula needs no footprint of {rows} rows")
 
 
 def linear_plan(
@@ -60,6 +65,7 @@ def linear_plan(
         num_tokens=rows * length,
         unknown=(),
         seconds=0.0,
+        footprints=_no_footprint,
         fixed_bytes=fixed,
         bytes_per_token=per_token,
     )
