@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,12 @@ NOTICES = (
     "Input and output embeddings are no longer tied",
     "fan_in_fan_out is set to",
     "`lora_bias=True` was passed",
+    "Adapter 'default'.*have invalid shape",
+    "`init_lora_weights` is 'eva' but",
+    "Invalid `oft_block_size`",
+    "The following (rank|alpha)_pattern keys",
+    "Specified to not (save|load) vera_A",
+    "lora with eva initialization used",
 )
 
 
@@ -93,13 +101,26 @@ def make_base(kind: str, folder: Path, *, dtype: str = "bfloat16", seed: int = 0
 def load(folder: Path, dtype: str = "float64") -> Any:
     """Load a folder with the class that its config names."""
     import torch
+
+    model = copy.deepcopy(_loaded(folder))
+    return model.to(getattr(torch, dtype)).eval()
+
+
+@cache
+def _loaded(folder: Path) -> Any:
+    """Load a folder once in float64, which holds every smaller dtype exactly."""
+    import torch
     import transformers
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     name = json.loads((folder / "config.json").read_text())["architectures"][0]
-    return getattr(transformers, name).from_pretrained(folder, dtype=getattr(torch, dtype))
+    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float64)
 
 
-def make_adapter(base: Path, folder: Path, config: Any, *, dtype: str = "float32") -> Path:
+def make_adapter(
+    base: Path, folder: Path, config: Any, *, dtype: str = "float32", seed: int = 1
+) -> Path:
     """Attach an adapter with plain peft, make every number of it random, and save it."""
     import torch
     from peft import get_peft_model
@@ -109,10 +130,10 @@ def make_adapter(base: Path, folder: Path, config: Any, *, dtype: str = "float32
             warnings.filterwarnings("ignore", notice)
         model = load(base, "float32")
         attached = get_peft_model(model, config)
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         for parameter in attached.parameters():
             if parameter.requires_grad:
-                scale = max(0.05, 0.5 * float(parameter.std(correction=0)))
+                scale = max(0.05, 0.5 * float(parameter.detach().std(correction=0)))
                 parameter.data += scale * torch.randn_like(parameter)
         attached.to(getattr(torch, dtype))
         attached.save_pretrained(folder)
@@ -150,14 +171,13 @@ def nearest(values: np.ndarray, dtype: str) -> np.ndarray:
     Slow and independent of the package: the two neighbours are made from the float32 that lies
     below in size, and the nearer one is taken.
     """
-    kind = {"bfloat16": (16, 127, 7), "float16": (0, 15, 10)}[dtype]
-    _, bias, bits = kind
+    bias, bits = {"bfloat16": (127, 7), "float16": (15, 10)}[dtype]
     sign = np.signbit(values)
     size = np.abs(values)
     with np.errstate(divide="ignore"):
         exponent = np.floor(np.log2(np.where(size > 0, size, 1.0)))
     exponent = np.where(np.ldexp(1.0, exponent.astype(int)) > size, exponent - 1, exponent)
-    exponent = np.maximum(exponent, 1 - bias)
+    exponent = np.maximum(exponent, 1 - bias)  # subnormal numbers have the smallest's step
     step = np.ldexp(1.0, (exponent - bits).astype(int))
     count = size / step
     low = np.floor(count)

@@ -107,10 +107,12 @@ def write_dequantized(
     model = load_quantized(base, config, quantization_config)
     try:
         model = model.dequantize()
-        model.save_pretrained(folder)
+        # Undoing the conversions of a model that was stored quantized is not implemented in
+        # transformers 5.23; experts then stay fused, which loads as well.
+        model.save_pretrained(folder, save_original_format=quantization_config is not None)
     except _FAILURES as error:
         raise ArtefactError(
-            f"{base}: transformers cannot dequantize {type(model.hf_quantizer).__name__}: {error}",
+            f"{base}: transformers cannot dequantize it: {error}",
             hint="merge onto the full-precision weights: --onto full --base FOLDER",
         ) from error
     return folder

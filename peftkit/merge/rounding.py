@@ -17,8 +17,9 @@ def to_float64(stored: NDArray[np.generic], dtype: str) -> NDArray[np.float64]:
     import numpy as np
 
     if dtype == "BF16":
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-    return stored.astype(np.float64)
+        stored = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(invalid="ignore"):  # a signalling NaN; `tiles.finite` refuses it
+        return stored.astype(np.float64)
 
 
 def to_float32(stored: NDArray[np.generic], dtype: str, out: NDArray[np.float32]) -> None:
@@ -40,7 +41,8 @@ def to_float32(stored: NDArray[np.generic], dtype: str, out: NDArray[np.float32]
         np.bitwise_or(bits, sign.astype(np.uint32) << np.uint32(16), out=bits)
         special = (stored.view(np.uint16) & np.uint16(0x7C00)) == np.uint16(0x7C00)
         if special.any():
-            out[special] = stored[special].astype(np.float32)
+            with np.errstate(invalid="ignore"):
+                out[special] = to_float64(stored[special], dtype)
     else:
         np.copyto(out, stored, casting="same_kind")
 

@@ -7,12 +7,13 @@ own `merge`, and loses them again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.base import upstream_notices_ignored
 from peftkit.adapters.continued import read_peft_config
 from peftkit.checkpoint_files import read_json
 from peftkit.errors import ArtefactError
@@ -54,7 +55,8 @@ def layer_changes(
     Raises:
         ArtefactError: peft cannot attach or load the adapter on this base.
     """
-    config = read_peft_config(folder, is_trainable=False)
+    with _quietly():
+        config = read_peft_config(folder, is_trainable=False)
     weights = parts.of_layers
     bare = _Bare(folder, base, model_config, config.task_type, parts.names)
     if _starts_from_base(config):
@@ -143,7 +145,7 @@ class _Merging:
             for name, tensor in self.places.items():
                 parameters[name].data = torch.from_numpy(read_float64(tensor))
         try:
-            with torch.no_grad(), upstream_notices_ignored():
+            with torch.no_grad(), _quietly():
                 self.module.merge(safe_merge=False)
         except _FAILURES as error:
             raise ArtefactError(
@@ -193,7 +195,7 @@ class _Bare:
         self._fill(real)
         config = self._config(only)
         try:
-            with upstream_notices_ignored():
+            with _quietly():
                 attached = get_peft_model(self.model, config, autocast_adapter_dtype=False)
                 _load(attached, weights, self.folder)
                 attached.base_model._check_merge_allowed()
@@ -244,7 +246,8 @@ class _Bare:
                 parameter.data = torch.from_numpy(read_float64(tensor)).float()
 
     def _config(self, only: str | None) -> Any:
-        config = read_peft_config(self.folder, is_trainable=False)
+        with _quietly():
+            config = read_peft_config(self.folder, is_trainable=False)
         config.task_type = None  # its wrapper would train a head, which is merged without peft
         for option in ("modules_to_save", "trainable_token_indices"):
             if getattr(config, option, None):
@@ -304,6 +307,14 @@ def _give_storage(model: Any) -> None:
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = torch.zeros((), dtype=buffer.dtype).expand(buffer.shape)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what peft says of an adapter's options: it was said when the adapter was made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _stub(like: torch.Tensor) -> torch.Tensor:

@@ -47,18 +47,22 @@ class Job:
     columns: int
     functions: tuple[Rows, ...]
 
-    def worker(self) -> Callable[[Stored, int], Stored]:
-        """Return a function of (stored rows, first row), with buffers of its own."""
+    def workers(self) -> Callable[[], Callable[[Stored, int], Stored]]:
+        """Prepare what workers share; return what makes one, with buffers of its own.
+
+        A worker is a function of (stored rows, number of the first one).
+        """
         if (
             len(self.functions) == 1
             and isinstance(self.functions[0], LowRank)
             and self.dtype in ("BF16", "F16", "F32")
             and self.source_dtype != "F64"
         ):
-            return _LowRankTile(self, self.functions[0])
+            factors = _Factors(self.functions[0])
+            return lambda: _LowRankTile(self, factors)
         if not self.functions and self.source_dtype != "F64" and self.dtype != "F64":
-            return self._convert
-        return self.in_float64
+            return lambda: self._convert
+        return lambda: self.in_float64
 
     def in_float64(self, stored: Stored, start: int) -> Stored:
         """Apply every function in float64 and round once."""
@@ -82,25 +86,34 @@ def row_tiles(num_rows: int, columns: int) -> Iterator[tuple[int, int]]:
         yield start, min(num_rows, start + step)
 
 
-class _LowRankTile:
-    """Add a low-rank product to tiles in float32, mending what float32 cannot decide."""
+class _Factors:
+    """Hold the factors of a product in float64, in float32, and how large they are."""
 
-    def __init__(self, job: Job, change: LowRank) -> None:
+    def __init__(self, change: LowRank) -> None:
         import numpy as np
 
-        self.job = job
         stack = change.as_stack()
-        self.rows_each = stack.left.shape[1]
-        # The scale goes into one factor: one rounding less for each element.
         self.scale = stack.scale
+        self.rows_each = stack.left.shape[1]
         self.left64 = stack.left.reshape(-1, stack.left.shape[-1])
         self.right64 = stack.right.swapaxes(-1, -2)
-        self.left = (self.scale * self.left64).astype(np.float32)
-        self.right = stack.right.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # seen in the result
+            # The scale goes into one factor: one rounding less for each element.
+            self.left = (self.scale * self.left64).astype(np.float32)
+            self.right = stack.right.astype(np.float32)
         self.left_norms = abs(self.scale) * np.linalg.norm(self.left64, axis=-1)
         self.right_norms = np.linalg.norm(stack.right, axis=-2)
         # Of sgemm's sum, and of the factors' own roundings to float32.
         self.relative_error = (stack.left.shape[-1] + 3) * _UNIT
+
+
+class _LowRankTile:
+    """Add a low-rank product to tiles in float32, mending what float32 cannot decide."""
+
+    def __init__(self, job: Job, factors: _Factors) -> None:
+        import numpy as np
+
+        self.job, self.factors = job, factors
         self.spare: NDArray[np.float32] = np.empty((0, 0), np.float32)
         self.total = self.spare
 
@@ -108,20 +121,26 @@ class _LowRankTile:
         """Return the merged rows in the result's dtype."""
         import numpy as np
 
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._merge(stored, start)
+
+    def _merge(self, stored: Stored, start: int) -> Stored:
+        import numpy as np
+
         if len(self.total) < len(stored):
             self.total = np.empty((len(stored), self.job.columns), np.float32)
             self.spare = np.empty_like(self.total)
         total, spare = self.total[: len(stored)], self.spare[: len(stored)]
         to_float32(stored, self.job.source_dtype, total)
-        for expert, begin, end in stack_parts(start, len(stored), self.rows_each):
-            row = expert * self.rows_each + begin
+        for expert, begin, end in stack_parts(start, len(stored), self.factors.rows_each):
+            row = expert * self.factors.rows_each + begin
             part = spare[row - start : row - start + end - begin]
-            np.matmul(self.left[row : row + end - begin], self.right[expert], out=part)
+            np.matmul(
+                self.factors.left[row : row + end - begin], self.factors.right[expert], out=part
+            )
         np.add(total, spare, out=total)
         flat = total.reshape(-1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            is_finite = bool(np.isfinite(np.dot(flat, flat)))
-        if not is_finite:
+        if not np.isfinite(np.dot(flat, flat)):
             return self.job.in_float64(stored, start)
         if self.job.dtype == "F32":
             return total.copy()
@@ -142,19 +161,26 @@ class _LowRankTile:
         import numpy as np
 
         num_rows = len(total)
-        norms = self.left_norms[start : start + num_rows]
-        worst = self.relative_error * float(norms.max()) * float(self.right_norms.max())
+        norms = self.factors.left_norms[start : start + num_rows]
+        worst = (
+            self.factors.relative_error * float(norms.max()) * float(self.factors.right_norms.max())
+        )
         for picked in _pick(total, spare, worst, self.job.dtype):
             row, column = np.divmod(picked, self.job.columns)
             row += start
-            norms = self.left_norms[row] * self.right_norms[row // self.rows_each, column]
+            norms = (
+                self.factors.left_norms[row]
+                * self.factors.right_norms[row // self.factors.rows_each, column]
+            )
             values = total.reshape(-1)[picked]
-            doubt = _is_doubtful(values, norms * self.relative_error, self.job.dtype)
+            doubt = _is_doubtful(values, norms * self.factors.relative_error, self.job.dtype)
             some, row, column = picked[doubt], row[doubt], column[doubt]
-            expert = row // self.rows_each
+            expert = row // self.factors.rows_each
             exact = to_float64(stored.reshape(-1)[some], self.job.source_dtype)
-            product = np.einsum("nr,nr->n", self.left64[row], self.right64[expert, column])
-            exact += self.scale * product
+            product = np.einsum(
+                "nr,nr->n", self.factors.left64[row], self.factors.right64[expert, column]
+            )
+            exact += self.factors.scale * product
             rounded = from_float64(exact, self.job.dtype)
             finite(self.job, rounded, start)
             result.reshape(-1)[some] = rounded.view(np.uint16)

@@ -200,6 +200,7 @@ def _merge_tensor(tensor: Written, target: int, offset: int) -> bool:
     num_rows, columns = source.row_shape
     functions = tuple(change.load(Matrix(source)) for change in tensor.changes)
     job = Job(tensor.name, source.dtype, tensor.dtype, columns, functions)
+    new_worker = job.workers()
     own = threading.local()
     different = threading.Event()
     if tensor.dtype != source.dtype:
@@ -209,7 +210,7 @@ def _merge_tensor(tensor: Written, target: int, offset: int) -> bool:
         def merge_rows(rows: tuple[int, int]) -> None:
             start, stop = rows
             if not hasattr(own, "work"):
-                own.work = job.worker()
+                own.work = new_worker()
             stored: NDArray[np.generic] = np.empty((stop - start, columns), STORAGE[source.dtype])
             place = source.offset + start * columns * stored.itemsize
             read_into(descriptor, memoryview(stored.data).cast("B"), place, source.file)
