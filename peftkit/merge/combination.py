@@ -15,6 +15,7 @@ from peftkit.merge.factors import distance, norm, weighted_low_rank
 from peftkit.merge.formulas.low_rank import is_more_than_factors
 from peftkit.merge.modules import Module, find_module
 from peftkit.merge.plan import same_bytes
+from peftkit.merge.rounding import STORAGE, from_float64, to_float64
 from peftkit.merge.weights_io import Tensor
 from peftkit.plugins import Merge
 
@@ -48,6 +49,33 @@ class _Delta:
         for function in self.functions:
             rows = function(rows, start)
         return rows - base
+
+
+def without_copies(adapter: OpenedAdapter) -> OpenedAdapter:
+    """Forget weights of the base that an adapter's file merely repeats.
+
+    PEFT saves an embedding whole when a LoRA targets it; in the dtype of training.
+    """
+    kept = {
+        name: tensor
+        for name, tensor in adapter.replaced.items()
+        if name not in adapter.base.tensors or not _is_copy(tensor, adapter.base.tensors[name])
+    }
+    copies = {t.name for name, t in adapter.replaced.items() if name not in kept}
+    tensors = {key: tensor for key, tensor in adapter.tensors.items() if key not in copies}
+    return replace(adapter, replaced=kept, tensors=tensors)
+
+
+def _is_copy(saved: Tensor, base: Tensor) -> bool:
+    """Tell whether a tensor is the base's, rounded to its own dtype."""
+    if saved.shape != base.shape or saved.dtype not in STORAGE:
+        return False
+    own = Matrix(saved)
+    return all(
+        bool((to_float64(from_float64(rows, saved.dtype), saved.dtype)
+              == own.rows(start, start + len(rows))).all())
+        for start, rows in Matrix(base).tiles()
+    )  # fmt: skip
 
 
 def combine_opened(

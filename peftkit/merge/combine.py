@@ -14,7 +14,7 @@ from typing import Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.merge import folder as folders
 from peftkit.merge.adapter import OpenedAdapter, open_adapter
-from peftkit.merge.combination import combine_opened, deviation
+from peftkit.merge.combination import combine_opened, deviation, without_copies
 from peftkit.merge.combined_card import write_combined_card
 from peftkit.merge.inputs import Inputs, find_inputs
 from peftkit.merge.layout import index_of
@@ -79,7 +79,11 @@ def combine(  # noqa: PLR0913
         _refuse_options(merge, name)
         _settle_onto(inputs, config, onto)
     checkpoint = open_checkpoint(inputs[0].base)
-    opened = [open_adapter(i.adapter, checkpoint, model_config=config) for i in inputs if i.adapter]
+    opened = [
+        without_copies(open_adapter(i.adapter, checkpoint, model_config=config))
+        for i in inputs
+        if i.adapter
+    ]
     task = _Task(inputs, opened, combine_opened(opened, merge, config), merge, config)
     result = CombineResult(
         out=out,
