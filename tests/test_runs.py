@@ -14,6 +14,7 @@ from rich.console import Console
 from peftkit.errors import ResourceError, UsageError
 from peftkit.run_dir import RunDir, locked
 from peftkit.runs import (
+    check_deletable,
     compare_runs,
     comparison_to_json,
     delete_run,
@@ -82,6 +83,12 @@ def test_a_comparison_shows_what_differs_and_the_scores(root: Path) -> None:
     assert found.is_same_data
     text = _shown(render_comparison(found))
     assert "adapter.lora.r" in text
+    # Each number in its unit, below the part it belongs to
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["recipe"] == rows["measured"] == rows["scores"] == []
+    assert rows["train_seconds"] == ["1", "min", "23", "s"] * 2
+    assert rows["peak_bytes"] == ["1.22", "GiB"] * 2
+    assert rows["num_tokens"] == ["785,400"] * 2
     assert "scores are not comparable" not in text
     assert comparison_to_json(found)["schema_version"] == 1
 
@@ -94,6 +101,14 @@ def test_a_comparison_shows_what_differs_and_the_scores(root: Path) -> None:
 def test_one_run_cannot_be_compared(root: Path) -> None:
     with pytest.raises(UsageError, match="one run alone"):
         compare_runs([root / "one"])
+
+
+def test_what_a_deletion_would_lose_is_known_before(root: Path) -> None:
+    found = check_deletable(root / "one")
+    assert found == summarize(RunDir(root / "one"))
+    (root / "one" / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="holds what no run wrote"):
+        check_deletable(root / "one")
 
 
 def test_a_run_is_deleted_whole(root: Path) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -28,10 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What this terminal's encoding lacks is shown as an escape, not refused.
         sys.stdout.reconfigure(errors="backslashreplace")
-    code = _run(
-        [argument for argument in given if argument != "--traceback"],
-        with_traceback="--traceback" in given,
-    )
+    interrupt = Interrupt()
+    with interrupt.caught():
+        code = _run(
+            [argument for argument in given if argument != "--traceback"],
+            interrupt,
+            with_traceback="--traceback" in given,
+        )
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -41,13 +48,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _run(arguments: Sequence[str], *, with_traceback: bool) -> int:
+class Interrupt:
+    """Raise KeyboardInterrupt at Ctrl-C, and remember it.
+
+    The stack's lazy imports turn what interrupts them into errors of their own ("Could not import
+    module ..."), which would blame the recipe or the installation.
+    """
+
+    def __init__(self) -> None:
+        self.has_come = False
+
+    def receive(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle SIGINT; a run's own handler takes its place while it trains."""
+        self.has_come = True
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch SIGINT inside, unless this process was told to ignore it."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self.receive)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool) -> int:
     """Run one command line and return its exit code, having printed why it failed."""
     try:
         return app(args=arguments, prog_name="peftkit", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
+        if interrupt.has_come:
+            return INTERRUPTED
         if with_traceback:
             raise
         if isinstance(error, PeftkitError):

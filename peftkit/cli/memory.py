@@ -11,6 +11,36 @@ from peftkit.cli.app import Json, Overrides, RecipeFile, app, print_json, show
 
 
 @app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    *,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="GIB|NAME,...", help="e.g. 8,16,24 or a100-80.")
+    ] = None,
+    here: Annotated[bool, typer.Option("--here", help="Plan for this machine instead.")] = False,
+    length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens a row, instead of the data's longest.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw memory over the step: PNG or SVG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a recipe's training step takes, and the devices it fits, without running it."""
+    from peftkit.memory.plan_view import plan_recipe, plot_plan, render_plan
+    from peftkit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    planned = plan_recipe(loaded, gpus=gpus, here=here, length=length)
+    if plot is not None:
+        plot_plan(planned.plan, plot)
+    show(render_plan(planned), planned.plan.to_json(planned.verdicts), as_json)
+    if plot is not None and not as_json:
+        typer.echo(f"wrote {plot}")
+
+
+@app.command()
 def fit(
     recipe: RecipeFile,
     overrides: Overrides = None,

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,23 @@ def test_a_bug_says_so_without_a_traceback_until_one_is_asked_for(failing) -> No
 def test_ctrl_c_leaves_with_130_and_no_word_more(failing) -> None:
     found = failing(KeyboardInterrupt())
     assert (found.code, found.out, found.err) == (130, "", "")
+
+
+def test_ctrl_c_that_an_import_turns_into_its_own_error_is_still_ctrl_c(
+    peftkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_something() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise errors.UsageError("Could not import module 'Bloom'") from None
+
+    monkeypatch.setattr("peftkit.recipes.shipped_recipes", import_something)
+    found = peftkit("recipes")
+    assert (found.code, found.out, found.err) == (130, "", "")
+    # Nothing is left behind: the next refusal is its own, and so is this process's Ctrl-C.
+    assert peftkit("chek").code == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(

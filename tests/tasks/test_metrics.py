@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftkit.errors import DataError
-from peftkit.tasks.metrics import bleu_and_chrf, exact_match, rouge, signatures, ter, token_f1
+from peftkit.tasks.metrics import (
+    bleu_and_chrf,
+    exact_match,
+    rouge,
+    rouge_note,
+    sacrebleu_note,
+    signatures,
+    ter,
+    token_f1,
+)
 
 
 def test_rouge_by_hand():
@@ -71,3 +82,13 @@ def test_signatures_name_the_settings():
     assert set(found) == {"bleu", "chrf", "ter"}
     assert "tok:13a" in found["bleu"]
     assert "nc:6" in found["chrf"]
+
+
+def test_notes_quote_the_versions_and_options_that_made_the_numbers() -> None:
+    assert rouge_note() == (
+        f"ROUGE: F1 of rouge-score {version('rouge-score')}, stemmer on,"
+        " sentences split at newlines."
+    )
+    note = sacrebleu_note("bleu", "ter")
+    assert note == f"By sacrebleu: bleu {signatures()['bleu']}, ter {signatures()['ter']}."
+    assert f"version:{version('sacrebleu')}" in note
