@@ -22,7 +22,6 @@ from peftkit.progress import Reading, gibibytes
 if TYPE_CHECKING:
     from peftkit.memory.measure import MemoryMeter
     from peftkit.progress import MetricsFile, TrainingBar
-    from peftkit.recipe.schema import Recipe
     from peftkit.run_state import Ledger
     from peftkit.stop import StopRequest
 
@@ -75,8 +74,8 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         peak = self._meter.peak()
         if self._budget_bytes is not None and peak.taken_bytes > self._budget_bytes:
             raise ResourceError(
-                f"step {state.global_step} took {gibibytes(peak.taken_bytes)} of {peak.kind}"
-                f" memory, above memory.budget {gibibytes(self._budget_bytes)}",
+                f"memory.budget: step {state.global_step} took {gibibytes(peak.taken_bytes)} of"
+                f" {peak.kind} memory, more than {gibibytes(self._budget_bytes)}",
                 hint="a smaller per_device_train_batch_size with more gradient_accumulation_steps,"
                 " a smaller max_length, or a larger memory.budget",
             )
@@ -122,9 +121,9 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
 class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Stop before a step whose gradient or loss is not a number reaches the weights."""
 
-    def __init__(self, recipe: Recipe, checkpoints: Path) -> None:
-        """Take the recipe, whose line an error names, and where the last good weights are."""
-        self._recipe, self._checkpoints = recipe, checkpoints
+    def __init__(self, method: str, checkpoints: Path) -> None:
+        """Take the method's name, whose keys an error shows, and where good weights are kept."""
+        self._method, self._checkpoints = method, checkpoints
 
     def on_pre_optimizer_step(
         self,
@@ -156,13 +155,12 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             raise self._diverged(state.global_step, f"the loss is {loss}", args)
 
     def _diverged(self, step: int, what: str, args: TrainingArguments) -> DivergedError:
-        section = f"method.{self._recipe.method.name}"
-        key = f"{section}.learning_rate"
+        key = f"method.{self._method}.learning_rate"
         calmer = min(args.learning_rate / 10, 2e-4)
         sealed = resume.list_checkpoints(self._checkpoints)
         kept = f"{sealed[-1].path} is kept" if sealed else "no checkpoint was due before it"
         return DivergedError(
-            f"{self._recipe.place(key, section)}: step {step}: {what} (learning_rate"
+            f"{key}: step {step}: {what} (learning_rate"
             f" {args.learning_rate:g}, max_grad_norm {args.max_grad_norm:g}); {kept}",
             hint=f"{key}={calmer:g} and another --out; if that diverges too, look at the rows with"
             " `peftkit data`",
@@ -212,10 +210,11 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     ) -> None:
         """Make `checkpoint-N` a sealed `step-N`, and delete what save_total_limit does not keep."""
         checkpoints = Path(str(args.output_dir))
-        folder = checkpoints / f"checkpoint-{state.global_step}"
+        folder = resume.unsealed_folder(checkpoints, state.global_step)
         best = state.best_model_checkpoint
         if best == str(folder):
-            state.best_model_checkpoint = str(folder.with_name(f"step-{state.global_step}"))
+            sealed = resume.sealed_folder(checkpoints, state.global_step)
+            state.best_model_checkpoint = str(sealed)
             state.save_to_json(str(folder / "trainer_state.json"))
         resume.seal(folder, step=state.global_step, identity=str(self._ledger.identity))
         (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model

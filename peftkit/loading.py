@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from peftkit.exhaustion import exhaustion_explained
 from peftkit.job import seed_of
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
     from peftkit.job import Job
     from peftkit.progress import Screen
+
+
+@runtime_checkable
+class SavesPart(Protocol):
+    """Describe an adapter that may train more than PEFT saves."""
+
+    @property
+    def saves_everything(self) -> bool:
+        """Tell whether PEFT's file holds all that was trained."""
 
 
 def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
@@ -64,11 +73,32 @@ def load_base(job: Job) -> PreTrainedModel:
 
 
 def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
-    """Load trained weights from an adapter's or a model's folder, or from a checkpoint."""
+    """Load what was trained from an adapter's or a model's folder, to be used as it is."""
     if (folder / "adapter_config.json").is_file():
         from peftkit.adapters.continued import load_adapter
 
-        return load_adapter(load_base(job), folder, is_trainable=True)
+        return load_adapter(load_base(job), folder, is_trainable=False)
+    return _load_whole(job, folder)
+
+
+def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | PeftModel:
+    """Load the checkpoint that a training ended with, as the training would have left it."""
+    if not (checkpoint / "adapter_config.json").is_file():
+        return _load_whole(job, checkpoint)
+    from peftkit.adapters.continued import load_adapter
+
+    adapter = job.built.adapter
+    if isinstance(adapter, SavesPart) and not adapter.saves_everything:
+        from peftkit.adapters.extra_state import read_state
+        from peftkit.adapters.prompt_encoder import put_back
+
+        model = load_model(job, screen)
+        put_back(model, read_state(checkpoint))
+        return model
+    return load_adapter(load_base(job), checkpoint, is_trainable=True)
+
+
+def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
     from peftkit.model import load_base as load_from
 
     whole = dataclasses.replace(

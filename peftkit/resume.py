@@ -48,12 +48,22 @@ def seal(folder: Path, *, step: int, identity: str) -> Checkpoint:
         }
     write_json(folder / MANIFEST, {"identity": identity, "step": step, "files": files})
     sync(folder)
-    sealed = folder.with_name(f"{_DONE}{step}")
+    sealed = sealed_folder(folder.parent, step)
     if sealed.exists():
         shutil.rmtree(sealed)
     folder.rename(sealed)
     sync(sealed.parent)
     return Checkpoint(sealed, step)
+
+
+def unsealed_folder(checkpoints: Path, step: int) -> Path:
+    """Return where transformers writes a step's checkpoint."""
+    return checkpoints / f"{_NATIVE}{step}"
+
+
+def sealed_folder(checkpoints: Path, step: int) -> Path:
+    """Return where a step's checkpoint stays."""
+    return checkpoints / f"{_DONE}{step}"
 
 
 def find_checkpoint(checkpoints: Path, *, identity: str) -> tuple[Checkpoint | None, list[str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from peftkit import resume, run_state
 from peftkit.exhaustion import exhaustion_explained
 from peftkit.job import Job, Session, prepare
-from peftkit.loading import load_model, load_trained
+from peftkit.loading import load_last, load_model, load_trained
 from peftkit.progress import Screen, duration, gibibytes
 from peftkit.run_dir import RunDir, write_atomically, write_json
 from peftkit.run_state import Ledger
@@ -59,6 +59,7 @@ def run(
         job = prepare(recipe, run_dir, screen)
         if not is_finished(job, screen):
             begin(job, ledger)
+            admit(job, screen)
             model = train(job, session)
             evaluate(job, model, screen)
             finish(job, session)
@@ -91,6 +92,30 @@ def begin(job: Job, ledger: Ledger) -> None:
     write_json(run_dir.data, data_json(job.prepared, job.tokenizer))
 
 
+def admit(job: Job, screen: Screen) -> None:
+    """Plan the step from the real rows, and write the plan; refuse one that cannot fit.
+
+    Raises:
+        ResourceError: the plan passes the budget or what is free; no weight was read.
+    """
+    from peftkit.memory.admission import check_plan_fits, plan_run
+    from peftkit.memory.lengths import lengths_of
+
+    if job.run_dir.plan.exists():
+        return  # an earlier call of this very run was admitted, or said why not
+    lengths = lengths_of(job.prepared.encoded["train"])
+    made, reason = plan_run(job.recipe, job.machine, lengths)
+    if made is None:
+        screen.say(f"  plan     none: {reason}")
+        return
+    screen.say(
+        f"  plan     {gibibytes(made.peak_bytes)} peak in {made.peak_phase}:"
+        f" {made.micro_batch} rows of {made.length:,} tokens"
+    )
+    check_plan_fits(made, job.recipe, job.machine, lengths)
+    write_json(job.run_dir.plan, made.to_json())
+
+
 def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
     """Train, from the newest whole checkpoint if there is one; skip what is trained already."""
     from peftkit.training import keep_trained, train_model
@@ -107,7 +132,7 @@ def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
         screen.say(f"  resuming at step {start.step}")
         stop.consequence = f"the same command resumes at step {start.step}"
     if start is not None and resume.is_last(start):
-        model = load_trained(job, start.path)
+        model = load_last(job, start.path, screen)
         keep_trained(job, model, session)
     else:
         model = load_model(job, screen)

@@ -8,6 +8,7 @@ from peftkit import resume
 from peftkit.exhaustion import exhaustion_explained
 from peftkit.memory.measure import MemoryMeter, kind_of_peak
 from peftkit.progress import MetricsFile, TrainingBar
+from peftkit.recipe.blame import blamed
 from peftkit.run_dir import RunDir, write_json
 from peftkit.saving import save_trained
 
@@ -43,11 +44,13 @@ def train_model(
     seconds_before = _clean(run_dir, start)
     bar = TrainingBar(session.screen)
     with MetricsFile(run_dir.metrics).opened() as metrics:
-        trainer = _make_trainer(job, model, session)
+        with blamed(job.recipe, f"method.{job.recipe.method.name}"):
+            trainer = _make_trainer(job, model, session)
         _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
         with exhaustion_explained("training"), stop.deferred():
             try:
-                trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+                with blamed(job.recipe):
+                    trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             finally:
                 bar.stop()
                 session.ledger.step = trainer.state.global_step
@@ -88,7 +91,7 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
         job.prepared.encoded.get("validation"),
         [
             *callbacks,
-            Finite(job.recipe, job.run_dir.checkpoints),
+            Finite(job.recipe.method.name, job.run_dir.checkpoints),
             Keeper(session.stop, session.ledger),
         ],
         output_dir=job.run_dir.checkpoints,

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.extra_state import read_resumed, write_state
+from peftkit.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import TrainerCallback
+
+_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What PEFT's RankAllocator remembers: parameter name -> tensor."""
 
 
 def orthogonality(model: Any) -> Tensor:
@@ -31,11 +37,28 @@ def orthogonality(model: Any) -> Tensor:
 
 
 def rank_schedule() -> TrainerCallback:
-    """Return the callback that adds the penalty's gradient and moves ranks after each step."""
+    """Return the callback that adds the penalty's gradient and moves ranks after each step.
+
+    PEFT drops masked ranks from what it saves once the config has a rank pattern, though a later
+    step may take them up again. So the config gets the pattern at the end of the training only,
+    and checkpoints hold every rank, beside the averages that decide between them.
+    """
     from transformers import TrainerCallback
 
     class RankSchedule(TrainerCallback):  # type: ignore[misc, unused-ignore]
-        """Run AdaLoRA's schedule inside any transformers trainer."""
+        """Run AdaLoRA's schedule inside any transformers trainer, and go on after a resume."""
+
+        pattern: dict[str, list[bool]] | None = None
+
+        def on_train_begin(self, args: Any, state: Any, *_: Any, model: Any, **__: Any) -> None:
+            """Compare the schedule with the training's length, and take up where it was."""
+            _check_length(model.peft_config["default"].total_step, state.max_steps)
+            saved = read_resumed(args, state)
+            if saved is not None:
+                self.pattern = saved["rank_pattern"]
+                for key in _AVERAGES:
+                    found = {name: t.to(model.device) for name, t in saved[key].items()}
+                    setattr(model.base_model.rankallocator, key, found)
 
         def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
             """Add the penalty's gradient to that of the loss, after clipping."""
@@ -43,6 +66,29 @@ def rank_schedule() -> TrainerCallback:
 
         def on_optimizer_step(self, _: Any, state: Any, *__: Any, model: Any, **___: Any) -> None:
             """Score the bases by the gradients still there, and mask the least of them."""
+            config = model.peft_config["default"]
+            config.rank_pattern = self.pattern
             model.base_model.update_and_allocate(state.global_step)
+            self.pattern, config.rank_pattern = config.rank_pattern, None
+
+        def on_step_end(self, _: Any, state: Any, *__: Any, model: Any, **___: Any) -> None:
+            """Let the last checkpoint be what the adapter will be."""
+            if state.global_step >= state.max_steps:
+                model.peft_config["default"].rank_pattern = self.pattern
+
+        def on_save(self, args: Any, state: Any, *_: Any, model: Any, **__: Any) -> None:
+            """Keep the averages and the pattern."""
+            averages = {key: getattr(model.base_model.rankallocator, key) for key in _AVERAGES}
+            write_state(args, state, {**averages, "rank_pattern": self.pattern})
 
     return RankSchedule()
+
+
+def _check_length(total_step: int, max_steps: int) -> None:
+    """Refuse a schedule that this training would break off."""
+    if total_step > max_steps:
+        raise UsageError(
+            f"adapter.adalora.total_step: {total_step}, but this run takes {max_steps} steps, so"
+            " the ranks would never be settled",
+            hint=f"adapter.adalora.total_step={max_steps}",
+        )

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 """The training argument's name in transformers, and the one it has in trl."""
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+)
+"""What PEFT and torch raise for sizes and options that a model cannot take."""
 _TASK_TYPES = (
     ("ForCausalLM", "CAUSAL_LM"),
     ("LMHeadModel", "CAUSAL_LM"),
@@ -101,7 +110,7 @@ class PeftAdapter:
                 attached = get_peft_model(model, config, autocast_adapter_dtype=True)
         except ImportError as error:
             raise ResourceError(f"{recipe_key(config)}: {error}", hint=self.way_out) from error
-        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        except _REFUSALS as error:
             raise UsageError(
                 f"{recipe_key(config)}: {type(config).__name__} cannot be attached to"
                 f" {type(model).__name__}: {str(error).splitlines()[0]}",
@@ -110,6 +119,11 @@ class PeftAdapter:
         check_ranks(config, attached)
         check_head(attached)
         return attached
+
+    @property
+    def saves_everything(self) -> bool:
+        """Tell whether PEFT's file holds all that was trained."""
+        return True
 
     def callbacks(self) -> Sequence[TrainerCallback]:
         """Return what must run during training for this method to be itself."""

@@ -130,6 +130,12 @@ def read_peft_config(folder: Path, *, is_trainable: bool) -> PeftConfig:
             f" {', '.join(unknown)} (saved by peft {stored.get('peft_version', '?')})",
             hint="pip install --upgrade peft",
         )
+    if is_trainable and (kind == "P_TUNING" or options.get("prefix_projection")):
+        raise ArtefactError(
+            f"{folder / _CONFIG}: peft saves the prompt that an encoder computed, without the"
+            " encoder, so training cannot go on from it",
+            hint="train prompt_tuning, or prefix_tuning without prefix_projection, to go on later",
+        )
     if options.get("prompt_tuning_init"):
         # The prompt is in the file; its first text, and the tokenizer for it, are not needed.
         options["prompt_tuning_init"] = "RANDOM"
@@ -160,7 +166,7 @@ def _check_weights(weights: Mapping[str, Tensor], config: PeftConfig, folder: Pa
                 " numbers in all",
                 hint=_TWO_ADAPTERS,
             )
-    # Bare parameters hold all experts' ranks in one factor; their shapes are compared in _check_fit.
+    # Bare parameters hold all experts' ranks in one factor; `_check_fit` compares their shapes.
     if config.peft_type == "LORA" and not config.target_parameters:
         _check_lora_ranks(weights, config, folder)
 

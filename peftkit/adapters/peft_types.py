@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.base import PeftAdapter
@@ -199,6 +199,17 @@ class PTuning(PeftAdapter):
     Config = "peft:PromptEncoderConfig"
     needs = ("num_virtual_tokens", "how many tokens to learn, e.g. 20")
 
+    @property
+    def saves_everything(self) -> bool:
+        """Return False: PEFT saves the tokens that the encoder computed, without the encoder."""
+        return False
+
+    def callbacks(self) -> Sequence[TrainerCallback]:
+        """Return what keeps the encoder in checkpoints."""
+        from peftkit.adapters.prompt_encoder import encoder_keeper
+
+        return (encoder_keeper(),)
+
 
 class Peanut(PeftAdapter):
     """Add small neural networks that read the weights beside them."""
@@ -221,6 +232,19 @@ class PrefixTuning(PeftAdapter):
     needs = ("num_virtual_tokens", "how many tokens to learn, e.g. 20")
     # transformers drops the key/value prefix from layers that it recomputes.
     checkpoints_activations = False
+
+    @classmethod
+    def conflicts(
+        cls, options: Mapping[str, Any], method: str, method_options: Mapping[str, Any]
+    ) -> list[str]:
+        """Refuse the projection too: what PEFT saves of it fits no model that could go on."""
+        found = super().conflicts(options, method, method_options)
+        if options.get("prefix_projection") is True:
+            found.append(
+                "prefix_projection cannot be resumed, since PEFT saves what it computed and not the"
+                " projection; say false, or use p_tuning"
+            )
+        return found
 
 
 class Psoft(PeftAdapter):
@@ -337,15 +361,15 @@ class Adamss(PeftAdapter):
     """Train low-rank updates in subspaces clustered from each weight's singular vectors."""
 
     Config = "peft:AdamssConfig"
-    way_out = "pip install scikit-learn"
+    way_out = "pip install 'peftkit[adamss]'"
 
     def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return PEFT's own callback for `use_asa: true`, which allocates subspaces."""
+        """Return what allocates subspaces under `use_asa: true`."""
         if not self.config.use_asa:
             return ()
-        from peft.tuners.adamss.asa_callback import AdamssAsaCallback
+        from peftkit.adapters.adamss_schedule import subspace_schedule
 
-        return (AdamssAsaCallback(),)
+        return (subspace_schedule(),)
 
 
 def adapter_class(config_name: str) -> type[PeftAdapter]:

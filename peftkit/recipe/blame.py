@@ -15,19 +15,20 @@ def blamed(recipe: Recipe, *keys: str) -> Iterator[None]:
 
     Args:
         keys: what the error is about; the first that stands in the recipe is named. A message
-            that begins with a key of its own keeps that one.
+            that begins with a key of its own keeps that one, and without `keys` others pass.
     """
     try:
         yield
     except RecipeError:
         raise
     except PeftkitError as error:
-        if error.message.startswith(str(recipe.file)):
-            raise
         own, colon, rest = error.message.partition(": ")
+        has_own = bool(colon) and _is_key(own)
+        if error.message.startswith(str(recipe.file)) or not (has_own or keys):
+            raise
         message = (
-            f"{recipe.place(own, *_above(own))}: {rest}"
-            if colon and _is_key(own)
+            f"{recipe.place(own, *_above(own), say=own)}: {rest}"
+            if has_own
             else f"{recipe.place(*keys)}: {error.message}"
         )
         raise type(error)(message, hint=error.hint) from error

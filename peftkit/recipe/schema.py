@@ -138,12 +138,16 @@ class Recipe:
     """Dotted key -> 1-based line; a key set on the command line is absent."""
     overrides: tuple[str, ...] = ()
 
-    def place(self, *keys: str) -> str:
-        """Return `file:line key` of the first of these keys that stands in the recipe."""
+    def place(self, *keys: str, say: str = "") -> str:
+        """Return `file:line key` of the first of these keys that stands in the recipe.
+
+        Args:
+            say: the key to print, whichever one's line it is.
+        """
         set_here = {override.partition("=")[0] for override in self.overrides}
         for key in keys:
             if key in set_here:
-                return f"{self.file} {key} (override)"
+                return f"{self.file} {say or key} (override)"
             if key in self.lines:
-                return f"{self.file}:{self.lines[key]} {key}"
+                return f"{self.file}:{self.lines[key]} {say or key}"
         return f"{self.file} {keys[0]}" if keys else str(self.file)

@@ -7,6 +7,7 @@ import torch
 
 from peftkit.adapters.adalora_schedule import orthogonality, rank_schedule
 from peftkit.adapters.peft_types import AdaLora
+from peftkit.errors import UsageError
 
 IDS = torch.arange(10, 26).unsqueeze(0)
 
@@ -45,5 +46,18 @@ def test_ranks_shrink_to_the_budget(attached) -> None:
         assert any(not torch.equal(p.grad, g) for p, g in zip(parameters, before, strict=True))
         optimizer.step()
         schedule.on_optimizer_step(None, state, control, model=attached)
+        # A checkpoint would drop the masked ranks otherwise, which a later step may take up again.
+        assert attached.peft_config["default"].rank_pattern is None
+    state.global_step = state.max_steps = 6
+    schedule.on_step_end(None, state, control, model=attached)
     pattern = attached.peft_config["default"].rank_pattern
     assert sum(sum(kept) for kept in pattern.values()) == 2 * len(pattern)
+
+
+def test_a_schedule_that_the_run_would_break_off_is_refused(attached) -> None:
+    from transformers import TrainerState
+
+    with pytest.raises(UsageError) as caught:
+        rank_schedule().on_train_begin(None, TrainerState(max_steps=4), None, model=attached)
+    assert caught.value.message.startswith("adapter.adalora.total_step: 6, but this run takes 4")
+    assert caught.value.hint == "adapter.adalora.total_step=4"

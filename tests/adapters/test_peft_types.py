@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,8 @@ REFUSED = {
 
 # Sizes that suit a hidden size of 64 where a default is made for larger models.
 OPTIONS = {
-    "adalora": {"total_step": 6, "tinit": 1, "tfinal": 2, "init_r": 6, "target_r": 2},
+    "adalora": {"total_step": 2, "tinit": 0, "tfinal": 1, "init_r": 6, "target_r": 2},
+    "adamss": {"num_subspaces": 3, "r": 8},
     "c3a": {"block_size": 32},
     "cartridge": {"num_virtual_tokens": 4},
     "p_tuning": {"num_virtual_tokens": 4},
@@ -170,10 +170,6 @@ def test_the_table_is_that_of_the_installed_peft() -> None:
 def test_trains_saves_and_loads_back(name: str, bases: Bases, tmp_path: Path, capsys) -> None:
     from peft import PeftModel
 
-    if name == "adamss" and find_spec("sklearn") is None:
-        with pytest.raises(ImportError, match="pip install scikit-learn"):
-            native_config(name)
-        return
     section = bases.untied if name == "trainable_tokens" else bases.tied
     base = base_of(section)
     before = [(key, p, p.detach().clone()) for key, p in base.named_parameters()]
@@ -249,3 +245,13 @@ def test_a_size_that_does_not_suit_the_base_comes_with_a_way_out(bases: Bases) -
 
 def test_finds_a_class_by_its_config() -> None:
     assert peft_types.adapter_class("LoraConfig") is peft_types.Lora
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_resumes_to_the_same_bits(name: str, bases: Bases, tmp_path: Path) -> None:
+    from resume_fixture import assert_resumes_exactly
+
+    base = bases.untied if name == "trainable_tokens" else bases.tied
+    options = {"adalora": {**OPTIONS["adalora"], "total_step": 4}}.get(name, OPTIONS.get(name, {}))
+    assert_resumes_exactly(Path(str(base.path)), {name: options}, tmp_path)

@@ -52,10 +52,13 @@ def test_quantization_and_full_and_continued(tmp_path: Path) -> None:
 
 
 def test_nested_configs_are_constructed(tmp_path: Path) -> None:
-    built = make(tmp_path, GOOD, "adapter.lora.init_lora_weights=eva",
-                 "adapter.lora.eva_config={rho: 1.5}")  # fmt: skip
-    config = built.adapter.config.eva_config  # type: ignore[union-attr]
-    assert (type(config).__name__, config.rho) == ("EvaConfig", 1.5)
+    built = make(tmp_path, GOOD, "adapter.lora.init_lora_weights=loftq",
+                 "adapter.lora.loftq_config={loftq_bits: 2}")  # fmt: skip
+    # PEFT's own __post_init__ makes a dict of the LoftQConfig that was constructed.
+    config = built.adapter.config.loftq_config  # type: ignore[union-attr]
+    assert (config["loftq_bits"], config["loftq_iter"]) == (2, 1)
+    eva = {"init_lora_weights": "eva", "eva_config": {"rho": 1.5}}
+    assert construct("peft:LoraConfig", eva).eva_config.rho == 1.5
     pair = construct("peft:LoraConfig", {"layer_replication": [[0, 2]]}).layer_replication
     assert pair == [(0, 2)]
 

@@ -22,7 +22,7 @@ FINE = [
     ("limit: 4", "generation: {num_beams: 4, length_penalty: 0.8}"),
     ("dtype: float32", "quantize: {bitsandbytes: {load_in_4bit: true}}"),
     ("all-linear", "[q_proj]\n    layers_to_transform: [0]"),
-    ("all-linear", "all-linear\n    init_lora_weights: eva\n    eva_config: {rho: 1.5}"),
+    ("all-linear", "all-linear\n    init_lora_weights: loftq\n    loftq_config: {loftq_bits: 4}"),
 ]
 
 
