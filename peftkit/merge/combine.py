@@ -74,17 +74,10 @@ def combine(  # noqa: PLR0913
             f"{WHERE} has {len(merge.weights)} weights for {len(inputs)} adapters",
             hint="give one weight for each adapter, in their order",
         )
-    config = folders.model_config(inputs[0].base)
     if to == "base":
         _refuse_options(merge, name)
-        _settle_onto(inputs, config, onto)
-    checkpoint = open_checkpoint(inputs[0].base)
-    opened = [
-        without_copies(open_adapter(i.adapter, checkpoint, model_config=config))
-        for i in inputs
-        if i.adapter
-    ]
-    task = _Task(inputs, opened, combine_opened(opened, merge, config), merge, config)
+        _settle_onto(inputs, onto)
+    task = _open_all(inputs, merge)
     result = CombineResult(
         out=out,
         to=to,
@@ -92,11 +85,11 @@ def combine(  # noqa: PLR0913
         base=str(inputs[0].base),
         method=name,
         options=options,
-        deviation=deviation(opened, merge, config),
+        deviation=deviation(task.opened, merge, task.config),
     )
     say = progress or (lambda _: None)
     if to == "base":
-        result = _into_base(result, task, plan_merge(task.combined, config), say)
+        result = _into_base(result, task, plan_merge(task.combined, task.config), say)
         if verify or (verify is None and result.num_bytes <= VERIFY_UP_TO_BYTES):
             result = _verified(result, task)
     else:
@@ -114,6 +107,18 @@ class _Task:
     merge: Merge
     config: Mapping[str, Any]
     """The base's `config.json`."""
+
+
+def _open_all(inputs: Sequence[Inputs], merge: Merge) -> _Task:
+    """Open every adapter on the one base, and combine them."""
+    config = folders.model_config(inputs[0].base)
+    checkpoint = open_checkpoint(inputs[0].base)
+    opened = [
+        without_copies(open_adapter(i.adapter, checkpoint, model_config=config))
+        for i in inputs
+        if i.adapter
+    ]
+    return _Task(inputs, opened, combine_opened(opened, merge, config), merge, config)
 
 
 def _find_all(sources: Sequence[Path], base: str | None) -> list[Inputs]:
@@ -165,8 +170,9 @@ def _refuse_options(merge: Merge, name: str) -> None:
         )
 
 
-def _settle_onto(inputs: Sequence[Inputs], config: Mapping[str, Any], onto: Onto | None) -> None:
+def _settle_onto(inputs: Sequence[Inputs], onto: Onto | None) -> None:
     """Refuse quantized weights, onto which one adapter at a time is merged."""
+    config = folders.model_config(inputs[0].base)
     for one in inputs:
         if settle_onto(one, config, onto) != "full":
             raise UsageError(
