@@ -1,11 +1,10 @@
-"""What happens between the trainer's steps: watched, stopped at numbers that are none, sealed."""
+"""Between two steps: numbers that are none, checkpoints that are owed, and what is kept."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,203 +15,227 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from peftkit.callbacks import Finite, Keeper, Watch
 from peftkit.errors import DivergedError, ResourceError
-from peftkit.memory.measure import MemoryMeter
+from peftkit.memory.measure import Peak
 from peftkit.progress import MetricsFile, Screen, TrainingBar
-from peftkit.recipe.load import load_recipe
-from peftkit.recipe.schema import Recipe
-from peftkit.resume import MANIFEST, find_checkpoint
+from peftkit.resume import Checkpoint
 from peftkit.run_dir import RunDir
 from peftkit.run_state import Ledger, read_status
 from peftkit.stop import StopRequest
 
 
 @pytest.fixture
-def arguments(tmp_path: Path) -> TrainingArguments:
+def args(tmp_path: Path) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=str(tmp_path / "checkpoints"), use_cpu=True, learning_rate=0.5, max_grad_norm=1.0
-    )
+        output_dir=str(tmp_path / "checkpoints"), use_cpu=True, learning_rate=1e-2,
+        save_total_limit=2, report_to="none",
+    )  # fmt: skip
 
 
-@pytest.fixture
-def recipe(tiny_recipe: Path) -> Recipe:
-    return load_recipe(tiny_recipe)
+def model_with(*gradients: float) -> torch.nn.Module:
+    model = torch.nn.Linear(1, 1)
+    for parameter, value in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = torch.full_like(parameter, value)
+    return model
 
 
-def _state(step: int, *, total: int = 10, epoch: float = 0.5, **fields: Any) -> TrainerState:
-    return TrainerState(global_step=step, max_steps=total, epoch=epoch, **fields)
+# -- Finite -------------------------------------------------------------------------------------
 
 
-def _watch(
-    metrics: MetricsFile, *, budget_bytes: int | None = None, seconds_before: float = 0.0
-) -> Watch:
-    bar = TrainingBar(Screen(Console(file=io.StringIO())))
-    meter = MemoryMeter("cpu")
-    return Watch(bar, metrics, meter, budget_bytes=budget_bytes, seconds_before=seconds_before)
-
-
-def test_a_logged_step_is_kept_with_our_own_readings(
-    tmp_path: Path, arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_no_number_stops_before_the_step(
+    args: TrainingArguments, tmp_path: Path, value: float
 ) -> None:
-    now = 100.0
-    with MetricsFile(tmp_path / "metrics.jsonl").opened() as metrics:
-        watch = _watch(metrics, seconds_before=50.0)
-        control = TrainerControl()
-        monkeypatch.setattr("peftkit.callbacks.time.monotonic", lambda: now)
-        watch.on_train_begin(arguments, _state(0, num_input_tokens_seen=1000), control)
-        now = 102.0
-        logs = {"loss": 2.5, "learning_rate": 1e-3, "grad_norm": math.inf, "total_flos": 3}
-        watch.on_log(arguments, _state(1, num_input_tokens_seen=1600), control, logs)
-        watch.on_log(arguments, _state(2, num_input_tokens_seen=1600), control, {"eval_loss": 1.5})
-        watch.on_log(arguments, _state(2), control, {"train_runtime": 3.0})
-    step, evaluation = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-    assert step["tokens_per_second"] == 300.0  # 600 tokens in 2 seconds
-    assert step["seconds"] == 52.0  # with those of the process before
-    assert (step["loss"], step["grad_norm"], step["num_tokens"]) == (2.5, None, 1600)
-    assert step["peak_bytes"] > 0
-    assert "total_flos" not in step
-    assert evaluation == {"step": 2, "eval_loss": 1.5}
-
-
-def test_a_step_above_the_budget_ends_the_training(
-    tmp_path: Path, arguments: TrainingArguments
-) -> None:
-    with MetricsFile(tmp_path / "metrics.jsonl").opened() as metrics:
-        control = TrainerControl()
-        generous = _watch(metrics, budget_bytes=1 << 50)
-        generous.on_train_begin(arguments, _state(0), control)
-        generous.on_step_end(arguments, _state(1), control)
-        tight = _watch(metrics, budget_bytes=-1)
-        tight.on_train_begin(arguments, _state(0), control)
-        with pytest.raises(ResourceError, match=r"step 1 took .* above memory\.budget"):
-            tight.on_step_end(arguments, _state(1), control)
-
-
-@pytest.mark.parametrize("gradient", [math.nan, math.inf, -math.inf, 3e38])
-def test_no_step_is_taken_on_a_gradient_that_is_no_number(
-    tmp_path: Path, arguments: TrainingArguments, recipe: Recipe, gradient: float
-) -> None:
-    model = torch.nn.Linear(2, 2)
-    for weight in model.parameters():
-        weight.grad = torch.ones_like(weight)
-    finite = Finite(recipe, tmp_path / "checkpoints")
-    finite.on_pre_optimizer_step(arguments, _state(6), TrainerControl(), model=model)
-    model.weight.grad[0, 0] = gradient
+    finite = Finite("sft", tmp_path / "checkpoints")
     with pytest.raises(DivergedError) as caught:
-        finite.on_pre_optimizer_step(arguments, _state(6), TrainerControl(), model=model)
-    assert "step 7: the gradient is not a finite number, so the step was not taken" in str(
-        caught.value
+        finite.on_pre_optimizer_step(
+            args, TrainerState(global_step=6), TrainerControl(), model=model_with(1.0, value)
+        )
+    assert caught.value.message == (
+        "method.sft.learning_rate: step 7: the gradient is not a finite number, so the step was not"
+        " taken (learning_rate 0.01, max_grad_norm 1); no checkpoint was due before it"
     )
-    assert caught.value.hint.startswith("method.sft.learning_rate=0.0002 ")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("method.sft.learning_rate=0.0002 and another --out")
 
 
-def test_fp16_leaves_overflowing_gradients_to_its_loss_scaler(
-    tmp_path: Path, arguments: TrainingArguments, recipe: Recipe
+def test_numbers_pass_and_fp16_skips_such_steps_itself(
+    args: TrainingArguments, tmp_path: Path
 ) -> None:
-    model = torch.nn.Linear(2, 2)
-    model.weight.grad = torch.full_like(model.weight, math.inf)
-    arguments.fp16 = True
-    finite = Finite(recipe, tmp_path)
-    finite.on_pre_optimizer_step(arguments, _state(6), TrainerControl(), model=model)
+    finite, state, control = Finite("sft", tmp_path), TrainerState(), TrainerControl()
+    finite.on_pre_optimizer_step(args, state, control, model=model_with(1.0, 1e10))
+    args.fp16 = True
+    finite.on_pre_optimizer_step(args, state, control, model=model_with(1.0, math.inf))
+    finite.on_log(args, state, control, logs={"loss": 3.0})
+    finite.on_log(args, state, control, logs={"eval_loss": math.nan})
 
 
-def test_a_logged_loss_that_is_no_number_ends_the_training(
-    tmp_path: Path, arguments: TrainingArguments, recipe: Recipe
+def test_a_loss_that_is_no_number_names_the_checkpoint_that_is_kept(
+    args: TrainingArguments, tmp_path: Path
 ) -> None:
-    finite = Finite(recipe, tmp_path)
-    finite.on_log(arguments, _state(3), TrainerControl(), {"loss": 1.0})
-    finite.on_log(arguments, _state(3), TrainerControl(), {"eval_loss": math.nan})
-    with pytest.raises(DivergedError, match="step 3: the loss is nan"):
-        finite.on_log(arguments, _state(3), TrainerControl(), {"loss": math.nan})
+    (tmp_path / "step-4").mkdir()
+    state = TrainerState(global_step=5)
+    with pytest.raises(DivergedError, match=r"step 5: the loss is nan .*step-4 is kept"):
+        Finite("sft", tmp_path).on_log(args, state, TrainerControl(), logs={"loss": math.nan})
 
 
-@pytest.fixture
-def stop() -> StopRequest:
-    return StopRequest()
+# -- Keeper -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(RunDir(tmp_path), identity="0f")
+class Told(StopRequest):
+    """Be a stop that was asked for."""
+
+    @property
+    def is_requested(self) -> bool:
+        return True
 
 
-def test_a_signal_asks_for_a_checkpoint_and_the_end(
-    arguments: TrainingArguments, stop: StopRequest, ledger: Ledger
+def keeper(tmp_path: Path, stop: StopRequest | None = None) -> Keeper:
+    (tmp_path / "run").mkdir(exist_ok=True)
+    ledger = Ledger(RunDir(tmp_path / "run"), identity="0" * 64)
+    return Keeper(stop or StopRequest(), ledger)
+
+
+def at(step: int, epoch: float, *, last: int = 10) -> TrainerState:
+    return TrainerState(global_step=step, epoch=epoch, max_steps=last)
+
+
+def wishes(control: TrainerControl) -> dict[str, bool]:
+    names = ("should_save", "should_log", "should_evaluate", "should_training_stop")
+    return {name: True for name in names if getattr(control, name)}
+
+
+def test_a_stop_within_an_epoch_saves_at_once(args: TrainingArguments, tmp_path: Path) -> None:
+    told, control = keeper(tmp_path, Told()), TrainerControl()
+    told.on_step_end(args, at(3, 0.5), control)
+    assert wishes(control) == {
+        "should_save": True,
+        "should_log": True,
+        "should_training_stop": True,
+    }
+    # Trainer still ends the epoch then, and would log and evaluate as if it were over.
+    control = TrainerControl(should_log=True, should_evaluate=True, should_save=True)
+    told.on_epoch_end(args, at(3, 0.5), control)
+    assert wishes(control) == {}
+
+
+def test_a_checkpoint_due_with_an_epoch_waits_for_its_evaluation(
+    args: TrainingArguments, tmp_path: Path
 ) -> None:
-    keeper, control = Keeper(stop, ledger), TrainerControl()
-    keeper.on_step_end(arguments, _state(3), control)
-    assert not (control.should_save or control.should_training_stop)
-    stop.signal = signal.SIGTERM
-    keeper.on_step_end(arguments, _state(4), control)
-    assert control.should_save
-    assert control.should_log
-    assert control.should_training_stop
-    # Leaving the loop amid an epoch, transformers asks for what an epoch's end brings.
-    control.should_evaluate = True
-    keeper.on_epoch_end(arguments, _state(4), control)
-    assert not (control.should_evaluate or control.should_save)
+    one, control = keeper(tmp_path), TrainerControl(should_save=True)
+    one.on_step_end(args, at(4, 1.0), control)
+    assert wishes(control) == {}
+    one.on_epoch_end(args, at(4, 1.0), control)
+    assert wishes(control) == {"should_save": True}
+    control = TrainerControl()
+    one.on_epoch_end(args, at(8, 2.0), control)
+    assert wishes(control) == {}, "paid once"
 
 
-@pytest.mark.parametrize("is_stopped", [False, True])
-def test_an_epoch_s_last_checkpoint_waits_for_the_epoch_s_evaluation(
-    arguments: TrainingArguments, stop: StopRequest, ledger: Ledger, is_stopped: bool
+def test_a_stop_at_the_end_of_an_epoch_is_owed_a_checkpoint(
+    args: TrainingArguments, tmp_path: Path
 ) -> None:
-    stop.signal = signal.SIGTERM if is_stopped else None
-    keeper, control = Keeper(stop, ledger), TrainerControl(should_save=True)
-    keeper.on_step_end(arguments, _state(5, epoch=1.0), control)
-    assert not control.should_save
-    keeper.on_epoch_end(arguments, _state(5, epoch=1.0), control)
-    assert control.should_save
-    # Paid once.
-    control.should_save = False
-    stop.signal = None
-    keeper.on_epoch_end(arguments, _state(10, epoch=2.0), control)
-    assert not control.should_save
+    told, control = keeper(tmp_path, Told()), TrainerControl()
+    told.on_step_end(args, at(4, 1.0), control)
+    assert "should_save" not in wishes(control)
+    told.on_epoch_end(args, at(4, 1.0), control)
+    assert "should_save" in wishes(control)
 
 
-def test_the_last_step_is_always_logged(
-    arguments: TrainingArguments, stop: StopRequest, ledger: Ledger
+def test_a_stop_during_an_evaluation_saves_after_it(
+    args: TrainingArguments, tmp_path: Path
 ) -> None:
     control = TrainerControl()
-    Keeper(stop, ledger).on_step_end(arguments, _state(10), control)
-    assert control.should_log
+    keeper(tmp_path).on_evaluate(args, at(4, 1.0), control)
+    assert wishes(control) == {}
+    keeper(tmp_path, Told()).on_evaluate(args, at(4, 1.0), control)
+    assert wishes(control) == {"should_save": True, "should_training_stop": True}
 
 
-def test_a_saved_folder_becomes_a_sealed_checkpoint_and_old_ones_go(
-    arguments: TrainingArguments, stop: StopRequest, ledger: Ledger
+def test_the_last_step_is_always_logged(args: TrainingArguments, tmp_path: Path) -> None:
+    control = TrainerControl()
+    keeper(tmp_path).on_step_end(args, at(10, 0.7), control)
+    assert wishes(control) == {"should_log": True}
+
+
+def test_saving_seals_prunes_and_says_where_the_run_is(
+    args: TrainingArguments, tmp_path: Path
 ) -> None:
-    arguments.save_total_limit = 2
-    checkpoints = Path(arguments.output_dir)
-    keeper = Keeper(stop, ledger)
-    for step in (1, 2, 3):
+    one = keeper(tmp_path)
+    checkpoints = Path(str(args.output_dir))
+    for step in (2, 4, 6, 8):
         folder = checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
-        (folder / "weights").write_text(str(step))
-        (folder / "training_args.bin").write_text("a pickle")
-        keeper.on_save(arguments, _state(step), TrainerControl())
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-2", "step-3"]
-    found, notes = find_checkpoint(checkpoints, identity="0f")
-    assert found is not None
-    assert (found.step, notes) == (3, [])
-    assert {path.name for path in found.path.iterdir()} == {"weights", MANIFEST}
-    assert stop.consequence == "the same command resumes at step 3"
-    status = read_status(RunDir(checkpoints.parent))
-    assert (status["state"], status["step"], status["total_steps"]) == ("running", 3, 10)
+        (folder / "weights").write_bytes(bytes(step))
+        state = at(step, 0.1)
+        state.best_model_checkpoint = str(checkpoints / ("checkpoint-2" if step == 2 else "step-2"))
+        one.on_save(args, state, TrainerControl())
+    # The two newest, and the best, whose place in the state was mended.
+    assert sorted(folder.name for folder in checkpoints.iterdir()) == ["step-2", "step-6", "step-8"]
+    saved = json.loads((checkpoints / "step-2" / "trainer_state.json").read_text())
+    assert saved["best_model_checkpoint"] == str(checkpoints / "step-2")
+    status = read_status(RunDir(tmp_path / "run"))
+    assert (status["state"], status["step"], status["total_steps"]) == ("running", 8, 10)
 
 
-def test_the_best_checkpoint_outlives_newer_ones(
-    arguments: TrainingArguments, stop: StopRequest, ledger: Ledger
-) -> None:
-    arguments.save_total_limit = 1
-    checkpoints = Path(arguments.output_dir)
-    state = _state(1)
-    for step in (1, 2, 3):
-        folder = checkpoints / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        state.global_step = step
-        if step == 1:
-            state.best_model_checkpoint = str(folder)
-        state.save_to_json(str(folder / "trainer_state.json"))
-        Keeper(stop, ledger).on_save(arguments, state, TrainerControl())
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-1", "step-3"]
-    kept = json.loads((checkpoints / "step-1" / "trainer_state.json").read_text())
-    assert kept["best_model_checkpoint"] == str(checkpoints / "step-1")
+# -- Watch --------------------------------------------------------------------------------------
+
+
+class Meter:
+    """Be a meter that reads what it is told."""
+
+    def __init__(self, num_bytes: int, reserved: int | None = None) -> None:
+        self._peak = Peak(num_bytes, "device" if reserved else "resident", reserved)
+
+    def start(self) -> None: ...
+
+    def peak(self) -> Peak:
+        return self._peak
+
+
+def watch(metrics: MetricsFile, meter: Meter, budget: int | None = None) -> Watch:
+    bar = TrainingBar(Screen(Console(file=io.StringIO())))
+    return Watch(bar, metrics, meter, budget_bytes=budget, seconds_before=100.0)  # type: ignore[arg-type]
+
+
+def logged(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_step_is_kept_with_our_readings(args: TrainingArguments, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    with MetricsFile(file).opened() as metrics:
+        one = watch(metrics, Meter(5 << 20, reserved=8 << 20))
+        state, control = at(1, 0.1), TrainerControl(should_log=True)
+        one.on_train_begin(args, state, control)
+        state.num_input_tokens_seen = 640
+        one.on_log(args, state, control, logs={"loss": 2.5, "grad_norm": 0.5, "total_flos": 1e9})
+        one.on_log(args, state, control, logs={"eval_loss": 2.0, "eval_runtime": 3.0})
+        one.on_log(args, state, control, logs={"train_runtime": 3.0})
+    step, evaluated = logged(file)
+    assert step["seconds"] >= 100
+    assert step["tokens_per_second"] > 0
+    kept = {"step": 1, "epoch": 0.1, "loss": 2.5, "grad_norm": 0.5, "num_tokens": 640,
+            "peak_bytes": 5 << 20, "peak_reserved_bytes": 8 << 20}  # fmt: skip
+    assert {key: step[key] for key in kept} == kept
+    assert evaluated == {"step": 1, "eval_loss": 2.0}
+
+
+def test_the_budget_bounds_what_was_taken(args: TrainingArguments, tmp_path: Path) -> None:
+    with MetricsFile(tmp_path / "metrics.jsonl").opened() as metrics:
+        inside = watch(metrics, Meter(5 << 20), budget=5 << 20)
+        inside.on_train_begin(args, at(0, 0.0), TrainerControl())
+        inside.on_step_end(args, at(1, 0.1), TrainerControl())
+        beyond = watch(metrics, Meter(5 << 20, reserved=6 << 20), budget=5 << 20)
+        beyond.on_train_begin(args, at(0, 0.0), TrainerControl())
+        with pytest.raises(ResourceError) as caught:
+            beyond.on_step_end(args, at(1, 0.1), TrainerControl())
+    assert caught.value.message == (
+        "memory.budget: step 1 took 6 MiB of device memory, more than 5 MiB"
+    )
+
+
+def test_checkpoints_are_named_as_resume_finds_them(tmp_path: Path) -> None:
+    from peftkit.resume import list_checkpoints, sealed_folder
+
+    sealed_folder(tmp_path, 3).mkdir()
+    assert list_checkpoints(tmp_path) == [Checkpoint(tmp_path / "step-3", 3)]

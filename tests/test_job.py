@@ -1,114 +1,118 @@
-"""Everything that is known before a weight is read, said compactly and refused early."""
+"""Everything is known, and refused, before a weight is read."""
 
 from __future__ import annotations
 
 import io
-import os
-import re
 from pathlib import Path
 
 import pytest
 import tiny
 from rich.console import Console
+from training_fixture import write_recipe
 
+from peftkit import job as jobs
 from peftkit.errors import DataError, ResourceError
-from peftkit.job import check_weights_fit, prepare, say_decisions, seed_of
-from peftkit.machine import describe_machine
-from peftkit.plugins import Decision
+from peftkit.job import prepare, seed_of
+from peftkit.plugins import Machine
 from peftkit.progress import Screen
-from peftkit.recipe.build import build
 from peftkit.recipe.load import load_recipe
 from peftkit.run_dir import RunDir
 
-DECISIONS = [
-    Decision("method.sft.bf16", False, "model.dtype is float32; trl's default computes otherwise"),
-    Decision("method.sft.use_cpu", True, "the run is on the CPU"),
-    Decision("method.sft.logging_steps", 0.005, "200 points"),
-    Decision("method.sft.save_total_limit", 2, "the newest, and one more"),
-    Decision("method.sft.disable_tqdm", True, "peftkit shows its own bar"),
-]
+SFT = {"max_steps": 2, "max_length": 128, "seed": 7}
 
 
-def _screen(width: int = 200, *, is_terminal: bool = False) -> tuple[Screen, io.StringIO]:
-    file = io.StringIO()
-    return Screen(Console(file=file, width=width, force_terminal=is_terminal)), file
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(6))
 
 
-def test_decisions_that_change_numbers_come_with_their_reason_and_the_rest_in_one_line() -> None:
-    screen, file = _screen()
-    say_decisions(DECISIONS, screen)
-    lines = file.getvalue().splitlines()
-    assert lines == [
-        "  decided  method.sft.bf16: false (model.dtype is float32; trl's default computes"
-        " otherwise)",
-        "  decided  method.sft.use_cpu: true (the run is on the CPU)",
-        "  decided  logging_steps 0.005, save_total_limit 2, disable_tqdm true"
-        " (reasons in resolved.yaml)",
-    ]
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Path:
+    return write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
 
 
-@pytest.mark.parametrize("width", [40, 80])
-def test_a_terminal_gets_them_folded_below_their_label(width: int) -> None:
-    screen, file = _screen(width, is_terminal=True)
-    say_decisions(DECISIONS, screen)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
-    assert max(map(len, lines)) <= width
-    assert {line[:11] for line in lines} == {"  decided  ", " " * 11}
-    folded = " ".join(line.strip() for line in lines)
-    assert "method.sft.bf16: false (model.dtype is float32; trl's default computes" in folded
+def prepared(recipe: Path, *overrides: str):
+    console = Console(record=True, width=200, file=io.StringIO())
+    job = prepare(load_recipe(recipe, overrides), RunDir(Path("nowhere")), Screen(console))
+    return job, console.export_text()
 
 
-def test_a_job_knows_everything_but_weights(
-    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_job_says_what_was_decided_and_found(recipe: Path) -> None:
+    job, text = prepared(recipe)
+    lines = text.splitlines()
+    assert lines[0] == "small -> nowhere"
+    assert any(
+        line.startswith("  decided  method.sft.bf16: false (model.dtype is float32")
+        for line in lines
+    )
+    assert any(line.startswith("  data     train: 6 of 6 rows, 0 truncated, ") for line in lines)
+    assert seed_of(job) == 7
+    assert len(job.prepared.encoded["train"]) == 6
+
+
+def test_identity_follows_what_is_trained_and_nothing_else(recipe: Path, rows: Path) -> None:
+    identity = prepared(recipe)[0].identity
+    assert prepared(recipe)[0].identity == identity
+    assert prepared(recipe, "method.sft.seed=8")[0].identity != identity
+    recipe.write_text(recipe.read_text().replace('"name"', ' "name"'))
+    assert prepared(recipe)[0].identity == identity
+    tiny.write_jsonl(rows, tiny.rows(6, seed=3))
+    assert prepared(recipe)[0].identity != identity
+
+
+def test_wrong_rows_are_refused_with_no_weight_to_read(tmp_path: Path, rows: Path) -> None:
+    # A header that promises weights, and nothing but zeros where they should be.
+    base = tiny.tiny_llama(tmp_path / "hollow")
+    weights = base / "model.safetensors"
+    content = weights.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    weights.write_bytes(content[:header] + bytes(len(content) - header))
+    rows.write_text('{"document": null, "summary": null}\n')
+    recipe = write_recipe(tmp_path / "r.json", base, rows, sft=SFT)
+    with pytest.raises(DataError, match="1 of 1 rows cannot be used"):
+        prepared(recipe)
+
+
+def _machine(**changes) -> Machine:
+    return Machine(**{"device": "cpu", "supports_bfloat16": False, "total_bytes": 1 << 33,
+                      "free_bytes": 1 << 32, "name": "a small machine", **changes})  # fmt: skip
+
+
+def test_weights_beyond_the_free_memory_are_refused_with_their_size(recipe: Path) -> None:
+    from peftkit.recipe.build import build
+
+    loaded = load_recipe(recipe)
+    built = build(loaded, _machine())
+    jobs.check_weights_fit(loaded, built, _machine())
+    with pytest.raises(ResourceError) as caught:
+        jobs.check_weights_fit(loaded, built, _machine(free_bytes=1000))
+    assert caught.value.message.endswith("more than what is free on a small machine: 0 MiB")
+
+
+def test_use_cpu_describes_the_machine_without_its_accelerator(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftkit import model
+    from peftkit import machine
 
-    monkeypatch.setattr(model, "load_base", lambda *_, **__: pytest.fail("weights were read"))
-    screen, file = _screen()
-    job = prepare(load_recipe(tiny_recipe), RunDir(tmp_path / "run"), screen)
-    assert job.tokenizer.chat_template == tiny.CHAT_TEMPLATE
-    assert len(job.prepared.encoded["train"]) == 16
-    assert seed_of(job) == 42
-    assert "data     train: 16 of 16 rows, 0 truncated" in file.getvalue()
-    assert not job.run_dir.path.exists()
+    gpu = _machine(device="cuda", supports_bfloat16=True)
+    monkeypatch.setattr(machine, "describe_machine", lambda: gpu)
+    job, _ = prepared(recipe, "method.sft.use_cpu=true")
+    assert job.machine.device == "cpu"
+    assert job.machine.total_bytes == machine.host_memory()[0]
 
 
-def test_a_run_s_identity_is_its_recipe_and_its_rows(tiny_recipe: Path, tmp_path: Path) -> None:
-    def identity(*overrides: str) -> str:
-        recipe = load_recipe(tiny_recipe, overrides)
-        return prepare(recipe, RunDir(tmp_path / "run"), _screen()[0]).identity
-
-    first = identity()
-    assert identity() == first
-    assert identity("adapter.lora.r=5") != first
-    rows = tmp_path / "rows.jsonl"
-    tiny.write_jsonl(rows, tiny.rows(16, seed=2))
-    assert identity() != first
-
-
-def test_rows_that_cannot_be_used_are_refused_before_the_model(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
-    tiny.write_jsonl(tmp_path / "rows.jsonl", [{"document": "", "summary": "a"}] * 3)
-    with pytest.raises(DataError):
-        prepare(load_recipe(tiny_recipe), RunDir(tmp_path / "run"), _screen()[0])
-
-
-def test_a_seed_in_the_recipe_is_the_run_s(tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(tiny_recipe, ["method.sft.seed=7"])
-    assert seed_of(prepare(recipe, RunDir(tmp_path / "run"), _screen()[0])) == 7
-
-
-@pytest.mark.parametrize("budget", ["100 KiB", "1 MiB"])
-def test_weights_are_compared_with_the_budget_by_their_size_on_disk(
-    tiny_recipe: Path, tiny_model: Path, budget: str
-) -> None:
-    recipe = load_recipe(tiny_recipe, [f"memory.budget={budget}"])
-    machine = describe_machine()
-    num_bytes = os.path.getsize(tiny_model / "model.safetensors")  # noqa: PTH202
-    assert 100 << 10 < num_bytes < 1 << 20
-    if budget == "1 MiB":
-        check_weights_fit(recipe, build(recipe, machine), machine)
-        return
-    with pytest.raises(ResourceError, match=r"alone take .* more than memory\.budget"):
-        check_weights_fit(recipe, build(recipe, machine), machine)
+def test_a_new_model_gets_a_tokenizer_of_its_own_rows(tmp_path: Path, rows: Path) -> None:
+    model = {
+        "config": {"model_type": "llama", "hidden_size": 32, "intermediate_size": 32,
+                   "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+                   "max_position_embeddings": 128},
+        "tokenizer": {"bpe": {"vocab_size": 300}},
+    }  # fmt: skip
+    recipe = write_recipe(
+        tmp_path / "r.json", tmp_path, rows, sft={**SFT, "max_length": 128},
+        model=model, adapter="full",
+    )  # fmt: skip
+    job, _ = prepared(recipe)
+    assert len(job.tokenizer) <= 300
+    text = tiny.rows(6)[0]["document"]
+    assert job.tokenizer.decode(job.tokenizer(text)["input_ids"]) == text

@@ -1,24 +1,24 @@
-"""What a run trains is the base with its adapter, as plain peft attaches it under the same seed."""
+"""What a run trains is attached as trl would, and loaded again as it was."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
+import torch
 from rich.console import Console
-from training_fixture import write_recipe
+from training_fixture import train, write_recipe
 
 from peftkit.job import Job, prepare
-from peftkit.loading import load_base, load_model, load_trained
+from peftkit.loading import load_base, load_last, load_model, load_trained
 from peftkit.progress import Screen
 from peftkit.recipe.load import load_recipe
 from peftkit.run_dir import RunDir
 
-IDS = [[20, 30, 40, 50, 60, 70]]
-SFT = {"max_length": 128, "seed": 3}
+SFT = {"max_steps": 2, "per_device_train_batch_size": 2, "max_length": 128, "save_steps": 1}
+IDS = torch.arange(10, 26).unsqueeze(0)
 
 
 @pytest.fixture
@@ -27,102 +27,70 @@ def screen() -> Screen:
 
 
 @pytest.fixture
-def make_job(tmp_path: Path, tiny_model: Path, screen: Screen):
-    def make(**sections: Any) -> Job:
-        rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(4))
-        recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT, **sections)
-        return prepare(load_recipe(recipe), RunDir(tmp_path / "run"), screen)
-
-    return make
+def rows(tmp_path: Path) -> Path:
+    return tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(6))
 
 
-def _logits(model: Any) -> Any:
-    import torch
+def job_of(recipe: Path, out: Path, screen: Screen) -> Job:
+    return prepare(load_recipe(recipe), RunDir(out), screen)
 
-    model.eval()
+
+def logits(model) -> torch.Tensor:
     with torch.no_grad():
-        return model(torch.tensor(IDS)).logits
+        return model.eval()(input_ids=IDS).logits
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-def test_the_adapter_s_first_weights_are_plain_peft_s(
-    make_job, screen: Screen, tiny_model: Path
+def test_the_first_weights_come_from_the_seed(
+    tmp_path: Path, tiny_model: Path, rows: Path, screen: Screen
 ) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, set_seed
-
-    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
-    model = load_model(make_job(lora=options), screen)
-    base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    set_seed(3)
-    plain = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))
-
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    expected = {n: p for n, p in plain.named_parameters() if p.requires_grad}
-    assert trained.keys() == expected.keys()
-    assert all(torch.equal(trained[name], expected[name]) for name in expected)
-    num = sum(weight.numel() for weight in expected.values())
-    total = sum(weight.numel() for weight in plain.parameters())
-    said = screen.console.file.getvalue()
-    assert f"{num:,} of {total:,} parameters trained ({num / total:.2%})" in said
+    first = {}
+    for seed in (1, 1, 2):
+        recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft={**SFT, "seed": seed})
+        model = load_model(job_of(recipe, tmp_path / "run", screen), screen)
+        weights = torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+        assert torch.equal(first.setdefault(seed, weights), weights)
+    assert not torch.equal(first[1], first[2])
 
 
-def test_an_existing_adapter_goes_on(make_job, screen: Screen, tiny_run: Path) -> None:
-    import torch
-    from peft import PeftModel
-
-    job = make_job(adapter={"from": str(tiny_run / "adapter")})
-    model = load_model(job, screen)
-    plain = PeftModel.from_pretrained(load_base(job), tiny_run / "adapter")
-    assert torch.equal(_logits(model), _logits(plain))
-    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert trained
-    assert all("lora_" in name for name in trained)
-
-
-def test_trained_weights_are_loaded_from_either_folder(
-    make_job, screen: Screen, tiny_run: Path, tiny_model: Path
+@pytest.mark.parametrize("adapter", [{"lora": {"r": 4, "target_modules": "all-linear"}}, "full"])
+def test_what_was_trained_comes_back(
+    tmp_path: Path, tiny_model: Path, rows: Path, screen: Screen, adapter
 ) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    sft = {**SFT, "learning_rate": 1e-2}
+    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft, adapter=adapter)
+    run_dir = train(recipe, tmp_path / "run")
+    job = job_of(recipe, run_dir.path, screen)
+    trained = load_trained(job, run_dir.trained)
+    last = load_last(job, run_dir.checkpoints / "step-2", screen)
+    assert torch.equal(logits(trained), logits(last))
+    assert not torch.equal(logits(trained), logits(load_base(job)))
+    assert any(p.requires_grad for p in last.parameters())
+    if adapter != "full":
+        assert not any(p.requires_grad for p in trained.parameters())
 
-    job = make_job()
-    base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    before = _logits(base)
-    assert torch.equal(_logits(load_trained(job, tiny_model)), before)
-    plain = PeftModel.from_pretrained(base, tiny_run / "adapter")
-    assert torch.equal(_logits(load_trained(job, tiny_run / "adapter")), _logits(plain))
+
+def test_the_encoder_of_a_prompt_comes_back_with_it(
+    tmp_path: Path, tiny_model: Path, rows: Path, screen: Screen
+) -> None:
+    adapter = {"p_tuning": {"num_virtual_tokens": 4}}
+    sft = {**SFT, "learning_rate": 1e-2}
+    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft, adapter=adapter)
+    run_dir = train(recipe, tmp_path / "run")
+    job = job_of(recipe, run_dir.path, screen)
+    last = load_last(job, run_dir.checkpoints / "step-2", screen)
+    torch.testing.assert_close(logits(last), logits(load_trained(job, run_dir.adapter)))
 
 
-def test_a_new_model_is_the_same_for_the_same_seed(tmp_path: Path, screen: Screen) -> None:
-    import torch
-
-    rows = tiny.write_jsonl(tmp_path / "rows.jsonl", [{"text": " ".join(tiny.WORDS[:9])}] * 4)
-    new = {
-        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
-        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 128,
-    }  # fmt: skip
-    sections = {
-        "model": {"config": new, "tokenizer": {"bpe": {"vocab_size": 300}}, "dtype": "float32"},
-        "adapter": "full",
-        "data": {
-            "source": {"json": {"files": str(rows)}},
-            "splits": {"train": "train"},
-            "task": {"text": {}},
-        },
-        "evaluate": False,
-    }
-
-    def load(seed: int) -> Any:
-        recipe = write_recipe(
-            tmp_path / "r.json", tmp_path, rows, sft={"max_length": 64, "seed": seed}, **sections
-        )
-        job = prepare(load_recipe(recipe), RunDir(tmp_path / "run"), screen)
-        return load_model(job, screen)
-
-    first = load(1)
-    assert torch.equal(_logits(first), _logits(load(1)))
-    assert not torch.equal(_logits(first), _logits(load(2)))
-    assert all(weight.requires_grad for weight in first.parameters())
+def test_an_adapter_is_continued_from_where_it_was(
+    tmp_path: Path, tiny_model: Path, rows: Path, screen: Screen
+) -> None:
+    sft = {**SFT, "learning_rate": 1e-2}
+    first = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft)
+    run_dir = train(first, tmp_path / "run")
+    second = write_recipe(
+        tmp_path / "s.json", tiny_model, rows, sft=sft, adapter={"from": str(run_dir.path)}
+    )
+    job = job_of(second, tmp_path / "second", screen)
+    continued = load_model(job, screen)
+    assert any(p.requires_grad for p in continued.parameters())
+    assert torch.equal(logits(continued), logits(load_trained(job, run_dir.adapter)))

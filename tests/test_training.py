@@ -1,4 +1,4 @@
-"""Training through the method's trainer leaves true measurements, and resumes into its own."""
+"""A training is watched, summed up, and is more than its trainer where the adapter needs it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import pytest
 import tiny
 from training_fixture import cut_back, losses, train, write_recipe
 
-from peftkit.run_dir import RunDir
+from peftkit.errors import UsageError
+from peftkit.training import WatchesTraining
 
 SFT = {
-    "learning_rate": 1e-3,
-    "max_steps": 6,
+    "learning_rate": 1e-2,
+    "max_steps": 4,
     "per_device_train_batch_size": 2,
     "max_length": 128,
     "logging_steps": 1,
-    "save_strategy": "steps",
     "save_steps": 2,
-    "save_total_limit": 5,
-    "train_sampling_strategy": "sequential",
+    "save_total_limit": 4,
 }
 
 
@@ -29,78 +28,71 @@ def rows(tmp_path: Path) -> Path:
     return tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(8))
 
 
-def _measured(run_dir: RunDir) -> dict:
-    return json.loads(run_dir.measured.read_text())
-
-
-def test_what_is_measured_adds_up(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
-    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
-    run_dir = train(recipe, tmp_path / "run")
-    measured = _measured(run_dir)
-    lines = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
-
-    assert measured["num_steps"] == 6
-    assert measured["final_loss"] == lines[-1]["loss"] == losses(run_dir)[-1]
-    assert measured["train_seconds"] == lines[-1]["seconds"]
-    speed = measured["num_tokens"] / measured["train_seconds"]
-    assert measured["tokens_per_second"] == pytest.approx(speed, rel=1e-2)
-    assert measured["peak_bytes"] == max(line["peak_bytes"] for line in lines)
-    # 6 steps of 2 rows are all 8 rows and then the first 4 of some order: between one and two
-    # passes over the real tokens, padding apart.
-    num_tokens = json.loads(run_dir.data.read_text())["splits"]["train"]["num_tokens"]
-    assert num_tokens < measured["num_tokens"] < 2 * num_tokens
-
-
-def test_a_resumed_training_counts_on_and_repeats_no_step(
+def test_measured_sums_up_every_process_of_a_run(
     tmp_path: Path, tiny_model: Path, rows: Path
 ) -> None:
     recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
     run_dir = train(recipe, tmp_path / "run")
-    whole, first_losses = _measured(run_dir), losses(run_dir)
-    seconds = [json.loads(line)["seconds"] for line in run_dir.metrics.read_text().splitlines()]
-    cut_back(run_dir, step=4)
+    whole = json.loads(run_dir.measured.read_text())
+    lines = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert whole["final_loss"] == losses(run_dir)[-1]
+    assert whole["train_seconds"] == lines[-1]["seconds"]
+    assert whole["num_tokens"] == lines[-1]["num_tokens"]
+    speed = whole["num_tokens"] / whole["train_seconds"]
+    assert whole["tokens_per_second"] == pytest.approx(speed, abs=0.1)
+    assert whole["peak_bytes"] == max(line["peak_bytes"] for line in lines)
 
+    cut_back(run_dir, step=2)
     train(recipe, run_dir.path)
-    again = _measured(run_dir)
-    assert losses(run_dir) == first_losses
-    assert (again["num_steps"], again["num_tokens"]) == (6, whole["num_tokens"])
-    resumed = [json.loads(line)["seconds"] for line in run_dir.metrics.read_text().splitlines()]
-    assert resumed[:4] == seconds[:4]
-    assert resumed == sorted(resumed)
+    again = json.loads(run_dir.measured.read_text())
+    counted = ("num_steps", "num_tokens", "final_loss", "num_trainable", "num_parameters")
+    assert {key: again[key] for key in counted} == {key: whole[key] for key in counted}
+    assert again["train_seconds"] > lines[1]["seconds"]
 
 
-def test_validation_rows_never_go_unread(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
-    sft = {**SFT, "eval_strategy": "no", "max_steps": 2}
+def test_validation_rows_are_read_once_where_no_strategy_asks_for_it(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
     data = {
         "source": {"json": {"files": {"train": str(rows), "validation": str(rows)}}},
         "splits": {"train": "train", "validation": "validation"},
-        "task": {"summarize": {"document": "document", "summary": "summary"}},
+        "task": {"summarize": {}},
     }
-    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft, data=data)
+    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT, data=data)
     run_dir = train(recipe, tmp_path / "run")
     lines = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
-    (evaluation,) = [line for line in lines if "eval_loss" in line]
-    assert evaluation["step"] == 2
+    assert [line["step"] for line in lines if "eval_loss" in line] == [4]
 
-    # Plain transformers' mean over the trained tokens of the same rows
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    model = PeftModel.from_pretrained(base, run_dir.adapter).eval()
-    nats, num_tokens = 0.0, 0
-    for row in tiny.rows(8):
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": f"Summarize the text.\n\n{row['document']}"}],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        start = len(tokenizer(prompt)["input_ids"])
-        ids = torch.tensor([tokenizer(f"{prompt}{row['summary']}<|endoftext|>")["input_ids"]])
-        with torch.no_grad():
-            logits = model(ids).logits[0, start - 1 : -1].double()
-        nats += float(torch.nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum"))
-        num_tokens += ids.shape[1] - start
-    assert evaluation["eval_loss"] == pytest.approx(nats / num_tokens, rel=1e-5)
+def test_an_adapters_own_schedule_runs(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
+    options = {"total_step": 4, "tinit": 0, "tfinal": 1, "init_r": 6, "target_r": 2}
+    recipe = write_recipe(
+        tmp_path / "r.json", tiny_model, rows, sft=SFT, adapter={"adalora": options}
+    )
+    run_dir = train(recipe, tmp_path / "run")
+    saved = json.loads((run_dir.adapter / "adapter_config.json").read_text())
+    kept = saved["rank_pattern"]
+    assert sum(sum(ranks) for ranks in kept.values()) == 2 * len(kept)
+
+
+def test_a_refusal_within_the_training_names_its_line(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    options = {"total_step": 40, "tinit": 0, "tfinal": 1, "init_r": 6, "target_r": 2}
+    recipe = write_recipe(
+        tmp_path / "r.json", tiny_model, rows, sft=SFT, adapter={"adalora": options}
+    )
+    lines = recipe.read_text().splitlines()
+    line = next(at for at, text in enumerate(lines, 1) if "total_step" in text)
+    with pytest.raises(UsageError) as caught:
+        train(recipe, tmp_path / "run")
+    assert caught.value.message.startswith(f"{recipe}:{line} adapter.adalora.total_step: 40, but")
+
+
+def test_only_adapters_with_a_schedule_watch() -> None:
+    from peftkit.adapters.full import Full
+
+    assert isinstance(Full(), WatchesTraining)
+    assert list(Full().callbacks()) == []
+    assert not isinstance(object(), WatchesTraining)
