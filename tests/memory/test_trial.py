@@ -46,7 +46,8 @@ def run(folder: Path, *, adapter: Any = LORA, model: Any = None, sft: Any = None
 def test_lora_trains_and_every_phase_is_read(tmp_path: Path) -> None:
     trial = run(tmp_path)
     assert set(trial.phase_bytes) == {"forward", "backward", "step"}
-    assert trial.peak_bytes == max(trial.phase_bytes.values()) > trial.baseline_bytes > 0
+    # Not above it where this process's heap still holds what an earlier test freed.
+    assert trial.peak_bytes == max(trial.phase_bytes.values()) >= trial.baseline_bytes > 0
     assert len(trial.step_seconds) == 2, "the first of three steps warms up"
     assert trial.num_tokens == 2 * 64
     assert trial.final_loss == pytest.approx(math.log(8192), rel=0.05), (
