@@ -95,7 +95,7 @@ def write_gguf(
         writer.write(model, planned, factors)
     proofs = [_compare_tensors(file, model, planned, chosen, factors)]
     proofs.append(_compare_tokens(file, tokenizer, trained.texts, adds_ends=adds_ends))
-    notes = [*limits(model, config), *vocabulary.notes]
+    notes = [*limits(model, config), *vocabulary.notes, *_rounding(config, chosen)]
     if writer.not_quantized:
         notes.append(f"kept as f16, no multiple of 32 wide: {', '.join(writer.not_quantized)}")
     return Exported((file,), tuple(proofs), tuple(notes))
@@ -108,6 +108,15 @@ def _require_gguf() -> None:
         raise ResourceError(
             "writing GGUF needs the gguf package", hint="pip install 'peftkit[gguf]'"
         ) from None
+
+
+def _rounding(config: Any, chosen: OutType) -> list[str]:
+    """Say that weights were rounded to a narrower type; Q8_0's error is measured instead."""
+    own = str(config.dtype).removeprefix("torch.")
+    keeps = {"f32": ("float32", "float16", "bfloat16"), "f16": ("float16",), "bf16": ("bfloat16",)}
+    if own in keeps.get(chosen, (own,)):
+        return []
+    return [f"the weights were {own}; {chosen} rounds them, once"]
 
 
 def _file_name(name: str) -> str:

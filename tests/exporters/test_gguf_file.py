@@ -100,8 +100,10 @@ def test_llama_3_rope_is_what_transformers_divides_its_frequencies_by(tmp_path: 
 def test_every_type_is_within_its_rounding(outtype: str, tmp_path: Path) -> None:
     folder = tiny_families.save("llama", tmp_path / "model")
     (tmp_path / "out").mkdir()
-    file = write_gguf(Trained("tiny", folder), tmp_path / "out", outtype).files[0]
+    exported = write_gguf(Trained("tiny", folder), tmp_path / "out", outtype)
+    file = exported.files[0]
     assert file.name == f"tiny-{'f32' if outtype == 'auto' else outtype}.gguf"
+    assert any("rounds them" in note for note in exported.notes) is (outtype in ("bf16", "f16"))
     source = _read(folder)["model.layers.0.mlp.down_proj.weight"].astype(np.float64)
     stored = next(t for t in gguf.GGUFReader(file).tensors if t.name == "blk.0.ffn_down.weight")
     found = gguf.quants.dequantize(stored.data, stored.tensor_type).astype(np.float64)
