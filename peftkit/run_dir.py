@@ -42,6 +42,11 @@ class RunDir:
         return self.path / "data.json"
 
     @property
+    def plan(self) -> Path:
+        """What a step was planned to take, beside what was measured."""
+        return self.path / "plan.json"
+
+    @property
     def measured(self) -> Path:
         """Seconds, tokens per second and peak bytes of the training."""
         return self.path / "measured.json"

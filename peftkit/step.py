@@ -112,7 +112,7 @@ def forward_backward(
         loss = loss_of(model, batch)
     loss = loss / settings.accumulation
     enter("backward")
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call] # torch is
     return loss.detach()
 
 

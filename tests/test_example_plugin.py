@@ -101,6 +101,26 @@ def test_explain_reads_its_docstrings(example: tuple[Path, Path], tmp_path: Path
     assert "peftkit-distributions 1.0.0" in done.stdout
 
 
+def test_a_run_uses_its_source_and_its_task(
+    example: tuple[Path, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    python, copy = example
+    recipe = tmp_path / "one-liners.yaml"
+    text = (copy / "recipes" / "one-liners.yaml").read_text()
+    text = text.replace("embedded:docstring-lm", str(tiny_model))
+    text = text.replace("num_train_epochs: 3", "max_steps: 2, save_strategy: 'no'")
+    text = text.replace("max_length: 384", "max_length: 256")
+    text = text.replace(
+        "task: {one_liner: {}}", "task: {one_liner: {}}\n  audit: {max_truncated: 1, max_masked: 1}"
+    )
+    recipe.write_text(text.replace("limit: 20", "limit: 4"))
+    done = _run(python, "-c", CLI, "run", str(recipe), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scores = json.loads((tmp_path / "runs" / "one-liners" / "scores.json").read_text())
+    assert set(scores["tuned"]) >= {"word_f1", "perplexity"}
+    assert scores["num_rows"] == 4
+
+
 def test_its_own_tests_pass(example: tuple[Path, Path]) -> None:
     python, copy = example
     done = _run(python, "-m", "pytest", "-p", "no:cacheprovider", cwd=copy)

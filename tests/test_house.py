@@ -42,7 +42,13 @@ LAYERS = [
 
 # Modules that define subclasses of the stack's classes import it at their top, and are therefore
 # imported by others inside functions only.
-SUBCLASSES = {"peftkit.callbacks"}
+SUBCLASSES = {
+    "peftkit.callbacks",
+    "peftkit.memory.assumed",
+    "peftkit.memory.batch",
+    "peftkit.memory.fused_head",
+    "peftkit.memory.tracker",
+}
 
 
 def layer_of(module: str) -> int | None:
@@ -141,6 +147,20 @@ def test_importing_any_module_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", sorted(SUBCLASSES))
+def test_only_subclasses_of_the_stack_are_excused(name: str) -> None:
+    tree = ast.parse((ROOT / Path(*name.split("."))).with_suffix(".py").read_text("utf-8"))
+    theirs = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if (getattr(node, "module", None) or alias.name).split(".")[0] in HEAVY
+    }
+    bases = {ast.unparse(b) for n in tree.body if isinstance(n, ast.ClassDef) for b in n.bases}
+    assert any(base.split(".")[0] in theirs for base in bases)
 
 
 def test_every_module_has_a_test_file() -> None:

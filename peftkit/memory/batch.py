@@ -36,21 +36,19 @@ class AllOnes(torch.Tensor):
     is asked of a mask's values is answered here, everything else is done with the fake mask.
     """
 
-    inner: torch.Tensor
+    fake: torch.Tensor
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> AllOnes:
         """Wrap a fake mask."""
         made: AllOnes = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, dtype=inner.dtype, device="cpu"
+            cls, inner.shape, dtype=inner.dtype, device=torch.device("cpu")
         )
-        made.inner = inner
+        made.fake = inner
         return made
 
     @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer for the values, or do the same with the mask inside."""
         name = getattr(func, "__name__", "")
         if name == "all":
@@ -63,7 +61,9 @@ class AllOnes(torch.Tensor):
         return result
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override] # torch's stub has a disabled function
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Do the same with the mask inside."""
         return func(*_unwrap(args), **_unwrap(kwargs or {}))
 
@@ -114,7 +114,7 @@ def _integers(*shape: int) -> torch.Tensor:
 
 def _unwrap(values: Any) -> Any:
     if isinstance(values, AllOnes):
-        return values.inner
+        return values.fake
     if isinstance(values, list | tuple):
         return type(values)(_unwrap(value) for value in values)
     if isinstance(values, dict):

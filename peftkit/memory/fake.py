@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,28 +58,24 @@ def build_skeleton(
 
     Raises:
         UsageError: transformers cannot build this architecture without its weights.
+        PlanningError: the adapter reads the weights to set itself up.
     """
     import torch
-    import transformers
 
-    config = copy.deepcopy(config)
-    keywords = _keywords(config, section)
-    with torch.device("meta"):
-        try:
-            model = getattr(transformers, auto_class).from_config(config, **keywords)
-        except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-            raise UsageError(
-                f"transformers cannot build {section.path or config.model_type!r} as"
-                f" {auto_class} without its weights: {str(error).splitlines()[0]}",
-                hint="plan a model of a known architecture; custom code cannot be planned",
-            ) from error
-        if quantization_config is not None:
-            _quantize(model, quantization_config)
-        base_ids = frozenset(
-            id(tensor) for tensor in (*model.parameters(), *model.buffers())
-        )
-        attached = _attach(adapter, model)
-    return Skeleton(attached, base_ids)
+    def build(where: AbstractContextManager[Any]) -> Skeleton:
+        with torch.device("meta"):
+            model = _build_base(copy.deepcopy(config), section, auto_class)
+            if quantization_config is not None:
+                _quantize(model, quantization_config)
+        base_ids = frozenset(id(tensor) for tensor in (*model.parameters(), *model.buffers()))
+        with where:
+            return Skeleton(_attach(adapter, model), base_ids)
+
+    try:
+        return build(torch.device("meta"))
+    except PlanningError:
+        # Some adapters compute small tables of their own first, which must have values.
+        return build(nullcontext())
 
 
 def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
@@ -149,14 +145,25 @@ class PlanningError(PeftkitError, RuntimeError):
     exit_code = 5
 
 
+def _build_base(config: PretrainedConfig, section: ModelSection, auto_class: str) -> Any:
+    import transformers
+
+    try:
+        return getattr(transformers, auto_class).from_config(config, **_keywords(config, section))
+    except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        raise UsageError(
+            f"transformers cannot build {section.path or config.model_type!r} as {auto_class}"
+            f" without its weights: {str(error).splitlines()[0]}",
+            hint="plan a model of a known architecture; custom code cannot be planned",
+        ) from error
+
+
 def _keywords(config: PretrainedConfig, section: ModelSection) -> dict[str, Any]:
     """Return what `from_config` takes from the recipe's model section."""
     import torch
 
     dtype = section.dtype if section.dtype != "auto" else (config.dtype or "float32")
-    keywords: dict[str, Any] = {
-        "dtype": getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    }
+    keywords: dict[str, Any] = {"dtype": getattr(torch, dtype) if isinstance(dtype, str) else dtype}
     implementation = section.attn_implementation
     if implementation is not None:
         # A flash-attention package need not be installed to plan it: it allocates what SDPA's
@@ -178,7 +185,22 @@ def _quantize(model: Any, quantization_config: Any) -> None:
 
 
 def _attach(adapter: Adapter | None, model: Any) -> Any:
-    return model if adapter is None else adapter.attach(model)
+    if adapter is None:
+        return model
+    try:
+        return adapter.attach(model)
+    except (PeftkitError, RuntimeError) as error:
+        if any(sign in str(error) for sign in _NEEDS_VALUES):
+            raise PlanningError(
+                f"{type(adapter).__name__} reads the weights' values to set itself up, so its"
+                f" memory cannot be planned without them: {str(error).splitlines()[0]}",
+                hint="train for one step instead: the run probes its longest batch first",
+            ) from error
+        raise
+
+
+_NEEDS_VALUES = ("meta tensors", "register_meta", "on meta", "meta device", "data-dependent")
+"""Words of torch's errors where an operator would need values that a meta tensor has not."""
 
 
 def _is_fake(tensor: Any) -> bool:

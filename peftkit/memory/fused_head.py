@@ -10,6 +10,7 @@ for any batch. Source: trl 1.16, `kernels/chunked_logprob.py` and `trainer/utils
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -26,26 +27,34 @@ def tile_sizes(num_tokens: int) -> tuple[int, int]:
     return min(num_tokens, TOKEN_TILE), min(max(num_tokens - TOKEN_TILE, 0), TOKEN_TILE)
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """Say how a device scores a tile."""
+
+    has_triton: bool
+    """Whether a kernel folds a tile in place, and only trained positions are scored."""
+    softcap: float | None
+    """The architecture's `final_logit_softcapping`."""
+
+
 class FakeChunkedLogProb(torch.autograd.Function):
     """Allocate what `ChunkedLogProbFunction` does, on a device with Triton or without."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - autograd passes them so
         ctx: Any,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
-        has_triton: bool,
+        kernel: Kernel,
     ) -> Any:
         """Score `hidden` (tokens x width) against `weight` (vocabulary x width)."""
         ctx.set_materialize_grads(False)
         device, num = hidden.device, hidden.shape[0]
         dtype = _compute_dtype(hidden)
         statistics = [torch.zeros((num,), device=device) for _ in range(7)]
-        buffer = torch.empty(
-            (min(num, TOKEN_TILE), VOCABULARY_TILE), device=device, dtype=dtype
-        )
+        buffer = torch.empty((min(num, TOKEN_TILE), VOCABULARY_TILE), device=device, dtype=dtype)
         start = 0
         for rows in tile_sizes(num):
             hidden_chunk = hidden[start : start + rows].to(dtype)
@@ -54,8 +63,9 @@ class FakeChunkedLogProb(torch.autograd.Function):
                 torch.mm(hidden_chunk, weight[first:last].to(dtype).t(), out=tile)
                 if bias is not None:
                     tile.add_(bias[first:last].to(dtype))
-                if not has_triton:
-                    _fold_forward(tile, targets[start : start + rows], statistics, start, first)
+                if not kernel.has_triton:
+                    kept = targets[start : start + rows]
+                    _fold_forward(tile, kept, statistics, start, first, kernel.softcap)
             start += rows
         highest, sum_exp, x_sum_exp, _, _, before, target = statistics
         log_z = highest + torch.log(sum_exp)
@@ -63,12 +73,12 @@ class FakeChunkedLogProb(torch.autograd.Function):
         entropy = log_z - x_sum_exp / sum_exp
         is_top1 = (target >= highest) & (target > before)
         ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropy)
-        ctx.dtype, ctx.has_triton = dtype, has_triton
+        ctx.dtype, ctx.kernel = dtype, kernel
         ctx.mark_non_differentiable(is_top1)
         return logprobs, entropy, is_top1
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> Any:
         """Recompute tile by tile; gradients are summed in float32."""
         hidden, weight, bias, targets, log_z, entropy = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -91,8 +101,9 @@ class FakeChunkedLogProb(torch.autograd.Function):
                 torch.mm(hidden_chunk, weight_chunk.t(), out=tile)
                 if bias is not None:
                     tile.add_(bias[first:last].to(dtype))
-                if not ctx.has_triton:
-                    _fold_backward(tile, targets[kept], log_z[kept], entropy[kept], grad[kept])
+                if not ctx.kernel.has_triton:
+                    rest = (targets[kept], log_z[kept], entropy[kept], grad[kept])
+                    _fold_backward(tile, *rest, softcap=ctx.kernel.softcap)
                 _accumulate(sums, tile, weight_chunk, hidden_chunk, kept, slice(first, last), ctx)
             start += rows
         grads = [
@@ -109,6 +120,8 @@ def attach_fused_head(model: Any, *, has_triton: bool, scored_share: float = 1.0
         scored_share: of the positions; on a device with Triton only trained ones are scored.
     """
     original = model.forward
+    config = model.config.get_text_config()
+    kernel = Kernel(has_triton, getattr(config, "final_logit_softcapping", None))
 
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head:
@@ -124,7 +137,9 @@ def attach_fused_head(model: Any, *, has_triton: bool, scored_share: float = 1.0
         else:
             targets = labels.clamp(min=0).reshape(-1)
         head = self.get_output_embeddings()
-        scored = FakeChunkedLogProb.apply(flat, head.weight, head.bias, targets, has_triton)
+        scored = FakeChunkedLogProb.apply(  # type: ignore[no-untyped-call] # torch is
+            flat, head.weight, head.bias, targets, kernel
+        )
         if has_triton:
             scored = [x.new_zeros(mask.shape).masked_scatter(mask, x) for x in scored]
         else:
@@ -163,32 +178,40 @@ def _columns(weight: torch.Tensor) -> list[tuple[int, int]]:
     return [(start, min(start + VOCABULARY_TILE, vocabulary)) for start in starts]
 
 
-def _fold_forward(
-    tile: torch.Tensor, targets: torch.Tensor, statistics: list[torch.Tensor], start: int, first: int
+def _fold_forward(  # noqa: PLR0913, PLR0917 - what trl's kernel takes
+    tile: torch.Tensor,
+    targets: torch.Tensor,
+    statistics: list[torch.Tensor],
+    start: int,
+    first: int,
+    softcap: float | None,
 ) -> None:
     highest, sum_exp, x_sum_exp, sq, z_sum, before, target = (
         x[start : start + tile.shape[0]] for x in statistics
     )
     chunked_logprob._forward_tile(
         tile, tile.stride(0), targets, highest, sum_exp, x_sum_exp, sq, z_sum, before, target,
-        first, tile.shape[1], 1.0, 1.0, 1.0, False, True, False, False, True, 1024,
+        first, tile.shape[1], 1.0, softcap or 1.0, 1.0, softcap is not None,
+        True, False, False, True, 1024,
     )  # fmt: skip
 
 
-def _fold_backward(
+def _fold_backward(  # noqa: PLR0913
     tile: torch.Tensor,
     targets: torch.Tensor,
     log_z: torch.Tensor,
     entropy: torch.Tensor,
     grad: torch.Tensor,
+    *,
+    softcap: float | None,
 ) -> None:
     chunked_logprob._backward_tile(
         tile, tile.stride(0), targets, log_z, entropy, grad, log_z,
-        0, tile.shape[1], 1.0, 1.0, 1.0, False, True, False, 1024,
+        0, tile.shape[1], 1.0, softcap or 1.0, 1.0, softcap is not None, True, False, 1024,
     )  # fmt: skip
 
 
-def _accumulate(
+def _accumulate(  # noqa: PLR0913, PLR0917
     sums: list[torch.Tensor | None],
     tile: torch.Tensor,
     weight_chunk: torch.Tensor,
@@ -199,9 +222,9 @@ def _accumulate(
 ) -> None:
     """Add one tile to the gradients; a device with Triton multiplies into float32 in place."""
     grad_hidden, grad_weight, grad_bias = sums
-    if grad_hidden is not None and not ctx.has_triton:
+    if grad_hidden is not None and not ctx.kernel.has_triton:
         grad_hidden[rows].addmm_(tile.float(), weight_chunk.float())
-    if grad_weight is not None and not ctx.has_triton:
+    if grad_weight is not None and not ctx.kernel.has_triton:
         grad_weight[columns].addmm_(tile.t().float(), hidden_chunk.float())
     if grad_bias is not None:
         grad_bias[columns] += tile.sum(dim=0, dtype=torch.float32)

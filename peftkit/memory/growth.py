@@ -8,8 +8,8 @@ monomial explains is scaled with the number of tokens, and the replay says that 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 _LIMIT = 1 << 40
 """No search looks beyond this many rows or tokens."""
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """Hold the tokens that prompt learning adds to each row."""
+
+    num: int
+    num_scored: int
+    """Those of them that the head sees as well."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +136,14 @@ class Footprint:
     """Bytes of those that the update makes, which do not depend on the batch either."""
     block: int
     """What every allocation is rounded up to."""
-    num_virtual: int
+    virtual: Virtual
     scored_share: float
+    recorded: tuple[int, int, NDArray[np.int64]]
+    """A micro-batch and length at which the bytes are known, not replayed."""
 
     def size(self, micro_batch: int, length: int) -> Size:
         """Return the numbers of a micro-batch of rows of a length."""
-        return make_size(
-            micro_batch, length, num_virtual=self.num_virtual, scored_share=self.scored_share
-        )
+        return make_size(micro_batch, length, virtual=self.virtual, scored_share=self.scored_share)
 
     def live(self, micro_batch: int, length: int) -> Live:
         """Return what is alive at every moment at a size."""
@@ -152,10 +161,10 @@ class Footprint:
         """
         num_before, num_grown = len(self.before), len(self.growth.choice)
         coefficients = self.growth.numerator / self.growth.denominator
-        sums: dict[str, Counter[str]] = {}
+        sums: dict[str, defaultdict[str, float]] = {}
         for number, copies in self.program.alive_after(event).items():
             counter = sums.setdefault(
-                self.program.term_names[self.program.terms[number]], Counter()
+                self.program.term_names[self.program.terms[number]], defaultdict(float)
             )
             if number < num_before:
                 counter["1"] += int(self.before[number]) * copies
@@ -170,7 +179,9 @@ class Footprint:
     def _bytes_at(self, micro_batch: int, length: int) -> NDArray[np.int64]:
         import numpy as np
 
-        grown = self.growth.bytes_at(self.size(micro_batch, length))
+        rows, tokens, grown = self.recorded
+        if (rows, tokens) != (micro_batch, length):
+            grown = self.growth.bytes_at(self.size(micro_batch, length))
         return np.concatenate([self.before, grown, self.after])
 
 
@@ -206,13 +217,17 @@ def second_bytes(
 
 
 def make_size(
-    micro_batch: int, length: int, *, num_virtual: int = 0, scored_share: float = 1.0
+    micro_batch: int,
+    length: int,
+    *,
+    virtual: Virtual = Virtual(0, 0),
+    scored_share: float = 1.0,
 ) -> Size:
     """Return the numbers of a micro-batch of rows of a length."""
     from peftkit.memory.fused_head import scored_positions, tile_sizes
 
-    num_scored = scored_positions(micro_batch * (length + num_virtual - 1), scored_share)
-    return Size(micro_batch, length, num_virtual, num_scored, tile_sizes(num_scored))
+    num_scored = scored_positions(micro_batch * (length + virtual.num_scored - 1), scored_share)
+    return Size(micro_batch, length, virtual.num, num_scored, tile_sizes(num_scored))
 
 
 def largest_that_fits(fits: Callable[[int], bool], start: int) -> int:
@@ -234,7 +249,7 @@ def largest_that_fits(fits: Callable[[int], bool], start: int) -> int:
     return low
 
 
-def _formula(counter: Counter[str]) -> str:
+def _formula(counter: Mapping[str, float]) -> str:
     parts = sorted(counter.items(), key=lambda item: -abs(item[1]))
     shown = [
         f"{value:,.0f}" if name == "1" else f"{value:,.0f}·{name}"

@@ -88,9 +88,9 @@ def kept_layers(model: torch.nn.Module, stack: Stack, kept: Sequence[int]) -> It
 
     parent_name, _, attribute = stack.name.rpartition(".")
     parent = model.get_submodule(parent_name)
-    layers = getattr(parent, attribute)
-    config = getattr(parent, "config", None)
-    types = getattr(config, "layer_types", None)
+    layers: Any = getattr(parent, attribute)
+    config: Any = getattr(parent, "config", None)
+    types: Any = getattr(config, "layer_types", None)
     has_types = types is not None and len(types) == len(stack.signatures)
     setattr(parent, attribute, nn.ModuleList(layers[index] for index in kept))
     if has_types:
@@ -111,16 +111,15 @@ def mark_layers(
     Returns: the hooks' handles, to take them off again.
     """
     handles: list[Any] = []
-    for index, layer in zip(kept, model.get_submodule(stack.name), strict=True):
+    layers: Any = model.get_submodule(stack.name)
+    for index, layer in zip(kept, layers, strict=True):
         place = (stack.name, index)
 
         def begin(_module: Any, _args: Any, place: tuple[str, int] = place) -> None:
             if tracker.phase in ("forward", "evaluate"):
                 tracker.enter(tracker.phase, place)
 
-        def end(
-            _module: Any, _args: Any, output: Any, place: tuple[str, int] = place
-        ) -> None:
+        def end(_module: Any, _args: Any, output: Any, place: tuple[str, int] = place) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if tracker.phase == "forward" and getattr(hidden, "requires_grad", False):
                 hidden.register_hook(lambda _: tracker.enter("backward", place))
@@ -144,8 +143,8 @@ def _longest_repetition(signatures: Sequence[int], at: int) -> tuple[int, int]:
 
 def _layer_types(model: torch.nn.Module, num_layers: int) -> list[str | None]:
     """Return each layer's kind of attention, where the configuration lists them."""
-    config = getattr(model, "config", None)
-    types = getattr(config.get_text_config(), "layer_types", None) if config is not None else None
+    config: Any = getattr(model, "config", None)
+    types: Any = config and getattr(config.get_text_config(), "layer_types", None)
     if types is None or len(types) != num_layers:
         return [None] * num_layers
     return list(types)

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.memory.growth import Footprint, largest_that_fits
@@ -221,22 +222,14 @@ def plan(
         return replays[key]
 
     made = rehearsal(shape.micro_batch)
-    live = made.footprint.live(shape.micro_batch, shape.length)
-    return Plan(
-        peak_bytes=int(live.total.max()),
-        peak_phase=live.peak_phase,
-        terms=_terms(live, made.footprint, runtime),
-        phase_bytes=live.phase_peaks(),
-        timeline=_timeline(live),
-        micro_batch=shape.micro_batch,
-        length=shape.length,
-        accumulation=rehearsed.settings.accumulation,
+    return _sum_up(
+        made,
+        shape,
+        runtime,
         device=machine.device,
-        work={phase: Work(*counts) for phase, counts in made.work.items()},
-        num_tokens=shape.num_tokens,
-        unknown=made.notes,
-        seconds=time.perf_counter() - start,
+        accumulation=rehearsed.settings.accumulation,
         footprints=lambda rows: rehearsal(rows).footprint,
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -265,7 +258,9 @@ def batch_shape(
     built: Built, config: PretrainedConfig, lengths: Sequence[int] | None
 ) -> BatchShape:
     """Read a recipe's micro-batch off its trainer's arguments and its rows' lengths."""
-    args: Any = built.method.config
+    from peftkit.memory.rehearsal import trainer_arguments
+
+    args = trainer_arguments(built)
     packs = bool(getattr(args, "packing", False))
     is_flat = bool(getattr(args, "padding_free", False)) or (
         packs and getattr(args, "packing_strategy", "bfd") in ("bfd", "bfd_split")
@@ -283,7 +278,7 @@ def batch_shape(
         num_tokens=round(rows * mean),
         is_flat=is_flat,
         takes_mask=not attention.startswith("flash"),
-        varies=bool(lengths) and min(lengths) < length,
+        varies=lengths is not None and min(lengths, default=length) < length,
     )
 
 
@@ -296,16 +291,53 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
+    from peftkit.checkpoint_files import check_config_fields, read_json
     from peftkit.memory import catalogue
     from peftkit.model import load_config
 
     found = catalogue.find(model.path) if model.path is not None else None
     if found is not None:
         return AutoConfig.for_model(found.pop("model_type"), **found)
+    folder = Path(model.path or "", model.subfolder or "").expanduser()
+    is_folder = model.path is not None and (folder / "config.json").is_file()
+    if is_folder and not any(folder.glob("*.safetensors*")):
+        # A folder without weights can be planned, though not loaded.
+        check_config_fields(read_json(folder / "config.json"), str(folder / "config.json"))
+        return AutoConfig.from_pretrained(str(folder))
     if model.config is not None and model.tokenizer is not None:
         sizes = {"vocab_size": model.tokenizer.options.get("vocab_size", 8192), **model.config}
         model = dataclasses.replace(model, config=sizes)
     return load_config(model)
+
+
+def _sum_up(  # noqa: PLR0913
+    made: Rehearsal,
+    shape: BatchShape,
+    runtime: Runtime,
+    *,
+    device: str,
+    accumulation: int,
+    footprints: Callable[[int], Footprint],
+    seconds: float,
+) -> Plan:
+    """Make the plan of what a rehearsal found."""
+    live = made.footprint.live(shape.micro_batch, shape.length)
+    return Plan(
+        peak_bytes=int(live.total.max()),
+        peak_phase=live.peak_phase,
+        terms=_terms(live, made.footprint, runtime),
+        phase_bytes=live.phase_peaks(),
+        timeline=_timeline(live),
+        micro_batch=shape.micro_batch,
+        length=shape.length,
+        accumulation=accumulation,
+        device=device,
+        work={phase: Work(*counts) for phase, counts in made.work.items()},
+        num_tokens=shape.num_tokens,
+        unknown=made.notes,
+        seconds=seconds,
+        footprints=footprints,
+    )
 
 
 def _terms(live: Live, footprint: Footprint, runtime: Runtime) -> tuple[Term, ...]:

@@ -42,7 +42,8 @@ def _pack_4bit(module: Any, weight: Any, mode: FakeTensorMode) -> list[torch.Ten
         per_element = 2 * weight.quant_storage.itemsize
         packed = torch.empty((num_weights + 1) // per_element, 1, dtype=weight.quant_storage)
         code = torch.empty(16)
-        nested, offset = None, None
+        nested: Any = None
+        offset: Any = None
         if weight.compress_statistics:
             scales = torch.empty(num_blocks, dtype=torch.uint8)
             offset = torch.empty(())
@@ -58,12 +59,12 @@ def _pack_4bit(module: Any, weight: Any, mode: FakeTensorMode) -> list[torch.Ten
         absmax=scales, shape=weight.shape, code=code, blocksize=block,
         quant_type=weight.quant_type, dtype=weight.dtype, offset=offset, state2=nested,
     )  # fmt: skip
-    parameter = torch.nn.Parameter(packed, requires_grad=False)
+    parameter: Any = torch.nn.Parameter(packed, requires_grad=False)
     parameter.quant_state = state
     del module.weight  # torch refuses to put a plain parameter in the place of a special one
     module.weight, module.quant_state = parameter, state
-    parts = [parameter, scales, code]
-    return parts if nested is None else [*parts, offset, nested.absmax]
+    parts: list[Any] = [parameter, scales, code]
+    return parts if nested is None else [*parts, offset, nested.absmax, nested.code]
 
 
 def _pack_8bit(module: Any, weight: Any, mode: FakeTensorMode) -> list[torch.Tensor]:
@@ -72,7 +73,7 @@ def _pack_8bit(module: Any, weight: Any, mode: FakeTensorMode) -> list[torch.Ten
     with mode:
         values = torch.empty(tuple(weight.shape), dtype=torch.int8)
         scales = torch.empty(weight.shape[0])
-    parameter = torch.nn.Parameter(values, requires_grad=False)
+    parameter: Any = torch.nn.Parameter(values, requires_grad=False)
     parameter.CB = parameter.SCB = None
     del module.weight
     module.weight = parameter

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit import step
 from peftkit.memory.batch import Point, make_batch
 from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
-from peftkit.memory.growth import Footprint, explain_growth, make_size, second_bytes
+from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
 from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
 from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_update
 from peftkit.memory.trace import (
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from peftkit.recipe.build import Built
     from peftkit.step import StepSettings
 
-_PROBE_TOKENS = 8192
-"""More positions than the fused head's first two tiles hold."""
+_TILE_TOKENS = 4096
+"""Positions that the fused head scores at once."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Rehearsed:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         self.method, self.device = built.method, device
-        self.args: TrainingArguments = built.method.config
+        self.args: TrainingArguments = trainer_arguments(built)
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.scored_share = scored_share if device == "cuda" else 1.0
         self.fuses_head = uses_fused_head(built.method)
@@ -78,7 +78,7 @@ class Rehearsed:
         step.set_checkpointing(skeleton.model, self.args)
         self.fake: FakeModel = materialize(skeleton, self.mode)
         self.model = self.fake.model.train()
-        self.num_virtual = num_virtual_tokens(self.model)
+        self.virtual = virtual_tokens(self.model)
         self.config = self.model.config
         if self.fuses_head:
             from peftkit.memory.fused_head import attach_fused_head
@@ -105,13 +105,15 @@ class Rehearsed:
         Raises:
             PlanningError: an operator cannot run without values.
         """
-        with explained_operators():
+        from peftkit.memory.assumed import AssumedValues
+
+        with explained_operators(), AssumedValues() as assumed:
             update, before = self._update(reserved)
             other = self._probe(point)
             first, program, repeats, grown = self._compare(point, other, (1, 2))
             if grown is None:
                 first, program, repeats, grown = self._compare(point, other, (0, 0))
-        notes = []
+        notes = [assumed.note] if assumed.num_read else []
         if grown is None:
             notes.append("the step does other things at other sizes: they are estimates")
             grown = _array(first.num_bytes) * other.num_tokens // point.num_tokens
@@ -122,7 +124,8 @@ class Rehearsed:
         footprint = Footprint(
             join_programs([load, program, after]), growth,
             _array(before.num_bytes), _array(update.num_bytes),
-            block, self.num_virtual, self.scored_share,
+            block, self.virtual, self.scored_share,
+            (point.micro_batch, point.length, _array(first.num_bytes)),
         )  # fmt: skip
         if growth.num_unexplained:
             notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
@@ -146,9 +149,7 @@ class Rehearsed:
             for parameter in self.trained:
                 has_gradient = self.settings.accumulation > 1
                 parameter.grad = _like(parameter) if has_gradient else None
-            batch = partial(
-                make_batch, self.method.auto_class, point, has_mask=self.fuses_head
-            )
+            batch = partial(make_batch, self.method.auto_class, point, has_mask=self.fuses_head)
             loss = step.fused_loss if self.fuses_head else step.model_loss
             trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
         return trace, compile_trace(trace, repeats, without="load"), repeats
@@ -200,26 +201,30 @@ class Rehearsed:
     def _probe(self, point: Point) -> Point:
         """Choose a second size that tells all monomials apart and takes the same branches.
 
-        One row is a case of its own: slices of it need no copy.
+        One row is a case of its own: slices of it need no copy. A batch that fills the head's
+        first tile is compared with one that does not, and the other way round.
         """
         config = self.config.get_text_config()
+        fills_tile = point.num_tokens > _TILE_TOKENS
         rows = 1 if point.micro_batch == 1 else 3
-        wanted = _PROBE_TOKENS // rows + 1000
-        longest = getattr(config, "max_position_embeddings", None) or wanted
+        tokens = _TILE_TOKENS // 2 if fills_tile else 2 * _TILE_TOKENS + 1000
+        longest = getattr(config, "max_position_embeddings", None) or tokens
         window = getattr(config, "sliding_window", None) or 0
-        length = _prime_below(min(wanted, longest))
+        length = _prime_below(min(tokens // rows, longest))
         if window and point.length < window <= length:
             length = _prime_below(window - 1)
         elif window and point.length >= window > length:
             length = _prime_above(window)
-        if rows > 1:
-            rows = _prime_above(max(rows, -(-_PROBE_TOKENS // max(1, length - 1)) + 1))
+        if length == point.length:
+            length = _prime_below(length - 1)
+        if rows > 1 and not fills_tile:
+            rows = _prime_above(max(rows, -(-2 * _TILE_TOKENS // max(1, length - 1)) + 1))
         return Point(rows, length, point.layout)
 
     def _size(self, point: Point) -> Any:
         return make_size(
             point.micro_batch, point.length,
-            num_virtual=self.num_virtual, scored_share=self.scored_share,
+            virtual=self.virtual, scored_share=self.scored_share,
         )  # fmt: skip
 
     def _num_parameters(self) -> int:
@@ -232,18 +237,27 @@ _FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
 """Optimizers of torch that transformers makes without saying how they loop."""
 
 
+def trainer_arguments(built: Built) -> Any:
+    """Return the native arguments of a recipe's trainer, which every method keeps as `config`."""
+    method: Any = built.method
+    return method.config
+
+
 def uses_fused_head(method: Any) -> bool:
     """Tell whether a method trains through trl's fused head."""
     return bool(getattr(method, "fuses_head", False))
 
 
-def num_virtual_tokens(model: Any) -> int:
-    """Return how many tokens prompt tuning puts before each row's embeddings."""
+def virtual_tokens(model: Any) -> Virtual:
+    """Return the tokens that prompt learning puts before each row, if it does."""
     configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
     for config in configs.values():
         if getattr(config, "is_prompt_learning", False):
-            return int(getattr(config, "num_virtual_tokens", 0) or 0)
-    return 0
+            # A prefix is put before keys and values only, and has no position that is scored.
+            is_prefix = str(config.peft_type.value) in ("PREFIX_TUNING", "CARTRIDGE")
+            num = int(getattr(config, "num_virtual_tokens", 0) or 0)
+            return Virtual(num, 0 if is_prefix else num)
+    return Virtual(0, 0)
 
 
 def _like(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -24,11 +24,11 @@ _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.defa
 """Questions that a fake tensor answers through dispatch; no kernel runs."""
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
     """Record allocations and frees while active; everything held before counts from `hold`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         register_operators()
         self.trace = Trace()
         self._numbers: dict[int, int] = {}
@@ -85,7 +85,7 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(
         self,
         func: Any,
-        types: Any,  # noqa: ARG002 - the protocol's signature
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -198,7 +198,7 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
 
 
 def _extent(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    return int(tensor.numel() * tensor.element_size())
 
 
 def _gemm_4bit_workspace(a: Any, b: Any, shape: Any, absmax: Any, *_: Any, **kw: Any) -> int:  # noqa: ARG001
@@ -218,8 +218,8 @@ def _gemm_4bit_flops(a: Any, b: Any, shape: Any, *_: Any, **__: Any) -> int:  # 
 
 def _attention_flops(query: Any, key: Any, *_: Any, **__: Any) -> int:
     """Return the two products of attention, causal or not: half of them may be masked."""
-    batch, heads, length, width = query.shape
-    return 4 * int(batch * heads * length * key.shape[-2] * width)
+    batch, heads, length, width = (int(size) for size in query.shape)
+    return 4 * batch * heads * length * int(key.shape[-2]) * width
 
 
 def _attention_backward_flops(_grad: Any, query: Any, key: Any, *_: Any, **__: Any) -> int:

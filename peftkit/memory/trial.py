@@ -219,6 +219,7 @@ def _watch(readings: _Readings) -> TrainerCallback:
         """Read between the trainer's steps."""
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
+            """Open the step's readings."""
             readings.begin_step()
             readings.enter("forward")
 

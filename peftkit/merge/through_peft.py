@@ -120,6 +120,8 @@ class _Merging:
     """Parameter of the base layer -> its tensor in the base."""
 
     def loader(self, name: str) -> Any:
+        """Give what reads one merged tensor's rows."""
+
         def load(_: Matrix) -> Rows:
             merged = self.merge()[name]
 

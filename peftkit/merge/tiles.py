@@ -102,7 +102,7 @@ class _Factors:
             self.left = (self.scale * self.left64).astype(np.float32)
             self.right = stack.right.astype(np.float32)
         self.left_norms = abs(self.scale) * np.linalg.norm(self.left64, axis=-1)
-        self.right_norms = np.linalg.norm(stack.right, axis=-2)
+        self.longest_column = float(np.linalg.norm(stack.right, axis=-2).max())
         # Of sgemm's sum, and of the factors' own roundings to float32.
         self.relative_error = (stack.left.shape[-1] + 3) * _UNIT
 
@@ -160,27 +160,17 @@ class _LowRankTile:
         """Compute again in float64 whatever float32 may have rounded to the wrong side."""
         import numpy as np
 
-        num_rows = len(total)
-        norms = self.factors.left_norms[start : start + num_rows]
-        worst = (
-            self.factors.relative_error * float(norms.max()) * float(self.factors.right_norms.max())
-        )
+        factors = self.factors
+        longest = float(factors.left_norms[start : start + len(total)].max())
+        worst = factors.relative_error * longest * factors.longest_column
         for picked in _pick(total, spare, worst, self.job.dtype):
-            row, column = np.divmod(picked, self.job.columns)
+            some = picked[_is_doubtful(total.reshape(-1)[picked], worst, self.job.dtype)]
+            row, column = np.divmod(some, self.job.columns)
             row += start
-            norms = (
-                self.factors.left_norms[row]
-                * self.factors.right_norms[row // self.factors.rows_each, column]
-            )
-            values = total.reshape(-1)[picked]
-            doubt = _is_doubtful(values, norms * self.factors.relative_error, self.job.dtype)
-            some, row, column = picked[doubt], row[doubt], column[doubt]
-            expert = row // self.factors.rows_each
             exact = to_float64(stored.reshape(-1)[some], self.job.source_dtype)
-            product = np.einsum(
-                "nr,nr->n", self.factors.left64[row], self.factors.right64[expert, column]
-            )
-            exact += self.factors.scale * product
+            expert = row // factors.rows_each
+            product = np.einsum("nr,nr->n", factors.left64[row], factors.right64[expert, column])
+            exact += factors.scale * product
             rounded = from_float64(exact, self.job.dtype)
             finite(self.job, rounded, start)
             result.reshape(-1)[some] = rounded.view(np.uint16)
@@ -239,16 +229,18 @@ def _pick(
         yield picked[begin : begin + _PIECE]
 
 
-def _is_doubtful(
-    values: NDArray[np.float32], error: NDArray[np.float64], dtype: str
-) -> NDArray[np.bool_]:
-    """Tell where a value and what it may really be can round to different neighbours."""
+def _is_doubtful(values: NDArray[np.float32], worst: float, dtype: str) -> NDArray[np.bool_]:
+    """Tell where a value and what it may really be can round to different neighbours.
+
+    Args:
+        worst: largest error of any product in the tile; the sum's own rounding is added here.
+    """
     import numpy as np
 
     dropped = _DROPPED_BITS[dtype]
     bits = values.view(np.uint32)
     size = np.abs(values).astype(np.float64)
-    error = error + 2 * _UNIT * size
+    error = worst + 2 * _UNIT * size
     low = (bits & np.uint32((1 << dropped) - 1)).astype(np.int64)
     _, exponent = np.frexp(size)
     to_tie = np.ldexp(np.abs(low - (1 << (dropped - 1))).astype(np.float64), exponent - 24)

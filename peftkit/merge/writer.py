@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.errors import ArtefactError, ResourceError
+from peftkit.merge.blas import one_thread_a_product
 from peftkit.merge.changes import Matrix
 from peftkit.merge.layout import Written, WrittenShard
 from peftkit.merge.rounding import STORAGE
@@ -120,7 +121,8 @@ def write_shard(folder: Path, shard: WrittenShard, journal: Journal) -> None:
         if shard.copy_of is not None:
             _copy_file(shard.copy_of.path, partial, shard.num_bytes)
         else:
-            _write_tensors(partial, shard, journal)
+            with one_thread_a_product():
+                _write_tensors(partial, shard, journal)
         if partial.stat().st_size != shard.num_bytes:
             raise ArtefactError(f"{partial} came out at {partial.stat().st_size} bytes")
         partial.rename(final)

@@ -11,6 +11,7 @@ from plan_fixture import GIB, linear_plan
 
 from peftkit.errors import ResourceError
 from peftkit.memory import cell as cells
+from peftkit.memory import devices
 from peftkit.memory import plan as planning
 from peftkit.memory.grid import Cell
 
@@ -49,6 +50,12 @@ def stub_trial(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
         return outcome
 
     monkeypatch.setattr(cells, "run_trial", run)
+
+
+@pytest.fixture(autouse=True)
+def _no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure no rates: they take a second, and have a test of their own."""
+    monkeypatch.setattr(cells, "measure_host", lambda name, num_bytes: devices.find("t4"))
 
 
 class FakeTrial:
@@ -148,6 +155,4 @@ def test_an_edge_becomes_a_length_around_the_planned_limit(
 
 
 def planned_for(gib: float) -> Any:
-    from peftkit.memory import devices
-
     return devices.of_size(gib).as_machine()

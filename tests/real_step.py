@@ -25,7 +25,7 @@ GEMMA2 = {
 PHI3 = {**LLAMA, "model_type": "phi3", "pad_token_id": 0}
 GPT2 = {
     "model_type": "gpt2", "vocab_size": 1000, "n_embd": 64, "n_layer": 6, "n_head": 4,
-    "n_positions": 512,
+    "n_positions": 512, "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
 
 
@@ -63,7 +63,9 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
         parent = document
         *parts, last = key.split(".")
         for part in parts:
-            parent = parent[part] if isinstance(parent.get(part), dict) else parent.setdefault(part, {})
+            parent = (
+                parent[part] if isinstance(parent.get(part), dict) else parent.setdefault(part, {})
+            )
         if value is None:
             parent.pop(last, None)
         else:
@@ -119,7 +121,9 @@ def _ignore(_phase: str) -> None:
     pass
 
 
-def token_batch(rows: int, length: int, *, vocabulary: int = 1000, padded: bool = False) -> dict[str, Any]:
+def token_batch(
+    rows: int, length: int, *, vocabulary: int = 1000, padded: bool = False
+) -> dict[str, Any]:
     """Make a real batch as trl's collator does; with `padded`, the last row is half as long."""
     import torch
 

@@ -1,0 +1,100 @@
+"""Whether a run may start: its plan held against the budget and against what is free."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from peftkit.errors import PeftkitError, ResourceError
+from peftkit.progress import gibibytes
+
+if TYPE_CHECKING:
+    from peftkit.memory.plan import Plan
+    from peftkit.plugins import Machine
+    from peftkit.recipe.schema import Recipe
+
+
+def plan_run(
+    recipe: Recipe, machine: Machine, lengths: Sequence[int]
+) -> tuple[Plan | None, str | None]:
+    """Plan a run from its real rows; None and the reason where it cannot be planned.
+
+    A run that cannot be planned may well be trained, so that no failure of the planner, ours
+    included, keeps it from starting.
+    """
+    from peftkit.memory.plan import plan
+
+    try:
+        return plan(recipe, lengths=lengths, machine=machine), None
+    except PeftkitError as error:
+        return None, error.message
+    except Exception as error:
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
+
+
+def check_plan_fits(
+    made: Plan, recipe: Recipe, machine: Machine, lengths: Sequence[int] = ()
+) -> None:
+    """Refuse a plan that passes the budget or what is free, before any weight is read.
+
+    Raises:
+        ResourceError: says by how much, and names the cheapest changes that would fit.
+    """
+    runtime = sum(term.num_bytes for term in made.terms if term.name == "runtime")
+    limits = [(machine.free_bytes + runtime, f"what is free on {machine.name}")]
+    if recipe.memory.budget_bytes is not None:
+        limits.append((recipe.memory.budget_bytes, "memory.budget"))
+    for limit, name in limits:
+        if made.peak_bytes > limit:
+            base = sum(term.num_bytes for term in made.terms if term.name == "base") + runtime
+            alone = f"; the weights alone take {gibibytes(base)}" if base > limit else ""
+            raise ResourceError(
+                f"this run is planned to take {gibibytes(made.peak_bytes)} in {made.peak_phase},"
+                f" {gibibytes(made.peak_bytes - limit)} more than {name}:"
+                f" {gibibytes(limit)}{alone}",
+                hint=_ways_out(made, recipe, machine, limit, lengths),
+            )
+
+
+def _ways_out(
+    made: Plan, recipe: Recipe, machine: Machine, limit: int, lengths: Sequence[int]
+) -> str:
+    """Name the cheapest changes that fit, at most three; the smallest setting where none does."""
+    method = f"method.{recipe.method.name}"
+    found = list(_changes(made, recipe, machine, limit, lengths, method))[:3]
+    if found:
+        return "; or ".join(found)
+    smallest = made.bytes_at(micro_batch=1, length=min(made.length, 64))
+    return (
+        f"a smaller base or model.quantize: one row of 64 tokens takes {gibibytes(smallest)}"
+        " still (peftkit plan shows the terms)"
+    )
+
+
+def _changes(  # noqa: PLR0913 - what is held against the limit
+    made: Plan,
+    recipe: Recipe,
+    machine: Machine,
+    limit: int,
+    lengths: Sequence[int],
+    method: str,
+) -> Iterator[str]:
+    """Give changes that fit, those that cost least first."""
+    rows = made.largest_micro_batch(limit)
+    if 0 < rows < made.micro_batch:
+        times = -(-made.micro_batch * made.accumulation // rows)
+        yield (
+            f"{method}.per_device_train_batch_size={rows}"
+            f" {method}.gradient_accumulation_steps={times}"
+        )
+    options = {**recipe.method.options, "activation_checkpointing": True}
+    changed = dataclasses.replace(
+        recipe, method=dataclasses.replace(recipe.method, options=options)
+    )
+    checkpointed, _ = plan_run(changed, machine, lengths or [made.length])
+    if checkpointed is not None and checkpointed.peak_bytes <= limit < made.peak_bytes:
+        yield f"{method}.activation_checkpointing=true ({gibibytes(checkpointed.peak_bytes)})"
+    tokens = made.longest_length(limit)
+    if 16 <= tokens < made.length:
+        yield f"{method}.max_length={tokens}"

@@ -1,0 +1,70 @@
+"""A fake model shares, packs and counts what the real one does; what cannot be built says why."""
+
+from __future__ import annotations
+
+import pytest
+import real_step
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from transformers import AutoConfig
+
+from peftkit.adapters.peft_types import Lora, Shira
+from peftkit.errors import UsageError
+from peftkit.memory.fake import (
+    PlanningError,
+    build_skeleton,
+    explained_operators,
+    materialize,
+)
+from peftkit.recipe.schema import ModelSection
+
+
+def _config(**changes):
+    options = {**real_step.LLAMA, **changes}
+    return AutoConfig.for_model(options.pop("model_type"), **options)
+
+
+def _skeleton(config, adapter=None, auto_class: str = "AutoModelForCausalLM"):
+    return build_skeleton(
+        config,
+        ModelSection(path="x", dtype="bfloat16"),
+        auto_class=auto_class,
+        quantization_config=None,
+        adapter=adapter,
+    )
+
+
+def test_tensors_are_fake_and_tied_weights_stay_tied() -> None:
+    from peft import LoraConfig
+
+    skeleton = _skeleton(_config(tie_word_embeddings=True), Lora(LoraConfig(r=4)))
+    fake = materialize(skeleton, FakeTensorMode())
+    model = fake.model.get_base_model()
+    assert all(isinstance(p, FakeTensor) for p in fake.model.parameters())
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    trained = {id(p) for p in fake.model.parameters() if p.requires_grad}
+    assert trained == {id(t) for t in fake.terms["adapter"]}
+    base = sum(p.numel() for p in fake.terms["base"] if isinstance(p, torch.nn.Parameter))
+    assert base == sum(p.numel() for p in model.parameters() if not p.requires_grad)
+
+
+def test_an_architecture_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match="cannot build 'x' as AutoModelForSeq2SeqLM"):
+        _skeleton(_config(), auto_class="AutoModelForSeq2SeqLM")
+
+
+def test_an_adapter_that_reads_weights_is_named() -> None:
+    from peft import ShiraConfig
+
+    with pytest.raises(PlanningError, match="Shira reads the weights' values") as caught:
+        _skeleton(_config(), Shira(ShiraConfig(target_modules=["q_proj"])))
+    assert caught.value.exit_code == 5
+
+
+def test_an_operator_that_needs_values_is_named() -> None:
+    with (
+        FakeTensorMode(),
+        pytest.raises(PlanningError, match=r"aten\.nonzero\.default"),
+        explained_operators(),
+    ):
+        torch.empty(4).nonzero()

@@ -1,0 +1,38 @@
+"""Lengths come from the rows a run would train on; without them a reason comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import real_step
+import tiny
+from datasets import Dataset
+
+from peftkit.memory.lengths import lengths_of, longest_rows, row_lengths
+from peftkit.recipe.load import load_recipe
+
+
+def test_lengths_are_those_of_the_data(tiny_recipe: Path) -> None:
+    lengths, origin = row_lengths(load_recipe(tiny_recipe), real_step.CPU)
+    assert lengths is not None
+    assert len(lengths) == 16
+    assert max(lengths) <= 128
+    assert origin == "the longest of 16 rows"
+
+
+def test_a_hub_model_has_no_tokenizer_here(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe, ["model.path=meta-llama/Llama-3.1-8B"])
+    assert row_lengths(recipe, real_step.CPU) == (None, "the tokenizer is on the Hub")
+
+
+def test_missing_rows_are_a_reason_not_an_error(tiny_recipe: Path, tmp_path: Path) -> None:
+    tiny.write_jsonl(tmp_path / "rows.jsonl", [{"text": "no such columns"}])
+    lengths, reason = row_lengths(load_recipe(tiny_recipe), real_step.CPU)
+    assert lengths is None
+    assert "document" in reason
+
+
+def test_the_longest_rows_are_found() -> None:
+    rows = Dataset.from_dict({"input_ids": [[1], [1, 2, 3], [1, 2]]})
+    assert lengths_of(rows) == [1, 3, 2]
+    assert longest_rows([1, 3, 2], 2) == [1, 2]

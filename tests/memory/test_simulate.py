@@ -1,0 +1,47 @@
+"""Phases and layers are marked where they begin."""
+
+from __future__ import annotations
+
+import pytest
+import real_step
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from peftkit import step
+from peftkit.memory.layers import find_stacks
+from peftkit.memory.simulate import Kept, track_micro_batch, track_step
+
+SETTINGS = step.StepSettings(1, 1.0, None, "cpu")
+
+
+@pytest.fixture
+def model():
+    options = {**real_step.LLAMA, "num_hidden_layers": 4}
+    config = AutoConfig.for_model(options.pop("model_type"), **options)
+    return AutoModelForCausalLM.from_config(config).train()
+
+
+def test_layers_run_forwards_and_backwards(model) -> None:
+    stack = find_stacks(model)[0]
+    batch = real_step.token_batch(2, 16)
+    trace = track_micro_batch(
+        model, lambda: dict(batch), step.model_loss, SETTINGS,
+        kept=[Kept(stack, (0, 1, 2, 3))],
+    )  # fmt: skip
+    places = [(s.phase, s.layer and s.layer[1]) for s in trace.segments if s.events]
+    order = dict.fromkeys(p for p in places if p[1] is not None and p[0] != "loss")
+    assert list(order) == [
+        *[("forward", layer) for layer in range(4)],
+        *[("backward", layer) for layer in (3, 2, 1, 0)],
+    ]
+    assert not model.model._forward_hooks, "hooks are taken off again"
+
+
+def test_a_whole_step_ends_with_no_gradients(model) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    batch = real_step.token_batch(2, 16)
+    trace = track_step(model, lambda: dict(batch), step.model_loss, optimizer, SETTINGS)
+    phases = list(dict.fromkeys(s.phase for s in trace.segments if s.events))
+    assert phases == ["load", "forward", "loss", "backward", "step"]
+    assert all(p.grad is None for p in model.parameters())
+    assert {"base", "adapter", "gradients"} & set(trace.terms) >= {"gradients"}
