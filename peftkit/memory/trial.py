@@ -224,12 +224,15 @@ def _watch(readings: _Readings) -> TrainerCallback:
             readings.enter("forward")
 
         def on_substep_end(self, *_: Any, **__: Any) -> None:
+            """Begin the next micro-batch."""
             readings.enter("forward")
 
         def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+            """Begin the update."""
             readings.enter("step")
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            """Close the step's readings."""
             readings.end_step()
 
     return Watch()

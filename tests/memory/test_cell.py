@@ -55,7 +55,7 @@ def stub_trial(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
 @pytest.fixture(autouse=True)
 def _no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure no rates: they take a second, and have a test of their own."""
-    monkeypatch.setattr(cells, "measure_host", lambda name, num_bytes: devices.find("t4"))
+    monkeypatch.setattr(cells, "measure_host", lambda *_: devices.find("t4"))
 
 
 class FakeTrial:
