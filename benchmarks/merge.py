@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import struct
@@ -88,6 +89,11 @@ def tensors_of(sizes: dict[str, int], *, tied: bool) -> dict[str, tuple[int, ...
     return shapes
 
 
+def largest_tensor_bytes(sizes: dict[str, int], *, tied: bool) -> int:
+    """Return the size of the largest tensor."""
+    return 2 * max(int(np.prod(shape)) for shape in tensors_of(sizes, tied=tied).values())
+
+
 def write_safetensors(file: Path, shapes: dict[str, tuple[int, ...]], dtype: str) -> None:
     """Write random numbers of a weight's size, a block of them again and again."""
     width = {"BF16": 2, "F32": 4}[dtype]
@@ -154,6 +160,12 @@ def write_adapter(folder: Path, base: Path, sizes: dict[str, int]) -> Path:
     return folder
 
 
+def cpu_seconds() -> float:
+    """Return the processor time of this process's finished children."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def anonymous_kib(process: int) -> int:
     """Read a process's anonymous memory now; 0 once it is gone."""
     try:
@@ -167,7 +179,7 @@ def anonymous_kib(process: int) -> int:
 
 def measured(script: str, adapter: Path, out: Path, base: Path) -> dict[str, float]:
     """Run a merge in a process of its own: whole seconds, and anonymous memory beyond imports."""
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds()
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(adapter), str(out), str(base)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
@@ -175,23 +187,29 @@ def measured(script: str, adapter: Path, out: Path, base: Path) -> dict[str, flo
     peak = 0
     while process.poll() is None:
         peak = max(peak, anonymous_kib(process.pid))
-        time.sleep(0.004)
+        time.sleep(0.02)
     seconds = time.perf_counter() - start
+    cpu = cpu_seconds() - cpu
     output = process.stdout.read() if process.stdout else ""
     if "merged" not in output:
         raise SystemExit(f"the merge failed: {output}")
     imports = int(output.split()[1])
-    return {"seconds": seconds, "mib_beyond_imports": (peak - imports) / 1024}
+    return {
+        "seconds": seconds, "cpu_seconds": cpu, "mib_beyond_imports": (peak - imports) / 1024,
+    }  # fmt: skip
 
 
 def copied(base: Path, out: Path) -> dict[str, float]:
     """Copy the same files by cp, and put them on the disk."""
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds()
     subprocess.run(["cp", "-r", str(base), str(out)], check=True)
     warm = time.perf_counter() - start
     for file in out.iterdir():
         subprocess.run(["sync", str(file)], check=True)
-    return {"cp_seconds": warm, "cp_sync_seconds": time.perf_counter() - start}
+    return {
+        "cp_seconds": warm, "cp_sync_seconds": time.perf_counter() - start,
+        "cpu_seconds": cpu_seconds() - cpu,
+    }  # fmt: skip
 
 
 def settle() -> None:
@@ -226,9 +244,7 @@ def compare(
     shutil.rmtree(work)
     found = {
         "gib": round(num_bytes / GIB, 2),
-        "largest_tensor_gib": round(
-            2 * max(int(np.prod(s)) for s in tensors_of(sizes, tied=big).values()) / GIB, 2
-        ),
+        "largest_tensor_gib": round(largest_tensor_bytes(sizes, tied=big) / GIB, 2),
         "repeats": repeats,
         "load_average": [round(load, 1) for load in loads],
         **summary(runs),
@@ -260,9 +276,7 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, object]:
 def main() -> None:
     """Measure every size that was asked for and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "gib", nargs="+", type=float, help="1 2 4 16; 2 beside peft, 4 has a 2 GiB tensor"
-    )
+    parser.add_argument("gib", nargs="+", type=float, help="2: beside peft, 4: a 2 GiB tensor")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--note", default="", help="what else the machine was doing")

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit import step
-from peftkit.memory.batch import Point, make_batch
 from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
 from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
 from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, TrainingArguments
 
+    from peftkit.memory.batch import Point
     from peftkit.memory.layers import Stack
     from peftkit.recipe.build import Built
     from peftkit.step import StepSettings
@@ -149,6 +149,8 @@ class Rehearsed:
             for parameter in self.trained:
                 has_gradient = self.settings.accumulation > 1
                 parameter.grad = _like(parameter) if has_gradient else None
+            from peftkit.memory.batch import make_batch
+
             batch = partial(make_batch, self.method.auto_class, point, has_mask=self.fuses_head)
             loss = step.fused_loss if self.fuses_head else step.model_loss
             trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
@@ -219,7 +221,7 @@ class Rehearsed:
             length = _prime_below(length - 1)
         if rows > 1 and not fills_tile:
             rows = _prime_above(max(rows, -(-2 * _TILE_TOKENS // max(1, length - 1)) + 1))
-        return Point(rows, length, point.layout)
+        return replace(point, micro_batch=rows, length=length)
 
     def _size(self, point: Point) -> Any:
         return make_size(
