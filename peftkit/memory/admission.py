@@ -61,8 +61,11 @@ def _ways_out(
     made: Plan, recipe: Recipe, machine: Machine, limit: int, lengths: Sequence[int]
 ) -> str:
     """Name the cheapest changes that fit, at most three; the smallest setting where none does."""
-    method = f"method.{recipe.method.name}"
-    found = list(_changes(made, recipe, machine, limit, lengths, method))[:3]
+    found = [
+        *_smaller_batch(made, recipe, limit),
+        *_checkpointing(recipe, machine, limit, lengths or [made.length]),
+        *_shorter_rows(made, recipe, limit),
+    ]
     if found:
         return "; or ".join(found)
     smallest = made.bytes_at(micro_batch=1, length=min(made.length, 64))
@@ -72,29 +75,34 @@ def _ways_out(
     )
 
 
-def _changes(  # noqa: PLR0913 - what is held against the limit
-    made: Plan,
-    recipe: Recipe,
-    machine: Machine,
-    limit: int,
-    lengths: Sequence[int],
-    method: str,
-) -> Iterator[str]:
-    """Give changes that fit, those that cost least first."""
+def _smaller_batch(made: Plan, recipe: Recipe, limit: int) -> Iterator[str]:
+    """Give the largest micro-batch that fits, with as many rows a step: it costs a little speed."""
     rows = made.largest_micro_batch(limit)
     if 0 < rows < made.micro_batch:
         times = -(-made.micro_batch * made.accumulation // rows)
+        method = f"method.{recipe.method.name}"
         yield (
             f"{method}.per_device_train_batch_size={rows}"
             f" {method}.gradient_accumulation_steps={times}"
         )
+
+
+def _checkpointing(
+    recipe: Recipe, machine: Machine, limit: int, lengths: Sequence[int]
+) -> Iterator[str]:
+    """Give activation checkpointing where it fits: a third more time."""
     options = {**recipe.method.options, "activation_checkpointing": True}
     changed = dataclasses.replace(
         recipe, method=dataclasses.replace(recipe.method, options=options)
     )
-    checkpointed, _ = plan_run(changed, machine, lengths or [made.length])
-    if checkpointed is not None and checkpointed.peak_bytes <= limit < made.peak_bytes:
-        yield f"{method}.activation_checkpointing=true ({gibibytes(checkpointed.peak_bytes)})"
+    made, _ = plan_run(changed, machine, lengths)
+    if made is not None and made.peak_bytes <= limit:
+        key = f"method.{recipe.method.name}.activation_checkpointing"
+        yield f"{key}=true ({gibibytes(made.peak_bytes)})"
+
+
+def _shorter_rows(made: Plan, recipe: Recipe, limit: int) -> Iterator[str]:
+    """Give the longest rows that fit: longer ones lose their end."""
     tokens = made.longest_length(limit)
     if 16 <= tokens < made.length:
-        yield f"{method}.max_length={tokens}"
+        yield f"method.{recipe.method.name}.max_length={tokens}"

@@ -207,7 +207,7 @@ def _gemm_4bit_workspace(a: Any, b: Any, shape: Any, absmax: Any, *_: Any, **kw:
     Source: bitsandbytes 0.50.2, `backends/default/ops.py`, `_gemm_4bit_default_impl`, which CUDA
     takes too for more rows than its fused kernel likes.
     """
-    weight = math.prod(shape) * int(a.element_size())
+    weight = int(math.prod(shape)) * int(a.element_size())
     nested = kw.get("absmax_8bit")
     return weight + (2 * 4 * int(nested.numel()) if nested is not None else 0)
 
