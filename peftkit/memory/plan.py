@@ -292,6 +292,7 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
     from transformers import AutoConfig
 
     from peftkit.checkpoint_files import check_config_fields, read_json
+    from peftkit.load_errors import explain_load_error
     from peftkit.memory import catalogue
     from peftkit.model import load_config
 
@@ -303,7 +304,10 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
     if is_folder and not any(folder.glob("*.safetensors*")):
         # A folder without weights can be planned, though not loaded.
         check_config_fields(read_json(folder / "config.json"), str(folder / "config.json"))
-        return AutoConfig.from_pretrained(str(folder))
+        try:
+            return AutoConfig.from_pretrained(str(folder))
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise explain_load_error(error, str(folder), is_local=True) from error
     if model.config is not None and model.tokenizer is not None:
         sizes = {"vocab_size": model.tokenizer.options.get("vocab_size", 8192), **model.config}
         model = dataclasses.replace(model, config=sizes)
