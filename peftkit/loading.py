@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class SavesPart(Protocol):
-    """Describe an adapter that may train more than PEFT saves."""
+class LoadsCheckpoints(Protocol):
+    """Describe an adapter of which a checkpoint holds more than PEFT's own file."""
 
-    @property
-    def saves_everything(self) -> bool:
-        """Tell whether PEFT's file holds all that was trained."""
+    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
+        """Make a model that `attach` made what it was when the checkpoint was written."""
 
 
 def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
@@ -85,16 +84,13 @@ def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | P
     """Load the checkpoint that a training ended with, as the training would have left it."""
     if not (checkpoint / "adapter_config.json").is_file():
         return _load_whole(job, checkpoint)
+    adapter = job.built.adapter
+    if isinstance(adapter, LoadsCheckpoints):
+        model = load_model(job, screen)
+        adapter.load_checkpoint(model, checkpoint)
+        return model
     from peftkit.adapters.continued import load_adapter
 
-    adapter = job.built.adapter
-    if isinstance(adapter, SavesPart) and not adapter.saves_everything:
-        from peftkit.adapters.extra_state import read_state
-        from peftkit.adapters.prompt_encoder import put_back
-
-        model = load_model(job, screen)
-        put_back(model, read_state(checkpoint))
-        return model
     return load_adapter(load_base(job), checkpoint, is_trainable=True)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.extra_state import read_resumed, write_state
+from peftkit.adapters.extra_state import read_resumed, read_state, write_state
 from peftkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,10 +72,11 @@ def rank_schedule() -> TrainerCallback:
             model.base_model.update_and_allocate(state.global_step)
             self.pattern, config.rank_pattern = config.rank_pattern, None
 
-        def on_step_end(self, _: Any, state: Any, *__: Any, model: Any, **___: Any) -> None:
-            """Let the last checkpoint be what the adapter will be."""
-            if state.global_step >= state.max_steps:
-                model.peft_config["default"].rank_pattern = self.pattern
+        def on_train_end(self, args: Any, state: Any, *_: Any, model: Any, **__: Any) -> None:
+            """Give the adapter that will be saved its ranks: the best's where that was loaded."""
+            if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                self.pattern = read_state(Path(state.best_model_checkpoint))["rank_pattern"]
+            model.peft_config["default"].rank_pattern = self.pattern
 
         def on_save(self, args: Any, state: Any, *_: Any, model: Any, **__: Any) -> None:
             """Keep the averages and the pattern."""
@@ -82,6 +84,15 @@ def rank_schedule() -> TrainerCallback:
             write_state(args, state, {**averages, "rank_pattern": self.pattern})
 
     return RankSchedule()
+
+
+def put_back(model: Any, checkpoint: Path) -> None:
+    """Put a checkpoint's weights and rank pattern into a model that was attached the same way."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
+    model.peft_config["default"].rank_pattern = read_state(checkpoint)["rank_pattern"]
 
 
 def _check_length(total_step: int, max_steps: int) -> None:

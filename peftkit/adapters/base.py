@@ -120,11 +120,6 @@ class PeftAdapter:
         check_head(attached)
         return attached
 
-    @property
-    def saves_everything(self) -> bool:
-        """Tell whether PEFT's file holds all that was trained."""
-        return True
-
     def callbacks(self) -> Sequence[TrainerCallback]:
         """Return what must run during training for this method to be itself."""
         return ()

@@ -9,6 +9,9 @@ from peftkit.adapters.base import PeftAdapter
 from peftkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import PeftModel
     from transformers import TrainerCallback
 
 
@@ -199,10 +202,12 @@ class PTuning(PeftAdapter):
     Config = "peft:PromptEncoderConfig"
     needs = ("num_virtual_tokens", "how many tokens to learn, e.g. 20")
 
-    @property
-    def saves_everything(self) -> bool:
-        """Return False: PEFT saves the tokens that the encoder computed, without the encoder."""
-        return False
+    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
+        """Put the encoder back, of which PEFT saves only the tokens that it computed."""
+        from peftkit.adapters.extra_state import read_state
+        from peftkit.adapters.prompt_encoder import put_back
+
+        put_back(model, read_state(checkpoint))
 
     def callbacks(self) -> Sequence[TrainerCallback]:
         """Return what keeps the encoder in checkpoints."""
@@ -355,6 +360,12 @@ class AdaLora(PeftAdapter):
         from peftkit.adapters.adalora_schedule import rank_schedule
 
         return (rank_schedule(),)
+
+    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
+        """Put every rank back, and say which of them the adapter keeps."""
+        from peftkit.adapters.adalora_schedule import put_back
+
+        put_back(model, checkpoint)
 
 
 class Adamss(PeftAdapter):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.extra_state import read_resumed, write_state
+from peftkit.adapters.extra_state import read_resumed, read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,11 @@ def encoder_keeper() -> TrainerCallback:
             saved = read_resumed(args, state)
             if saved is not None:
                 put_back(model, saved)
+
+        def on_train_end(self, args: Any, state: Any, *_: Any, model: Any, **__: Any) -> None:
+            """Put the best encoder back where the trainer has loaded the best prompt."""
+            if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                put_back(model, read_state(Path(state.best_model_checkpoint)))
 
         def on_save(self, args: Any, state: Any, *_: Any, model: Any, **__: Any) -> None:
             """Write them beside what PEFT saves."""

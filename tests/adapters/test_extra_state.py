@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 from resume_fixture import assert_resumes_exactly
+from safetensors.torch import load_file
+from training_fixture import train, write_recipe
 
 from peftkit.adapters.extra_state import FILE, read_resumed, read_state, write_state
 
@@ -25,6 +29,36 @@ ADAPTERS = {
 def test_a_resumed_run_is_the_whole_run(name: str, tiny_model: Path, tmp_path: Path) -> None:
     whole = assert_resumes_exactly(tiny_model, {name: ADAPTERS[name]}, tmp_path)
     assert (whole.checkpoints / "step-2" / FILE).exists()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_best_checkpoint_is_saved_as_it_was(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(8))
+    recipe = write_recipe(
+        tmp_path / "r.json",
+        tiny_model,
+        rows,
+        # The loss falls, and the highest counts as the best: that of the first checkpoint.
+        sft={"learning_rate": 1e-2, "greater_is_better": True, "max_steps": 4,
+             "per_device_train_batch_size": 2, "max_length": 128, "eval_strategy": "steps",
+             "eval_steps": 1, "save_steps": 1,
+             "load_best_model_at_end": True, "save_total_limit": 4},
+        adapter={name: ADAPTERS[name]},
+        data={"source": {"json": {"files": {"train": str(rows), "validation": str(rows)}}},
+              "splits": {"train": "train", "validation": "validation"},
+              "task": {"summarize": {}}},
+    )  # fmt: skip
+    run_dir = train(recipe, tmp_path / "run")
+    best = run_dir.checkpoints / "step-1"
+    state = json.loads((run_dir.checkpoints / "step-4" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(best)
+    ours, theirs = (
+        load_file(folder / "adapter_model.safetensors") for folder in (run_dir.adapter, best)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def _process(step: int, *, is_first: bool = True) -> SimpleNamespace:
