@@ -102,7 +102,7 @@ def test_nothing_fits_says_by_how_much_and_what_would() -> None:
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=12
 )
 @given(gib=st.floats(3.0, 60.0))
 def test_whatever_is_proposed_fits_and_is_ordered_by_speed(gib: float) -> None:
