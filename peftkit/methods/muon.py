@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.optim import Optimizer
+    from torch.optim import AdamW, Optimizer
     from transformers import PreTrainedModel, TrainingArguments
 
 NUM_STEPS = 5
@@ -24,7 +24,9 @@ def make_muon(model: PreTrainedModel, args: TrainingArguments) -> Optimizer:
     scaled to the size of AdamW's, as in Liu et al. 2025, arXiv 2502.16982, section 2.2.
     """
     ends = {id(end.weight) for end in _ends(model) if end is not None}
-    matrices, embeddings, vectors = [], [], []
+    matrices: list[torch.nn.Parameter] = []
+    embeddings: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             if parameter.ndim != 2:
@@ -53,7 +55,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
+    x: Tensor = matrix.T if is_tall else matrix
     x = x / x.norm().clamp(min=1e-7)
     for _ in range(NUM_STEPS):
         gram = x @ x.T
@@ -66,7 +68,7 @@ def _ends(model: PreTrainedModel) -> tuple[torch.nn.Module | None, torch.nn.Modu
 
 
 @cache
-def _muon_class() -> type[Optimizer]:
+def _muon_class() -> type[AdamW]:
     """Extend AdamW, imported only when asked for, by groups whose step is orthogonal."""
     import torch
 
@@ -74,24 +76,26 @@ def _muon_class() -> type[Optimizer]:
         """Step groups marked `is_orthogonal` by Muon and the others by AdamW."""
 
         @torch.no_grad()
-        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        def step(self, closure: Any = None) -> Any:
             """Take one step; the matrices' gradients are gone after it."""
             for group in self.param_groups:
                 if group["is_orthogonal"]:
                     for parameter in group["params"]:
                         if parameter.grad is not None:
-                            self._step_matrix(parameter, group)
+                            self._step_matrix(parameter, parameter.grad, group)
                             parameter.grad = None  # AdamW passes over what has no gradient
             return super().step(closure)
 
-        def _step_matrix(self, weight: torch.nn.Parameter, group: dict[str, Any]) -> None:
+        def _step_matrix(
+            self, weight: torch.nn.Parameter, gradient: Tensor, group: dict[str, Any]
+        ) -> None:
             state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
                 state["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
             momentum = state["momentum"]
-            momentum.lerp_(weight.grad, 1 - MOMENTUM)
-            update = orthogonalize(weight.grad.lerp(momentum, MOMENTUM))
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            update = orthogonalize(gradient.lerp(momentum, MOMENTUM))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             scale = 0.2 * math.sqrt(max(weight.shape))
             weight.add_(update, alpha=-group["lr"] * scale)

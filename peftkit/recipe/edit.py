@@ -46,7 +46,7 @@ def edit_text(text: str, file: str, changes: Mapping[str, Any]) -> str:
 
 def _set(text: str, file: str, parts: list[str], value: Any) -> str:
     """Set one key: replace its value where it stands, or add it to the deepest mapping there is."""
-    node = compose_text(text, file)
+    node: Any = compose_text(text, file)
     for depth, part in enumerate(parts):
         if not isinstance(node, yaml.MappingNode):
             break
