@@ -65,8 +65,12 @@ def main() -> None:
             run = single.measured(script, first, work / "out", base)
             found[f"{name} to {to}"] = {key: round(value, 2) for key, value in run.items()}
             shutil.rmtree(work / "out")
-            print(name, to, found[f"{name} to {to}"], flush=True)
+            write_results(options, sizes, found)
     shutil.rmtree(work)
+
+
+def write_results(options: argparse.Namespace, sizes: dict, found: dict) -> None:
+    """Write what is measured so far."""
     content = {
         "schema_version": 1, "gib": options.gib, "sizes": sizes, "note": options.note,
         "python": platform.python_version(), "cores": len(os.sched_getaffinity(0)),

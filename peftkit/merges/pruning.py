@@ -23,7 +23,9 @@ def keep_largest(values: F64, density: float) -> F64:
     if num_kept == 0:
         return np.zeros_like(values)
     sizes = np.abs(values).reshape(-1)
-    smallest = np.partition(sizes, values.size - num_kept)[values.size - num_kept]
+    sizes.partition(values.size - num_kept)
+    smallest = sizes[values.size - num_kept]
+    np.abs(values.reshape(-1), out=sizes)
     kept = sizes > smallest
     equal = np.flatnonzero(sizes == smallest)
     kept[equal[: num_kept - int(np.count_nonzero(kept))]] = True

@@ -30,14 +30,17 @@ def elected_mean(parts: Sequence[F64], weights: Sequence[float], method: str) ->
     votes = np.zeros_like(parts[0])
     for part in parts:
         votes += part if method == "total" else np.sign(part)
-    elected = np.where(votes >= 0, 1.0, -1.0)
-    total, num_agreeing = np.zeros_like(votes), np.zeros_like(votes)
+    is_plus = votes >= 0
+    votes.fill(0.0)
+    # Few bytes a number where that is enough: a tensor may be gigabytes.
+    total, num_agreeing = votes, np.zeros(votes.shape, np.uint16)
     for part, weight in zip(parts, weights, strict=True):
-        agrees = np.sign(part) == elected
+        agrees = np.where(is_plus, part > 0, part < 0)
         np.add(total, weight * part, out=total, where=agrees)
         num_agreeing += agrees
-    result: F64 = total / np.maximum(num_agreeing, 1.0)
-    return result
+    np.maximum(num_agreeing, 1, out=num_agreeing)
+    total /= num_agreeing
+    return total
 
 
 class Ties(Linear):
