@@ -43,6 +43,7 @@ def linear_plan(
     flops: int = 10**12,
     moved: int = 10**9,
     operators: int = 1000,
+    num_tokens: int | None = None,
 ) -> LinearPlan:
     """Make a plan whose forward, loss and backward cost 1/3, 0 and 2/3 of the given work."""
     work = {
@@ -62,7 +63,7 @@ def linear_plan(
         accumulation=accumulation,
         device="cuda",
         work=work,
-        num_tokens=rows * length,
+        num_tokens=rows * length if num_tokens is None else num_tokens,
         unknown=(),
         seconds=0.0,
         footprints=_no_footprint,

@@ -60,13 +60,15 @@ def fit(
     from peftkit.memory import devices
     from peftkit.memory.fit import fit as find_fit
     from peftkit.memory.fit_view import render_fit, write_proposal
+    from peftkit.memory.lengths import row_lengths
     from peftkit.recipe.load import load_recipe
 
     wanted = devices.parse(gpu)
     if len(wanted) != 1:
         raise UsageError(f"--gpu {gpu} names {len(wanted)} devices", hint="fit one at a time")
     loaded = load_recipe(recipe, overrides or ())
-    found = find_fit(loaded, wanted[0], free=free or ())
+    lengths, _ = row_lengths(loaded, wanted[0].as_machine())
+    found = find_fit(loaded, wanted[0], free=free or (), lengths=lengths)
     if write is not None:
         write_proposal(loaded, found.proposals[0], write)
     show(render_fit(found), found.to_json(), as_json)

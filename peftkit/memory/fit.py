@@ -15,7 +15,7 @@ from peftkit.memory.devices import Device
 from peftkit.memory.levers import Lever, Levers, read_levers
 from peftkit.memory.plan import Plan, plan
 from peftkit.memory.roofline import Speed, predict
-from peftkit.memory.settings import matrix_dtype
+from peftkit.memory.settings import matrix_dtype, method_settings
 from peftkit.progress import gibibytes
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.yaml_file import dump_inline
@@ -188,7 +188,9 @@ class _Search:
         except RecipeError:
             return None
         try:
-            made = plan(changed, lengths=self.lengths, machine=machine)
+            # Packed rows are all of `max_length`, whatever they are made of.
+            packs = bool(method_settings(changed, machine).get("packing"))
+            made = plan(changed, lengths=None if packs else self.lengths, machine=machine)
         except PeftkitError:
             if not overrides:
                 raise
@@ -197,7 +199,7 @@ class _Search:
 
     def setup(self, settings: Settings, made: Plan, dtype: str, micro_batch: int) -> Setup:
         """Take a plan at one micro-batch."""
-        accumulation = self.levers.micro_batch * self.levers.accumulation // micro_batch
+        accumulation = max(1, self._rows_of_a_step(made) // micro_batch)
         speed = predict(
             made,
             devices.with_rates(self.device),
@@ -219,6 +221,9 @@ class _Search:
     def combinations(self) -> Iterator[Settings]:
         """Give every combination of the open levers' choices, the recipe's own first."""
         levers = [lever for lever in self.levers.open() if self._is_worth_planning(lever)]
+        if self.levers.batching.pinned_by:
+            # Packed rows hold more tokens: a step of as many rows would be another training.
+            levers = [lever for lever in levers if lever.name != "packing"]
         for picks in itertools.product(*(({}, *lever.choices) for lever in levers)):
             yield {key: value for pick in picks for key, value in pick.items()}
 
@@ -234,7 +239,7 @@ class _Search:
         planned = self.planned(settings)
         if planned is None:
             return []
-        setups = [self.setup(settings, *planned, rows) for rows in self._micro_batches()]
+        setups = [self.setup(settings, *planned, rows) for rows in self._micro_batches(planned[0])]
         fitting = [s for s in setups if s.peak_bytes <= self.device.total_bytes]
         if not fitting:
             return []
@@ -245,15 +250,24 @@ class _Search:
     def refined(self, setup: Setup) -> Setup:
         """Return a setup with the speed of a plan made at its own micro-batch."""
         planned = self.planned(setup.settings)
-        if setup.micro_batch == self.levers.micro_batch or planned is None:
+        if planned is None:
             return setup
         return self.setup(setup.settings, *planned, setup.micro_batch)
 
-    def _micro_batches(self) -> list[int]:
+    def _rows_of_a_step(self, made: Plan) -> int:
+        """Return how many of a plan's rows hold the tokens that a step has now."""
+        rows = self.levers.micro_batch * self.levers.accumulation
+        planned = self.planned({})
+        if planned is None:
+            return rows
+        now = planned[0].num_tokens / planned[0].micro_batch
+        return max(1, round(rows * now / (made.num_tokens / made.micro_batch)))
+
+    def _micro_batches(self, made: Plan) -> list[int]:
         """Return the micro-batches that keep the global batch."""
         if self.levers.batching.pinned_by:
             return [self.levers.micro_batch]
-        total = self.levers.micro_batch * self.levers.accumulation
+        total = self._rows_of_a_step(made)
         return [rows for rows in range(1, total + 1) if total % rows == 0]
 
     def changes(self, now: Setup, then: Setup) -> tuple[Change, ...]:
@@ -282,7 +296,8 @@ class _Search:
 
     def refusal(self) -> ResourceError:
         """Say by how much nothing fits, and the smallest setting that would work."""
-        rows = self._micro_batches()[0]
+        is_pinned = self.levers.batching.pinned_by
+        rows = self.levers.micro_batch if is_pinned else 1
         smallest = min(
             (
                 (made.bytes_at(micro_batch=rows, length=made.length), made, settings)
@@ -311,7 +326,7 @@ class _Search:
 
 def _with_batching(setup: Setup, levers: Levers) -> Setup:
     """Add the micro-batch to a setup's settings where it differs from the recipe's."""
-    if setup.micro_batch == levers.micro_batch:
+    if (setup.micro_batch, setup.accumulation) == (levers.micro_batch, levers.accumulation):
         return setup
     rows, times = levers.batching.keys
     batching = {rows: setup.micro_batch, times: setup.accumulation}

@@ -36,7 +36,9 @@ def plan_by_formula(recipe: Recipe, *, lengths: Any = None, machine: Any = None)
     is_checkpointed = checkpoints_activations(options)
     rows = options["per_device_train_batch_size"]
     flops = rows * 10**13 * (4 / 3 if is_checkpointed else 1) * (1.1 if is_quantized else 1)
+    share = 1.0 if options["packing"] or lengths is None else sum(lengths) / 1024 / len(lengths)
     return linear_plan(
+        num_tokens=round(rows * options["max_length"] * share),
         fixed=(2 if is_quantized else 8) * GIB,
         per_token=(1 << 20) // (10 if is_checkpointed else 1),
         rows=rows,
@@ -51,9 +53,11 @@ def _planner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "plan", plan_by_formula)
 
 
-def fit(gib: float, *overrides: str, free: tuple[str, ...] = ()) -> fitting.Fit:
+def fit(
+    gib: float, *overrides: str, free: tuple[str, ...] = (), lengths: list[int] | None = None
+) -> fitting.Fit:
     recipe = load_recipe(LORA, ("method.sft.max_length=1024", *overrides))
-    return fitting.fit(recipe, devices.of_size(gib), free=free)
+    return fitting.fit(recipe, devices.of_size(gib), free=free, lengths=lengths)
 
 
 def test_a_large_device_gets_the_fastest_setting_not_the_smallest() -> None:
@@ -148,6 +152,19 @@ def test_the_fastest_of_all_settings_is_proposed_first() -> None:
                     )
                     assert speed is not None
                     assert best <= speed.seconds_per_step * 1.02
+
+
+def test_packing_keeps_the_tokens_of_a_step_and_needs_the_batch_released() -> None:
+    """Rows that are a quarter full: packed, a step of 16 rows is one of 4."""
+    flash = "model.attn_implementation=flash_attention_2"
+    pinned = fit(48, flash, lengths=[256])
+    assert all("method.sft.packing" not in p.setup.settings for p in pinned.proposals)
+    packed = fit(48, flash, free=(ROWS,), lengths=[256]).proposals[0].setup
+    assert packed.settings["method.sft.packing"] is True
+    assert packed.micro_batch * packed.accumulation == 4
+    assert packed.settings[ROWS] * packed.settings[TIMES] == 4
+    full = fit(48, flash, free=(ROWS,), lengths=[1024])
+    assert "method.sft.packing" not in full.proposals[0].setup.settings, "nothing to gain"
 
 
 def test_json() -> None:
