@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 # One thread a process: results do not depend on the machine's cores, and two workers fit on two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# A shell starts background jobs with SIGINT ignored, and what is ignored stays so in a run too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
