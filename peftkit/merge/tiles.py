@@ -8,6 +8,7 @@ computed again in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 TILE_ELEMENTS = 1 << 18
 """A float32 tile of 1 MiB: with its two companions it stays in a core's second-level cache."""
-_ULPS = 256
-"""Elements whose float32 value is nearer than this to a tie are looked at again."""
+_MOST_PLACES = {"BF16": 4096, "F16": 1024}
+"""Bound on how many last places from a tie are looked at: a quarter of the next finer grid."""
 _PIECE = 1 << 14
 """Elements judged at once, so that a tile full of doubtful ones stays small."""
 _UNIT = 2.0**-24
@@ -140,30 +141,29 @@ class _LowRankTile:
             )
         np.add(total, spare, out=total)
         flat = total.reshape(-1)
-        if not np.isfinite(np.dot(flat, flat)):
+        squares = float(np.dot(flat, flat))
+        if not math.isfinite(squares):
             return self.job.in_float64(stored, start)
         if self.job.dtype == "F32":
             return total.copy()
         round_away = _to_bfloat16 if self.job.dtype == "BF16" else _to_float16
         result = round_away(total, spare)
-        self._mend(result, stored, total, spare, start)
+        self._mend(result, stored, start, math.sqrt(squares / flat.size))
         return result.view(STORAGE[self.job.dtype])
 
-    def _mend(
-        self,
-        result: NDArray[np.uint16],
-        stored: Stored,
-        total: NDArray[np.float32],
-        spare: NDArray[np.float32],
-        start: int,
-    ) -> None:
-        """Compute again in float64 whatever float32 may have rounded to the wrong side."""
+    def _mend(self, result: NDArray[np.uint16], stored: Stored, start: int, usual: float) -> None:
+        """Compute again in float64 whatever float32 may have rounded to the wrong side.
+
+        Args:
+            usual: size of the tile's elements, which only decides how many are looked at.
+        """
         import numpy as np
 
+        total, spare = self.total[: len(stored)], self.spare[: len(stored)]
         factors = self.factors
         longest = float(factors.left_norms[start : start + len(total)].max())
         worst = factors.relative_error * longest * factors.longest_column
-        for picked in _pick(total, spare, worst, self.job.dtype):
+        for picked in _pick(total, spare, worst, usual, self.job.dtype):
             some = picked[_is_doubtful(total.reshape(-1)[picked], worst, self.job.dtype)]
             row, column = np.divmod(some, self.job.columns)
             row += start
@@ -204,7 +204,7 @@ def _to_float16(total: NDArray[np.float32], spare: NDArray[np.float32]) -> NDArr
 
 
 def _pick(
-    total: NDArray[np.float32], spare: NDArray[np.float32], worst: float, dtype: str
+    total: NDArray[np.float32], spare: NDArray[np.float32], worst: float, usual: float, dtype: str
 ) -> Iterator[NDArray[np.int64]]:
     """Give, in pieces, the elements that are near a tie or small beside the largest error.
 
@@ -212,15 +212,20 @@ def _pick(
     """
     import numpy as np
 
-    shift = np.uint32(32 - _DROPPED_BITS[dtype])
+    dropped = _DROPPED_BITS[dtype]
+    # Looking further from ties makes fewer elements small beside the error: the sum is smallest
+    # where the two shares are equal.
+    wanted = math.sqrt(2.0 ** (dropped - 1) * worst / (_UNIT * usual)) if usual else 0.0
+    places = int(min(max(32.0, wanted), _MOST_PLACES[dtype]))
+    shift = np.uint32(32 - dropped)
     bits = spare.view(np.uint32)
     np.left_shift(total.view(np.uint32), shift, out=bits)
-    width = np.uint32(_ULPS << int(shift))
+    width = np.uint32(places << int(shift))
     np.add(bits, np.uint32(0x80000000) + width, out=bits)
     near = bits <= width + width
     np.abs(total, out=spare)
-    # From here on an error is below _ULPS of the value's own last places.
-    large = max(worst / ((_ULPS - 2) * _UNIT), _SMALLEST[dtype])
+    # From here on an error is below so many of the value's own last places.
+    large = max(worst / ((places - 2) * _UNIT), _SMALLEST[dtype])
     np.logical_or(near, spare < np.float32(large), out=near)
     if dtype == "F16":
         np.logical_or(near, spare >= np.float32(65504.0), out=near)
@@ -239,17 +244,16 @@ def _is_doubtful(values: NDArray[np.float32], worst: float, dtype: str) -> NDArr
 
     dropped = _DROPPED_BITS[dtype]
     bits = values.view(np.uint32)
-    size = np.abs(values).astype(np.float64)
-    error = worst + 2 * _UNIT * size
-    low = (bits & np.uint32((1 << dropped) - 1)).astype(np.int64)
-    _, exponent = np.frexp(size)
-    to_tie = np.ldexp(np.abs(low - (1 << (dropped - 1))).astype(np.float64), exponent - 24)
-    doubtful: NDArray[np.bool_] = to_tie <= error
+    power = (bits & np.uint32(0x7F800000)).view(np.float32)
+    # Of the sum, at most twice the power of two below it, and of this arithmetic itself.
+    error = power * np.float32(6 * _UNIT) + np.float32(1.01 * worst)
+    low = (bits & np.uint32((1 << dropped) - 1)).view(np.int32) - np.int32(1 << (dropped - 1))
+    doubtful: NDArray[np.bool_] = np.abs(low).astype(np.float32) * power * 2.0**-23 <= error
     # An error this large can cross into the next smaller power of two, whose grid is finer.
-    doubtful |= error >= size * 2.0 ** (dropped - 27)
-    doubtful |= size < _SMALLEST[dtype]
+    doubtful |= error >= power * np.float32(2.0 ** (dropped - 27))
+    doubtful |= power < np.float32(_SMALLEST[dtype])
     if dtype == "F16":
-        doubtful |= size >= 65504.0
+        doubtful |= np.abs(values) >= np.float32(65504.0)
     return doubtful
 
 

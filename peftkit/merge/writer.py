@@ -213,7 +213,8 @@ def _merge_tensor(tensor: Written, target: int, offset: int) -> bool:
             start, stop = rows
             if not hasattr(own, "work"):
                 own.work = new_worker()
-            stored: NDArray[np.generic] = np.empty((stop - start, columns), STORAGE[source.dtype])
+                own.buffer = np.empty((stop - start, columns), STORAGE[source.dtype])
+            stored: NDArray[np.generic] = own.buffer[: stop - start]
             place = source.offset + start * columns * stored.itemsize
             read_into(descriptor, memoryview(stored.data).cast("B"), place, source.file)
             merged = own.work(stored, start)
