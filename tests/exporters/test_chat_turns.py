@@ -19,6 +19,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
     return tiny.tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
+@pytest.fixture(scope="module")
+def learnt(tokenizer) -> dict:
+    """Name of a template -> its table."""
+    found = {}
+    for name, template in chat_templates.TRANSLATABLE.items():
+        tokenizer.chat_template = template
+        found[name] = learn_turns(tokenizer)
+    return found
+
+
 def test_a_table_holds_what_stands_between_roles(tokenizer) -> None:
     tokenizer.chat_template = chat_templates.SYSTEM_IN_FIRST_USER
     turns = learn_turns(tokenizer)
@@ -57,10 +67,10 @@ def test_what_the_table_cannot_do_is_known(
     system=st.none() | st.just("Be brief."),
 )
 def test_any_conversation_is_rendered_alike(
-    name: str, contents: list[str], system: str | None, tokenizer
+    name: str, contents: list[str], system: str | None, tokenizer, learnt: dict
 ) -> None:
+    turns = learnt[name]
     tokenizer.chat_template = chat_templates.TRANSLATABLE[name]
-    turns = learn_turns(tokenizer)
     roles = ["user", "assistant"] * 4
     messages = [{"role": role, "content": c} for role, c in zip(roles, contents, strict=False)]
     messages = messages if messages[-1]["role"] == "user" else messages[:-1]
