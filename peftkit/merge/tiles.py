@@ -51,7 +51,8 @@ class Job:
     def workers(self) -> Callable[[], Callable[[Stored, int], Stored]]:
         """Prepare what workers share; return what makes one, with buffers of its own.
 
-        A worker is a function of (stored rows, number of the first one).
+        A worker is a function of (stored rows, number of the first one); its next call writes
+        over what it returned.
         """
         if (
             len(self.functions) == 1
@@ -115,8 +116,7 @@ class _LowRankTile:
         import numpy as np
 
         self.job, self.factors = job, factors
-        self.spare: NDArray[np.float32] = np.empty((0, 0), np.float32)
-        self.total = self.spare
+        self.total: NDArray[np.float32] = np.empty((0, 0), np.float32)
 
     def __call__(self, stored: Stored, start: int) -> Stored:
         """Return the merged rows in the result's dtype."""
@@ -128,9 +128,7 @@ class _LowRankTile:
     def _merge(self, stored: Stored, start: int) -> Stored:
         import numpy as np
 
-        if len(self.total) < len(stored):
-            self.total = np.empty((len(stored), self.job.columns), np.float32)
-            self.spare = np.empty_like(self.total)
+        self._make_room(len(stored))
         total, spare = self.total[: len(stored)], self.spare[: len(stored)]
         to_float32(stored, self.job.source_dtype, total)
         for expert, begin, end in stack_parts(start, len(stored), self.factors.rows_each):
@@ -145,11 +143,22 @@ class _LowRankTile:
         if not math.isfinite(squares):
             return self.job.in_float64(stored, start)
         if self.job.dtype == "F32":
-            return total.copy()
+            return total
+        result = self.result[: len(stored)]
         round_away = _to_bfloat16 if self.job.dtype == "BF16" else _to_float16
-        result = round_away(total, spare)
+        round_away(total, spare, result)
         self._mend(result, stored, start, math.sqrt(squares / flat.size))
         return result.view(STORAGE[self.job.dtype])
+
+    def _make_room(self, num_rows: int) -> None:
+        """Keep buffers from tile to tile: new ones would be new pages every time."""
+        import numpy as np
+
+        if len(self.total) < num_rows:
+            shape = (num_rows, self.job.columns)
+            self.total, self.spare = np.empty(shape, np.float32), np.empty(shape, np.float32)
+            self.result = np.empty(shape, np.uint16)
+            self.near, self.small = np.empty(shape, np.bool_), np.empty(shape, np.bool_)
 
     def _mend(self, result: NDArray[np.uint16], stored: Stored, start: int, usual: float) -> None:
         """Compute again in float64 whatever float32 may have rounded to the wrong side.
@@ -159,11 +168,11 @@ class _LowRankTile:
         """
         import numpy as np
 
-        total, spare = self.total[: len(stored)], self.spare[: len(stored)]
+        total = self.total[: len(stored)]
         factors = self.factors
         longest = float(factors.left_norms[start : start + len(total)].max())
         worst = factors.relative_error * longest * factors.longest_column
-        for picked in _pick(total, spare, worst, usual, self.job.dtype):
+        for picked in self._pick(len(stored), worst, usual):
             some = picked[_is_doubtful(total.reshape(-1)[picked], worst, self.job.dtype)]
             row, column = np.divmod(some, self.job.columns)
             row += start
@@ -175,19 +184,54 @@ class _LowRankTile:
             finite(self.job, rounded, start)
             result.reshape(-1)[some] = rounded.view(np.uint16)
 
+    def _pick(self, num_rows: int, worst: float, usual: float) -> Iterator[NDArray[np.int64]]:
+        """Give, in pieces, the elements that are near a tie or small beside the largest error.
 
-def _to_bfloat16(total: NDArray[np.float32], spare: NDArray[np.float32]) -> NDArray[np.uint16]:
+        Cheap and generous: a few in a hundred elements, each of which is then judged by itself.
+        """
+        import numpy as np
+
+        total, spare = self.total[:num_rows], self.spare[:num_rows]
+        near, small = self.near[:num_rows], self.small[:num_rows]
+        dtype = self.job.dtype
+        dropped = _DROPPED_BITS[dtype]
+        # Looking further from ties makes fewer elements small beside the error: the sum is
+        # smallest where the two shares are equal.
+        wanted = math.sqrt(2.0 ** (dropped - 1) * worst / (_UNIT * usual)) if usual else 0.0
+        places = int(min(max(32.0, wanted), _MOST_PLACES[dtype]))
+        shift = np.uint32(32 - dropped)
+        bits = spare.view(np.uint32)
+        np.left_shift(total.view(np.uint32), shift, out=bits)
+        width = np.uint32(places << int(shift))
+        np.add(bits, np.uint32(0x80000000) + width, out=bits)
+        np.less_equal(bits, width + width, out=near)
+        np.abs(total, out=spare)
+        # From here on an error is below so many of the value's own last places.
+        large = max(worst / ((places - 2) * _UNIT), _SMALLEST[dtype])
+        np.less(spare, np.float32(large), out=small)
+        np.logical_or(near, small, out=near)
+        if dtype == "F16":
+            np.greater_equal(spare, np.float32(65504.0), out=small)
+            np.logical_or(near, small, out=near)
+        picked = np.flatnonzero(near)
+        for begin in range(0, len(picked), _PIECE):
+            yield picked[begin : begin + _PIECE]
+
+
+def _to_bfloat16(
+    total: NDArray[np.float32], spare: NDArray[np.float32], result: NDArray[np.uint16]
+) -> None:
     """Round to nearest, ties away from zero; whoever calls mends the ties."""
     import numpy as np
 
     shifted = spare.view(np.uint32)
     np.add(total.view(np.uint32), np.uint32(0x8000), out=shifted)
-    result = np.empty(total.shape, np.uint16)
     np.right_shift(shifted, np.uint32(16), out=result, casting="unsafe")
-    return result
 
 
-def _to_float16(total: NDArray[np.float32], spare: NDArray[np.float32]) -> NDArray[np.uint16]:
+def _to_float16(
+    total: NDArray[np.float32], spare: NDArray[np.float32], result: NDArray[np.uint16]
+) -> None:
     """Round to nearest, ties away from zero, where the result is a normal half."""
     import numpy as np
 
@@ -195,43 +239,10 @@ def _to_float16(total: NDArray[np.float32], spare: NDArray[np.float32]) -> NDArr
     np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=shifted)
     # From the exponent's bias of a float32 to that of a half, and half a unit to round up.
     np.add(shifted, np.uint32((0x1000 - (112 << 23)) & 0xFFFFFFFF), out=shifted)
-    result = np.empty(total.shape, np.uint16)
     np.right_shift(shifted, np.uint32(13), out=result, casting="unsafe")
     np.right_shift(bits, np.uint32(16), out=shifted)
     np.bitwise_and(shifted, np.uint32(0x8000), out=shifted)
     np.bitwise_or(result, shifted, out=result, casting="unsafe")
-    return result
-
-
-def _pick(
-    total: NDArray[np.float32], spare: NDArray[np.float32], worst: float, usual: float, dtype: str
-) -> Iterator[NDArray[np.int64]]:
-    """Give, in pieces, the elements that are near a tie or small beside the largest error.
-
-    Cheap and generous: a few in a hundred elements, each of which is then judged by itself.
-    """
-    import numpy as np
-
-    dropped = _DROPPED_BITS[dtype]
-    # Looking further from ties makes fewer elements small beside the error: the sum is smallest
-    # where the two shares are equal.
-    wanted = math.sqrt(2.0 ** (dropped - 1) * worst / (_UNIT * usual)) if usual else 0.0
-    places = int(min(max(32.0, wanted), _MOST_PLACES[dtype]))
-    shift = np.uint32(32 - dropped)
-    bits = spare.view(np.uint32)
-    np.left_shift(total.view(np.uint32), shift, out=bits)
-    width = np.uint32(places << int(shift))
-    np.add(bits, np.uint32(0x80000000) + width, out=bits)
-    near = bits <= width + width
-    np.abs(total, out=spare)
-    # From here on an error is below so many of the value's own last places.
-    large = max(worst / ((places - 2) * _UNIT), _SMALLEST[dtype])
-    np.logical_or(near, spare < np.float32(large), out=near)
-    if dtype == "F16":
-        np.logical_or(near, spare >= np.float32(65504.0), out=near)
-    picked = np.flatnonzero(near)
-    for begin in range(0, len(picked), _PIECE):
-        yield picked[begin : begin + _PIECE]
 
 
 def _is_doubtful(values: NDArray[np.float32], worst: float, dtype: str) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ DTYPES = ("BF16", "F16", "F32", "F64")
 def run(job: Job, base: np.ndarray, step: int) -> np.ndarray:
     """Merge rows in steps with one worker, whose buffers are used again."""
     work = job.workers()()
-    parts = [work(base[start : start + step], start) for start in range(0, len(base), step)]
+    parts = [work(base[start : start + step], start).copy() for start in range(0, len(base), step)]
     return np.concatenate(parts)
 
 
