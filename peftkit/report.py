@@ -87,6 +87,8 @@ def view(run_dir: RunDir) -> dict[str, Any]:
             run_dir.measured, run_dir.versions, run_dir.status, run_dir.data, run_dir.scores,
         )
     )  # fmt: skip
+    if run_dir.plan.exists():
+        measured["planned_bytes"] = run_dir.read_json(run_dir.plan)["peak_bytes"]
     recipe = run_dir.recipe.read_text("utf-8", "replace") if run_dir.recipe.exists() else ""
     return {
         "name": str(resolved.get("name") or run_dir.path.name),
@@ -187,6 +189,8 @@ def _facts(
     if device := measured.get("device") or versions.get("device"):
         peak, kind = measured.get("peak_bytes"), measured.get("peak_kind", "")
         small = f"peak {kind} memory {peak / 2**30:.2f} GiB" if peak else ""
+        if peak and (planned := measured.get("planned_bytes")):
+            small += f", planned {planned / 2**30:.2f} ({planned / peak - 1:+.1%})"
         facts.append(("Device", str(device), small))
     return facts
 

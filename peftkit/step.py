@@ -65,6 +65,11 @@ def make_optimizer(model: Any, args: TrainingArguments, **keywords: Any) -> torc
     Args:
         keywords: native keywords on top, e.g. `foreach=True` where the device's default differs.
     """
+    if getattr(args, "muon", False):  # pretrain_lm's own
+        from peftkit.methods.muon import make_muon
+
+        made: torch.optim.Optimizer = make_muon(model, args)
+        return made
     from torch import nn
     from transformers import Trainer
     from transformers.trainer_pt_utils import get_parameter_names

@@ -46,6 +46,8 @@ def train_model(
     with MetricsFile(run_dir.metrics).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"):
             trainer = _make_trainer(job, model, session)
+        if start is None:
+            _probe(trainer, job, session)
         _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
         with exhaustion_explained("training"), stop.deferred():
             try:
@@ -96,6 +98,21 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
         ],
         output_dir=job.run_dir.checkpoints,
     )
+
+
+def _probe(trainer: Trainer, job: Job, session: Session) -> None:
+    """Try the longest batch first: what it takes is the most that any step will."""
+    from peftkit.memory.probe import probe_longest_batch
+
+    method = job.built.method
+    with exhaustion_explained("probing the longest batch"), blamed(job.recipe):
+        length = probe_longest_batch(
+            trainer,
+            device=job.machine.device,
+            fuses_head=bool(getattr(method, "fuses_head", False)),
+        )
+    if length is not None:
+        session.screen.say(f"  probed   the longest batch, of {length:,} tokens a row: it fits")
 
 
 def _watch(

@@ -56,7 +56,7 @@ def test_a_run_writes_everything_and_says_what_it_does(
     assert {path.name for path in run_dir.path.iterdir() if not path.name.startswith(".")} == {
         "recipe.yaml", "resolved.yaml", "versions.json", "data.json", "measured.json",
         "metrics.jsonl", "scores.json", "samples.jsonl", "report.html", "status.json", "adapter",
-        "checkpoints",
+        "checkpoints", "plan.json",
     }  # fmt: skip
     assert run_dir.recipe.read_text() == recipe.read_text()
     assert "decided  method.sft.bf16: false (model.dtype is float32" in text
@@ -194,7 +194,7 @@ def test_weights_above_the_budget_are_refused_unread(
         train(recipe, tmp_path / "run")
 
 
-def test_a_peak_above_the_budget_stops_the_run(
+def test_a_planned_peak_above_the_budget_is_refused(
     tmp_path: Path, tiny_model: Path, rows: Path
 ) -> None:
     recipe = write_recipe(
@@ -202,7 +202,7 @@ def test_a_peak_above_the_budget_stops_the_run(
     )
     with pytest.raises(
         ResourceError,
-        match=r":\d+ memory\.budget: step 1 took .* of resident memory, more than 20 MiB",
+        match=r"planned to take .* more than memory\.budget: 20 MiB; the weights alone take",
     ):
         train(recipe, tmp_path / "run")
 

@@ -1,0 +1,85 @@
+"""Run the longest real batch once before step 1, so that memory runs out at second 5, not hour 5.
+
+Nothing else changes: weights, random state and gradients are what they were, and the optimizer
+that steps here is thrown away, so that the run goes on bit for bit as if it had not been probed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from peftkit import step
+from peftkit.memory.lengths import lengths_of, longest_rows
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Trainer
+
+
+def probe_longest_batch(trainer: Trainer, *, device: str, fuses_head: bool) -> int | None:
+    """Train one step on the longest rows, and undo it.
+
+    Args:
+        device: `cpu`, `cuda` ..., whose random state is kept.
+        fuses_head: whether the loss is trl's fused head; else the model's own.
+
+    Returns:
+        the tokens of the longest row; None where the trainer's loss is one of its own, which
+        only its own loop can compute.
+    """
+    from transformers import Trainer as PlainTrainer
+
+    if not fuses_head and type(trainer).compute_loss is not PlainTrainer.compute_loss:
+        return None
+    args, model = trainer.args, trainer.model
+    rows: Any = trainer.train_dataset
+    lengths = lengths_of(rows)
+    chosen = longest_rows(lengths, args.per_device_train_batch_size)
+    batch = trainer.data_collator([rows[index] for index in chosen])
+    settings = step.StepSettings.of(args, device)
+    loss_of = step.fused_loss if fuses_head else step.model_loss
+    was_training = model.training
+    with _undone(model, device):
+        model.train()
+        step.set_checkpointing(model, args)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        batch = trainer._prepare_inputs(batch)
+        step.forward_backward(model, batch, loss_of, settings, _ignore)
+        step.update(trained, step.make_optimizer(model, args), settings, _ignore)
+    model.train(was_training)
+    return max(lengths)
+
+
+@contextmanager
+def _undone(model: Any, device: str) -> Iterator[None]:
+    """Put back what is trained, every buffer, and every generator's state, whatever happens."""
+    import numpy as np
+    import torch
+
+    kept = [(p, _to_host(p)) for p in model.parameters() if p.requires_grad]
+    kept += [(b, _to_host(b)) for b in model.buffers()]
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_device = None if device == "cpu" else torch.get_device_module(device).get_rng_state()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, values in kept:
+                tensor.copy_(values)
+        model.zero_grad(set_to_none=True)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if on_device is not None:
+            torch.get_device_module(device).set_rng_state(on_device)
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _ignore(_phase: str) -> None:
+    pass
