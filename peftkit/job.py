@@ -90,6 +90,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
             f"  data     {split}: {audit.num_used:,} of {audit.num_rows:,} rows,"
             f" {audit.num_truncated:,} truncated, {audit.num_tokens:,} tokens, {share:.0%} trained"
         )
+    check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
 
@@ -134,6 +135,35 @@ def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
                 f" {name}: {gibibytes(limit)}",
                 hint="model.quantize: {bitsandbytes: {load_in_4bit: true}}, or a smaller base",
             )
+
+
+def check_adapter_names(recipe: Recipe, built: Built) -> None:
+    """Hold an adapter's names against those of the base, which is built without its weights.
+
+    Raises:
+        UsageError: a name matches nothing; says the recipe's line.
+    """
+    from peftkit.adapters.base import PeftAdapter
+    from peftkit.adapters.targets import check_targets
+    from peftkit.errors import UsageError
+    from peftkit.memory.fake import build_skeleton
+    from peftkit.model import load_config
+    from peftkit.recipe.blame import blamed
+
+    if not isinstance(built.adapter, PeftAdapter):
+        return
+    try:
+        base = build_skeleton(
+            load_config(recipe.model),
+            recipe.model,
+            auto_class=built.method.auto_class,
+            quantization_config=None,  # quantized modules keep their names
+            adapter=None,
+        ).model
+    except UsageError:
+        return  # it cannot be built so: names are compared once it is loaded
+    with blamed(recipe, "adapter"):
+        check_targets(built.adapter.config, base)
 
 
 def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:

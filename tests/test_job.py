@@ -78,6 +78,20 @@ def _machine(**changes) -> Machine:
                       "free_bytes": 1 << 32, "name": "a small machine", **changes})  # fmt: skip
 
 
+def test_wrong_names_are_refused_with_no_weight_to_read(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peftkit import model
+    from peftkit.errors import UsageError
+
+    monkeypatch.setattr(model, "load_base", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(
+        UsageError, match=r"adapter\.lora\.target_modules .*'q_prj' matches nothing"
+    ):
+        prepared(recipe, "adapter.lora.target_modules=[q_prj]")
+    prepared(recipe, "adapter.lora.target_modules=[q_proj]", "adapter.lora.init_lora_weights=pissa")
+
+
 def test_weights_beyond_the_free_memory_are_refused_with_their_size(recipe: Path) -> None:
     from peftkit.recipe.build import build
 
