@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftkit.memory.growth import Footprint
-from peftkit.memory.plan import Plan, Work
+from peftkit.memory.plan import Plan, Term, Work
 
 GIB = 1 << 30
 
@@ -55,7 +55,7 @@ def linear_plan(
     return LinearPlan(
         peak_bytes=fixed + rows * length * per_token,
         peak_phase="backward",
-        terms=(),
+        terms=(Term("base", fixed, "load", "", True),),
         phase_bytes={},
         timeline=(),
         micro_batch=rows,

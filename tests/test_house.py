@@ -46,6 +46,7 @@ SUBCLASSES = {
     "peftkit.callbacks",
     "peftkit.memory.assumed",
     "peftkit.memory.batch",
+    "peftkit.memory.cuda_kernels",
     "peftkit.memory.fused_head",
     "peftkit.memory.tracker",
 }

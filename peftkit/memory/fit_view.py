@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import RecipeError, UsageError
-from peftkit.memory.fit import NUM_REFINED, overrides_of
+from peftkit.memory.proposal import overrides_of
+from peftkit.memory.search import NUM_SHOWN
 from peftkit.progress import gibibytes
 from peftkit.recipe.edit import edit_text
 from peftkit.recipe.load import load_recipe
@@ -16,7 +17,7 @@ from peftkit.run_dir import write_atomically
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from peftkit.memory.fit import Change, Fit, Proposal, Setup
+    from peftkit.memory.proposal import Change, Fit, Proposal, Setup
     from peftkit.recipe.schema import Recipe
 
 
@@ -33,7 +34,7 @@ def render_fit(found: Fit) -> RenderableType:
             f" ({gibibytes(found.device.total_bytes)}); {_speed(found.now)}"
         )
     ]
-    for rank, proposal in enumerate(found.proposals[:NUM_REFINED], 1):
+    for rank, proposal in enumerate(found.proposals[:NUM_SHOWN], 1):
         lines.append(Text(f"\n{rank}. {_summary(proposal)}"))
         if proposal.changes:
             table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
 
-OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit")
-"""AdamW with less and less of its state on the device: 8 bytes a parameter, 2, and 2 that can
-move to the host."""
+OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit")
+"""AdamW with 8 bytes of state a parameter, and with 2."""
 
 _FLASH = ("flash_attention", "flex_attention", "varlen")
 
@@ -31,8 +30,14 @@ class Lever:
     """The recipe's keys that say it."""
     choices: tuple[Mapping[str, Any], ...] = ()
     """Dotted key -> value each, beside what the recipe has now."""
+    slow: tuple[bool, ...] = (False,)
+    """Whether what the recipe has now costs speed, and then whether each choice does."""
     pinned_by: tuple[str, ...] = ()
     """Keys that stand in the recipe and hold it; empty when it is open."""
+
+    def options(self) -> Iterator[tuple[Mapping[str, Any], bool]]:
+        """Give what may stand, as it is first, and whether that costs speed."""
+        return zip(({}, *self.choices), self.slow, strict=True)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def _quantization(reader: _Reader) -> Lever:
         choices = ({key: None},)
     elif not recipe.adapter.is_full and recipe.model.config is None:
         choices = ({key: _nf4(recipe.model.dtype)},)
-    return Lever("quantization", (key,), choices, reader.holds(key))
+    slow = (now is not None, now is None)[: 1 + len(choices)]
+    return Lever("quantization", (key,), choices, slow, reader.holds(key))
 
 
 def _nf4(dtype: str) -> dict[str, Any]:
@@ -142,8 +148,9 @@ def _nf4(dtype: str) -> dict[str, Any]:
 def _optimizer(reader: _Reader) -> Lever:
     key = reader.at("optim")
     now = reader.settings.get("optim")
-    choices = tuple({key: name} for name in OPTIMIZERS if name != now)
-    return Lever("optimizer", (key,), choices, reader.holds(key))
+    names = [name for name in OPTIMIZERS if name != now]
+    slow = tuple("8bit" in str(name) for name in (now, *names))
+    return Lever("optimizer", (key,), tuple({key: n} for n in names), slow, reader.holds(key))
 
 
 def _checkpointing(reader: _Reader) -> Lever:
@@ -151,7 +158,8 @@ def _checkpointing(reader: _Reader) -> Lever:
     keys = tuple(reader.at(name) for name in names)
     is_on = checkpoints_activations(dict(reader.settings))
     # The older name, where it stands, decides nothing once the newer one is set.
-    return Lever("checkpointing", keys, ({keys[0]: not is_on},), reader.holds(*keys))
+    choices = ({keys[0]: not is_on},)
+    return Lever("checkpointing", keys, choices, (is_on, not is_on), reader.holds(*keys))
 
 
 def _packing(reader: _Reader) -> Lever:
@@ -160,12 +168,14 @@ def _packing(reader: _Reader) -> Lever:
     # Without a kernel that knows where rows end, packing builds a mask of length x length.
     is_worth_it = any(name in attention for name in _FLASH)
     choices = ({key: True},) if is_worth_it and not reader.settings.get("packing") else ()
-    return Lever("packing", (key,), choices, reader.holds(key))
+    # Which of the two is faster, the rows' lengths decide.
+    slow = (False,) * (1 + len(choices))
+    return Lever("packing", (key,), choices, slow, reader.holds(key))
 
 
 def _batching(reader: _Reader) -> Lever:
     keys = (reader.at("per_device_train_batch_size"), reader.at("gradient_accumulation_steps"))
-    return Lever("micro-batch", keys, (), reader.holds(*keys))
+    return Lever("micro-batch", keys, pinned_by=reader.holds(*keys))
 
 
 def _is_same_or_below(key: str, parent: str) -> bool:

@@ -9,7 +9,7 @@ whole model; if they do not, all layers are run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -153,8 +153,17 @@ class Rehearsed:
 
             batch = partial(make_batch, self.method.auto_class, point, has_mask=self.fuses_head)
             loss = step.fused_loss if self.fuses_head else step.model_loss
-            trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
+            with self._kernels():
+                trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
         return trace, compile_trace(trace, repeats, without="load"), repeats
+
+    def _kernels(self) -> AbstractContextManager[Any]:
+        """Return what makes the CPU's operators allocate as the planned device's."""
+        if self.device == "cpu":
+            return nullcontext()
+        from peftkit.memory.cuda_kernels import cuda_kernels
+
+        return cuda_kernels(self.model)
 
     @contextmanager
     def _kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:

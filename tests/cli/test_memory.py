@@ -11,7 +11,7 @@ from plan_fixture import GIB, linear_plan
 from typer.testing import CliRunner
 
 from peftkit.cli import app
-from peftkit.memory import fit as fitting
+from peftkit.memory import search
 from peftkit.recipe.load import load_recipe
 
 RUNNER = CliRunner()
@@ -23,7 +23,7 @@ def _planner(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = int(recipe.method.options["per_device_train_batch_size"])
         return linear_plan(fixed=GIB, per_token=1 << 20, rows=rows, length=1024)
 
-    monkeypatch.setattr(fitting, "plan", plan)
+    monkeypatch.setattr(search, "plan", plan)
 
 
 def call(*arguments: str) -> Any:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from plan_fixture import GIB, linear_plan
 
 from peftkit.errors import ResourceError
-from peftkit.memory import devices
-from peftkit.memory import fit as fitting
+from peftkit.memory import devices, search
+from peftkit.memory.fit import fit as find_fit
 from peftkit.memory.plan import Plan
+from peftkit.memory.proposal import Fit
+from peftkit.memory.roofline import predict
 from peftkit.memory.settings import checkpoints_activations, method_settings
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.schema import Recipe
@@ -50,14 +52,14 @@ def plan_by_formula(recipe: Recipe, *, lengths: Any = None, machine: Any = None)
 
 @pytest.fixture(autouse=True)
 def _planner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "plan", plan_by_formula)
+    monkeypatch.setattr(search, "plan", plan_by_formula)
 
 
 def fit(
     gib: float, *overrides: str, free: tuple[str, ...] = (), lengths: list[int] | None = None
-) -> fitting.Fit:
+) -> Fit:
     recipe = load_recipe(LORA, ("method.sft.max_length=1024", *overrides))
-    return fitting.fit(recipe, devices.of_size(gib), free=free, lengths=lengths)
+    return find_fit(recipe, devices.of_size(gib), free=free, lengths=lengths)
 
 
 def test_a_large_device_gets_the_fastest_setting_not_the_smallest() -> None:
@@ -145,7 +147,7 @@ def test_the_fastest_of_all_settings_is_proposed_first() -> None:
                         overrides.append("model.quantize={bitsandbytes: {load_in_4bit: true}}")
                     machine = found.device.as_machine()
                     recipe = load_recipe(LORA, overrides)
-                    speed = fitting.predict(
+                    speed = predict(
                         plan_by_formula(recipe, machine=machine),
                         devices.with_rates(found.device),
                         dtype="float32",

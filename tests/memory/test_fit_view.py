@@ -9,8 +9,8 @@ from plan_fixture import GIB, linear_plan
 
 from peftkit.errors import RecipeError, UsageError
 from peftkit.memory import devices
-from peftkit.memory.fit import Change, Fit, Proposal, Setup
 from peftkit.memory.fit_view import render_fit, write_proposal
+from peftkit.memory.proposal import Change, Fit, Proposal, Setup
 from peftkit.memory.roofline import predict
 from peftkit.recipe.load import load_recipe
 

@@ -8,8 +8,8 @@ import pytest
 
 from peftkit.errors import UsageError
 from peftkit.memory import devices
-from peftkit.memory.fit import overrides_of
 from peftkit.memory.levers import Levers, read_levers
+from peftkit.memory.proposal import overrides_of
 from peftkit.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
