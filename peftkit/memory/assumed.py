@@ -4,10 +4,14 @@ Imported once planning is sure: it subclasses a dispatch mode. An optimizer's co
 adapters read a number back (`tensor.item()`). No shape of theirs depends on it, so 1 does as
 well as any; the plan says that it was assumed. Where a shape does depend on a value (`nonzero`),
 nothing is assumed and the plan is refused by the operator's name.
+
+A yes or no asks whether something went wrong, and is answered no; but one drawn by lot decides
+whether a layer runs at all (peft's `module_dropout`), and is answered yes, so that it runs.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +26,10 @@ class AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.num_read = 0
+        # Weak, so that what is followed lives no longer than it would.
+        self._drawn = weakref.ref(torch.empty(()))
+        """The last number that was drawn, and below the last that was compared with a bound."""
+        self._lot = self._drawn
 
     @property
     def note(self) -> str:
@@ -37,12 +45,17 @@ class AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch
     ) -> Any:
         """Run any operator, and answer for the one that reads a value."""
         if func is not torch.ops.aten._local_scalar_dense.default:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.rand.default:
+                self._drawn = weakref.ref(result)
+            elif func is torch.ops.aten.gt.Scalar and args[0] is self._drawn():
+                self._lot = weakref.ref(result)
+            return result
         try:
             return func(*args, **(kwargs or {}))
         except DataDependentOutputException:
             self.num_read += 1
             dtype = args[0].dtype
             if dtype == torch.bool:
-                return False  # what is asked so is whether something went wrong
+                return args[0] is self._lot()
             return 1.0 if dtype.is_floating_point else 1
