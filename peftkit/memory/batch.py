@@ -83,6 +83,10 @@ def make_batch(auto_class: str, point: Point, *, has_mask: bool = True) -> dict[
     if has_mask:
         ones = _integers(rows, length)
         batch["attention_mask"] = ones if point.layout == "padded" else AllOnes(ones)
+    elif auto_class == "AutoModelForCausalLM":
+        # Without a mask and a cache, transformers looks for rows packed into one, and takes fake
+        # positions for such. A mask of no bytes that masks nothing is what it then leaves out.
+        batch["attention_mask"] = AllOnes(_integers(1, 1).expand(rows, length))
     if auto_class == "AutoModelForSequenceClassification":
         batch["labels"] = _integers(rows)
     elif auto_class == "AutoModelForQuestionAnswering":
