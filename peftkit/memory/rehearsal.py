@@ -89,6 +89,8 @@ class Rehearsed:
                 scored_share=self.scored_share,
             )
         self.stacks = find_stacks(self.model)
+        # The update does not depend on the batch, so one serves every size.
+        self._updates: dict[int, tuple[Trace, Trace]] = {}
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -108,7 +110,9 @@ class Rehearsed:
         from peftkit.memory.assumed import AssumedValues
 
         with explained_operators(), AssumedValues() as assumed:
-            update, before = self._update(reserved)
+            if reserved not in self._updates:
+                self._updates[reserved] = self._update(reserved)
+            update, before = self._updates[reserved]
             other = self._probe(point)
             first, program, repeats, grown = self._compare(point, other, (1, 2))
             if grown is None:
