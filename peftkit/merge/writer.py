@@ -76,10 +76,10 @@ class Journal:
                 journal.changed.update(entry["changed"])
         return journal
 
-    def record(self, shard: str, num_tensors: int) -> None:
-        """Say that a shard's first tensors are on the disk."""
+    def record(self, shard: str, num_tensors: int, changed: list[str]) -> None:
+        """Say that a shard's first tensors are on the disk, and which tensors changed so far."""
         self.done[shard] = num_tensors
-        self._append({"shard": shard, "tensors": num_tensors, "changed": sorted(self.changed)})
+        self._append({"shard": shard, "tensors": num_tensors, "changed": changed})
 
     def _append(self, entry: dict[str, object]) -> None:
         with self.file.open("a", encoding="utf-8") as stream:
@@ -188,6 +188,8 @@ def _write_tensors(partial: Path, shard: WrittenShard, journal: Journal) -> None
             flusher.written(number, tensor.num_bytes)
         os.ftruncate(target, shard.num_bytes)
         os.fsync(target)
+    # Before the shard gets its name: a shard that has it is never read again for what changed.
+    journal.record(shard.name, len(shard.tensors), sorted(journal.changed))
 
 
 def _merge_tensor(tensor: Written, target: int, offset: int) -> bool:
@@ -253,8 +255,10 @@ class _Flusher:
     def __enter__(self) -> _Flusher:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.pool.shutdown(wait=True)
+        if self.flight and kind is None:
+            self.flight.result()  # the kernel tells of a failed write once, and here it did
 
     def written(self, num_tensors: int, num_bytes: int) -> None:
         """Note that a tensor is written; syncs when enough has come together."""
@@ -264,11 +268,13 @@ class _Flusher:
         if self.flight:
             self.flight.result()
         self.num_unsynced = 0
-        self.flight = self.pool.submit(self._sync, num_tensors)
+        # Sorted here: the merging goes on adding names while the other thread writes these.
+        changed = sorted(self.journal.changed)
+        self.flight = self.pool.submit(self._sync, num_tensors, changed)
 
-    def _sync(self, num_tensors: int) -> None:
+    def _sync(self, num_tensors: int, changed: list[str]) -> None:
         os.fdatasync(self.target)
-        self.journal.record(self.shard, num_tensors)
+        self.journal.record(self.shard, num_tensors, changed)
 
 
 @contextmanager

@@ -225,9 +225,8 @@ import os, sys
 from pathlib import Path
 from peftkit.merge import writer
 from peftkit.merge.merge import merge
-writer._SYNC_BYTES = 1  # journal after every tensor, as a large model does after some
 writes, pwrite, fsync = 0, os.pwrite, os.fsync
-limit = int(sys.argv[4])
+limit, writer._SYNC_BYTES = int(sys.argv[4]), int(sys.argv[5])
 
 def count(*arguments):
     global writes
@@ -248,15 +247,17 @@ print("finished")
 """
 
 
+@pytest.mark.parametrize("sync_bytes", [1, 1 << 28], ids=["after-every-tensor", "after-a-shard"])
 def test_stopped_anywhere_the_folder_is_whole_or_recognisably_not_and_goes_on(
-    sharded, tmp_path
+    sharded, tmp_path, sync_bytes
 ) -> None:
     base, adapter = sharded
     merge(adapter, out=tmp_path / "whole", base=str(base), verify=False)
     whole = merge_fixture.tensors(tmp_path / "whole")
     out, limit, num_stops = tmp_path / "out", 1, 0
     while True:
-        command = [sys.executable, "-c", KILLED, str(adapter), str(out), str(base), str(limit)]
+        command = [sys.executable, "-c", KILLED, str(adapter), str(out), str(base)]
+        command += [str(limit), str(sync_bytes)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if "finished" in done.stdout:
             break

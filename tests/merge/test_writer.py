@@ -107,7 +107,7 @@ def test_too_little_room_is_known_before_the_first_byte(base, out, monkeypatch) 
 
 def test_a_journal_of_other_inputs_is_refused_and_a_torn_line_is_not_believed(out) -> None:
     journal = writer.Journal.open(out, "id")
-    journal.record("model.safetensors", 3)
+    journal.record("model.safetensors", 3, [])
     with (out / writer.JOURNAL).open("a") as stream:
         stream.write('{"shard": "model.safetensors", "tens')
     assert writer.Journal.open(out, "id").done == {"model.safetensors": 3}
@@ -124,7 +124,7 @@ def test_a_source_that_changes_size_while_it_is_copied_is_refused(base, out) -> 
 
 
 def test_the_journal_holds_json_lines(base, out) -> None:
-    writer.Journal.open(out, "id").record("x", 1)
+    writer.Journal.open(out, "id").record("x", 1, [])
     lines = (out / writer.JOURNAL).read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"identity": "id"},
