@@ -18,13 +18,11 @@ import sys
 import tempfile
 import time
 import warnings
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "plan_cpu.json"
-STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 LARGE = {
     "8B LoRA": ("meta-llama/Llama-3.1-8B", None),
     "70B QLoRA": (
@@ -49,8 +47,7 @@ def compare(name: str, config: dict[str, Any], changes: dict[str, Any]) -> dict[
             batch.pop("attention_mask")
         made = plan(recipe, lengths=[48, 48], machine=real_step.CPU)
         real = real_step.real_peaks(recipe, batch)["all"]
-    runtime = sum(term.num_bytes for term in made.terms if term.name == "runtime")
-    planned = made.peak_bytes - runtime
+    planned = made.peak_bytes - made.term_bytes("runtime")
     return {
         "name": name,
         "architecture": config["model_type"],
@@ -99,6 +96,7 @@ def main() -> None:
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "memory")]
     warnings.simplefilter("ignore")
     from peftkit.quiet import quiet_stack
+    from peftkit.versions import stack_versions
 
     quiet_stack()
     speed = {} if options.skip_speed else {n: time_command(*args) for n, args in LARGE.items()}
@@ -117,7 +115,7 @@ def main() -> None:
     if options.only:
         return
     content = {
-        "versions": {name: metadata.version(name) for name in STACK},
+        "versions": stack_versions(),
         "python": platform.python_version(),
         "device": platform.processor() or platform.machine(),
         "num_cells": len(cells),

@@ -41,13 +41,13 @@ def check_plan_fits(
     Raises:
         ResourceError: says by how much, and names the cheapest changes that would fit.
     """
-    runtime = sum(term.num_bytes for term in made.terms if term.name == "runtime")
+    runtime = made.term_bytes("runtime")
     limits = [(machine.free_bytes + runtime, f"what is free on {machine.name}")]
     if recipe.memory.budget_bytes is not None:
         limits.append((recipe.memory.budget_bytes, "memory.budget"))
     for limit, name in limits:
         if made.peak_bytes > limit:
-            base = sum(term.num_bytes for term in made.terms if term.name == "base") + runtime
+            base = made.term_bytes("base") + runtime
             alone = f"; the weights alone take {gibibytes(base)}" if base > limit else ""
             raise ResourceError(
                 f"this run is planned to take {gibibytes(made.peak_bytes)} in {made.peak_phase},"

@@ -11,7 +11,6 @@ import json
 import platform
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from peftkit.memory.settings import matrix_dtype
 from peftkit.memory.trial import run_trial
 from peftkit.progress import gibibytes
 from peftkit.run_dir import write_json
-from peftkit.versions import STACK
+from peftkit.versions import stack_versions
 
 if TYPE_CHECKING:
     from peftkit.memory.plan import Plan
@@ -130,17 +129,10 @@ def _describe(cell: Cell, kind: str, place: Place) -> dict[str, Any]:
             "total_bytes": place.machine.total_bytes,
             "context_bytes": place.context_bytes,
         },
-        "versions": {name: _version(name) for name in STACK},
+        "versions": stack_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _predict(cell: Cell, recipe: Recipe, place: Place) -> dict[str, Any]:

@@ -125,6 +125,10 @@ class Plan:
     footprints: Callable[[int], Footprint] = field(repr=False, compare=False)
     """From a micro-batch to what replays it; one row allocates otherwise than several."""
 
+    def term_bytes(self, name: str) -> int:
+        """Return what the terms of this name hold at the peak."""
+        return sum(term.num_bytes for term in self.terms if term.name == name)
+
     def bytes_at(self, *, micro_batch: int, length: int) -> int:
         """Return the peak at another micro-batch and length, without running anything."""
         return self.footprints(micro_batch).peak(micro_batch, length)

@@ -133,7 +133,7 @@ class Search:
         planned = self.planned({})
         if lever.name != "optimizer" or planned is None:
             return True
-        return _term(planned[0], "optimizer") > _SMALL_OPTIMIZER * planned[0].peak_bytes
+        return planned[0].term_bytes("optimizer") > _SMALL_OPTIMIZER * planned[0].peak_bytes
 
     def _is_hopeless(self, settings: Settings) -> bool:
         """Tell whether the base, which these settings leave as it is, exceeds the device alone."""
@@ -142,7 +142,7 @@ class Search:
         return (
             is_same_base
             and planned is not None
-            and _term(planned[0], "base") > self.device.total_bytes
+            and planned[0].term_bytes("base") > self.device.total_bytes
         )
 
     def _fitting(self, settings: Settings) -> Setup | None:
@@ -243,10 +243,6 @@ def _with_batching(setup: Setup, levers: Levers) -> Setup:
     rows, times = levers.batching.keys
     batching = {rows: setup.micro_batch, times: setup.accumulation}
     return dataclasses.replace(setup, settings={**setup.settings, **batching})
-
-
-def _term(made: Plan, name: str) -> int:
-    return sum(term.num_bytes for term in made.terms if term.name == name)
 
 
 def _rank(setup: Setup) -> tuple[int, int]:

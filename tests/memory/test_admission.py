@@ -57,7 +57,7 @@ def test_weights_that_do_not_fit_are_said_to(planned) -> None:
 
 def test_what_is_free_counts_what_is_held_already(planned) -> None:
     made, recipe = planned
-    runtime = sum(term.num_bytes for term in made.terms if term.name == "runtime")
+    runtime = made.term_bytes("runtime")
     enough = dataclasses.replace(real_step.CPU, free_bytes=made.peak_bytes - runtime)
     check_plan_fits(made, recipe, enough)
     with pytest.raises(ResourceError, match="what is free on test CPU"):

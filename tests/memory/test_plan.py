@@ -102,7 +102,7 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def _without_runtime(made) -> int:
-    return made.peak_bytes - sum(t.num_bytes for t in made.terms if t.name == "runtime")
+    return made.peak_bytes - made.term_bytes("runtime")
 
 
 def _compare(folder: Path, config: dict[str, Any], changes: dict[str, Any], **batch: Any) -> None:
