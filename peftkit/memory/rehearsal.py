@@ -8,6 +8,7 @@ whole model; if they do not, all layers are run.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -109,11 +110,13 @@ class Rehearsed:
         """
         from peftkit.memory.assumed import AssumedValues
 
-        with explained_operators(), AssumedValues() as assumed:
-            if reserved not in self._updates:
+        if reserved not in self._updates:
+            # What it reads are tables and counts of steps; no size of its depends on them.
+            with explained_operators(), AssumedValues():
                 self._updates[reserved] = self._update(reserved)
-            update, before = self._updates[reserved]
-            other = self._probe(point)
+        update, before = self._updates[reserved]
+        other = self._probe(point)
+        with explained_operators(), AssumedValues() as assumed:
             first, program, repeats, grown = self._compare(point, other, (1, 2))
             if grown is None:
                 first, program, repeats, grown = self._compare(point, other, (0, 0))
@@ -190,19 +193,21 @@ class Rehearsed:
         from peftkit.memory.tracker import Tracker
 
         keywords = {"foreach": True} if self._prefers_foreach() else {}
-        with self.mode:
+        with self.mode, warnings.catch_warnings():
+            # The fake parameters lie on the CPU; `state_tensors` knows what is paged on a GPU.
+            warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
             optimizer = step.make_optimizer(self.model, self.args, **keywords)
             trained = self.trained
             for _ in range(2):  # the first step only makes the optimizer's state
                 for parameter in trained:
                     parameter.grad = _like(parameter)
-                update = track_update(trained, optimizer, self.settings)
+                update = track_update(trained, optimizer, self.settings, device=self.device)
         tracker = Tracker()
         if reserved:
             tracker.reserve(reserved, "runtime")
         for term, tensors in self.fake.terms.items():
             tracker.hold(tensors, term)
-        tracker.hold(state_tensors(optimizer), "optimizer")
+        tracker.hold(state_tensors(optimizer, device=self.device), "optimizer")
         if self.settings.accumulation > 1:
             with self.mode:
                 gradients = [_like(parameter) for parameter in trained]

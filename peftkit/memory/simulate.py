@@ -126,14 +126,20 @@ def track_update(
     parameters: Sequence[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     settings: StepSettings,
+    *,
+    device: str = "cpu",
 ) -> Trace:
-    """Follow clipping, the optimizer's step and the end of the gradients, states made before."""
+    """Follow clipping, the optimizer's step and the end of the gradients, states made before.
+
+    Args:
+        device: the planned one, which may page states that lie in memory here.
+    """
     from peftkit.memory.tracker import Tracker
 
     tracker = Tracker()
     tracker.hold(parameters, "base")
     tracker.hold((p.grad for p in parameters if p.grad is not None), "gradients")
-    tracker.hold(state_tensors(optimizer), "optimizer")
+    tracker.hold(state_tensors(optimizer, device=device), "optimizer")
     with tracker:
         step.update(parameters, optimizer, settings, tracker.enter)
         return tracker.finish()
@@ -161,14 +167,28 @@ def quantization_tensors(model: Any) -> Iterator[torch.Tensor]:
             yield scales
 
 
-def state_tensors(optimizer: torch.optim.Optimizer) -> Iterable[torch.Tensor]:
-    """Give every tensor of an optimizer's state, once."""
+def state_tensors(
+    optimizer: torch.optim.Optimizer, *, device: str = "cpu"
+) -> Iterable[torch.Tensor]:
+    """Give every tensor of an optimizer's state that takes memory of the device, once.
+
+    bitsandbytes' paged optimizers keep the moments of large parameters in CUDA's managed memory:
+    on the host, and on the device only while there is room for them. On a CPU nothing is paged.
+    Source: bitsandbytes 0.50.2, `optim/optimizer.py`, `get_state_buffer`.
+    """
     import torch
 
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, torch.Tensor):
+    pages = device == "cuda" and getattr(optimizer, "is_paged", False)
+    for parameter, state in optimizer.state.items():
+        is_paged = pages and parameter.numel() >= _SMALLEST_PAGED
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and not (is_paged and name in _PAGED):
                 yield value
+
+
+_PAGED = ("state1", "state2")
+_SMALLEST_PAGED = 100_000
+"""Elements of a parameter from which on bitsandbytes pages its moments."""
 
 
 def _body(model: Any) -> Any:

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from peftkit import step
 from peftkit.memory.layers import find_stacks
-from peftkit.memory.simulate import Kept, track_micro_batch, track_step
+from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_step
 
 SETTINGS = step.StepSettings(1, 1.0, None, "cpu")
 
@@ -45,3 +45,20 @@ def test_a_whole_step_ends_with_no_gradients(model) -> None:
     assert phases == ["load", "forward", "loss", "backward", "step"]
     assert all(p.grad is None for p in model.parameters())
     assert {"base", "adapter", "gradients"} & set(trace.terms) >= {"gradients"}
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers")
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_paged_optimizer_keeps_large_moments_out_of_the_device(bits: int) -> None:
+    import bitsandbytes as bnb
+
+    large, small = torch.nn.Linear(400, 400, bias=False), torch.nn.Linear(64, 64, bias=False)
+    optimizer = bnb.optim.PagedAdamW([*large.parameters(), *small.parameters()], optim_bits=bits)
+    for layer in (large, small):
+        layer.weight.grad = torch.ones_like(layer.weight)
+    optimizer.step()
+    moments = {id(optimizer.state[large.weight][name]) for name in ("state1", "state2")}
+    here = {id(tensor) for tensor in state_tensors(optimizer)}
+    assert {id(tensor) for tensor in state_tensors(optimizer, device="cuda")} == here - moments
+    optimizer.is_paged = False
+    assert {id(tensor) for tensor in state_tensors(optimizer, device="cuda")} == here
