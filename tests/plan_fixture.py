@@ -44,6 +44,7 @@ def linear_plan(
     moved: int = 10**9,
     operators: int = 1000,
     num_tokens: int | None = None,
+    padded_tokens: int | None = None,
 ) -> LinearPlan:
     """Make a plan whose forward, loss and backward cost 1/3, 0 and 2/3 of the given work."""
     work = {
@@ -64,6 +65,7 @@ def linear_plan(
         device="cuda",
         work=work,
         num_tokens=rows * length if num_tokens is None else num_tokens,
+        padded_tokens=rows * length if padded_tokens is None else padded_tokens,
         unknown=(),
         seconds=0.0,
         footprints=_no_footprint,

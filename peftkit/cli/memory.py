@@ -22,20 +22,25 @@ def plan(
     length: Annotated[
         int | None, typer.Option(min=2, help="Tokens a row, instead of the data's longest.")
     ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(metavar="PRICE", help="Predict the run's cost at this price.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw memory over the step: PNG or SVG.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a recipe's training step takes, and the devices it fits, without running it."""
+    """Say what a recipe's training takes, how long, and on which devices, without running it."""
     from peftkit.memory.plan_view import plan_recipe, plot_plan, render_plan
     from peftkit.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    planned = plan_recipe(loaded, gpus=gpus, here=here, length=length)
+    planned = plan_recipe(
+        loaded, gpus=gpus, here=here, length=length, price_per_hour=price_per_hour
+    )
     if plot is not None:
         plot_plan(planned.plan, plot)
-    show(render_plan(planned), planned.plan.to_json(planned.verdicts), as_json)
+    show(render_plan(planned), planned.to_json(), as_json)
     if plot is not None and not as_json:
         typer.echo(f"wrote {plot}")
 

@@ -33,6 +33,19 @@ def plan_run(
         return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
 
 
+def available_bytes(made: Plan, machine: Machine) -> int:
+    """Return what a planned run may take: what is free, and what this process holds already."""
+    return machine.free_bytes + made.term_bytes("runtime")
+
+
+def limits_of(made: Plan, recipe: Recipe, machine: Machine) -> dict[str, int]:
+    """Return what a plan's peak is held against: a name for each limit, and its bytes."""
+    limits = {f"what is free on {machine.name}": available_bytes(made, machine)}
+    if recipe.memory.budget_bytes is not None:
+        limits["memory.budget"] = recipe.memory.budget_bytes
+    return limits
+
+
 def check_plan_fits(
     made: Plan, recipe: Recipe, machine: Machine, lengths: Sequence[int] = ()
 ) -> None:
@@ -41,13 +54,9 @@ def check_plan_fits(
     Raises:
         ResourceError: says by how much, and names the cheapest changes that would fit.
     """
-    runtime = made.term_bytes("runtime")
-    limits = [(machine.free_bytes + runtime, f"what is free on {machine.name}")]
-    if recipe.memory.budget_bytes is not None:
-        limits.append((recipe.memory.budget_bytes, "memory.budget"))
-    for limit, name in limits:
+    for name, limit in limits_of(made, recipe, machine).items():
         if made.peak_bytes > limit:
-            base = made.term_bytes("base") + runtime
+            base = made.term_bytes("base") + made.term_bytes("runtime")
             alone = f"; the weights alone take {gibibytes(base)}" if base > limit else ""
             raise ResourceError(
                 f"this run is planned to take {gibibytes(made.peak_bytes)} in {made.peak_phase},"

@@ -19,11 +19,11 @@ from peftkit.run_dir import SCHEMA_VERSION
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from peftkit.memory.batch_shape import BatchShape
     from peftkit.memory.rehearsal import Rehearsal
     from peftkit.memory.runtime import Runtime
     from peftkit.memory.trace import Live
     from peftkit.plugins import Machine
-    from peftkit.recipe.build import Built
     from peftkit.recipe.schema import ModelSection, Recipe
 
 PHASES = ("load", "forward", "loss", "backward", "step", "evaluate")
@@ -116,7 +116,9 @@ class Plan:
     work: Mapping[str, Work]
     """Phase -> what one micro-batch (`step`: the optimizer) computes and moves."""
     num_tokens: int
-    """Real tokens of one micro-batch."""
+    """Real tokens of an average micro-batch."""
+    padded_tokens: int
+    """Tokens of an average micro-batch, padding included."""
     unknown: tuple[str, ...]
     """What could not be planned, and is therefore missing from the numbers; empty as a rule."""
     seconds: float
@@ -203,6 +205,7 @@ def plan(
     quiet_stack()
     from peftkit.machine import describe_machine
     from peftkit.memory.batch import Point
+    from peftkit.memory.batch_shape import batch_shape
     from peftkit.memory.rehearsal import Rehearsed
     from peftkit.memory.runtime import runtime_of
     from peftkit.recipe.build import build
@@ -234,55 +237,6 @@ def plan(
         accumulation=rehearsed.settings.accumulation,
         footprints=lambda rows: rehearsal(rows).footprint,
         seconds=time.perf_counter() - start,
-    )
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """Say how large a recipe's micro-batches are and how their rows lie."""
-
-    micro_batch: int
-    length: int
-    num_tokens: int
-    is_flat: bool
-    """Whether all rows are put into one, as trl's padding-free collator does."""
-    takes_mask: bool
-    """Whether attention needs a dense mask to keep rows apart or to skip padding."""
-    varies: bool
-    """Whether rows have several lengths, so that shorter ones are padded."""
-
-    def layout(self, rows: int) -> str:
-        """Return the layout of a micro-batch of this many rows; see `Point`."""
-        if self.is_flat:
-            return "packed" if self.takes_mask else "flat"
-        return "padded" if self.varies and rows > 1 and self.takes_mask else "full"
-
-
-def batch_shape(
-    built: Built, config: PretrainedConfig, lengths: Sequence[int] | None
-) -> BatchShape:
-    """Read a recipe's micro-batch off its trainer's arguments and its rows' lengths."""
-    from peftkit.memory.rehearsal import trainer_arguments
-
-    args = trainer_arguments(built)
-    packs = bool(getattr(args, "packing", False))
-    is_flat = bool(getattr(args, "padding_free", False)) or (
-        packs and getattr(args, "packing_strategy", "bfd") in ("bfd", "bfd_split")
-    )
-    rows = int(args.per_device_train_batch_size)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
-    length = max(lengths) if lengths else int(getattr(args, "max_length", None) or longest)
-    multiple = getattr(args, "pad_to_multiple_of", None)
-    length = -(-length // multiple) * multiple if multiple else length
-    mean = sum(lengths) / len(lengths) if lengths else length
-    attention = built.recipe.model.attn_implementation or "sdpa"
-    return BatchShape(
-        micro_batch=rows,
-        length=length,
-        num_tokens=round(rows * mean),
-        is_flat=is_flat,
-        takes_mask=not attention.startswith("flash"),
-        varies=lengths is not None and min(lengths, default=length) < length,
     )
 
 
@@ -342,6 +296,7 @@ def _sum_up(  # noqa: PLR0913
         device=device,
         work={phase: Work(*counts) for phase, counts in made.work.items()},
         num_tokens=shape.num_tokens,
+        padded_tokens=shape.padded_tokens,
         unknown=made.notes,
         seconds=seconds,
         footprints=footprints,

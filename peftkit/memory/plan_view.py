@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
+from peftkit.memory.admission import available_bytes
 from peftkit.memory.plan import TERMS, Plan, Verdict, plan
-from peftkit.progress import gibibytes
+from peftkit.progress import duration, gibibytes
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
+    from peftkit.memory.devices import Device
+    from peftkit.memory.forecast import Forecast
+    from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
 
 _COLOURS = {
@@ -30,12 +36,29 @@ class PlannedRecipe:
 
     plan: Plan
     verdicts: tuple[Verdict, ...]
+    forecasts: tuple[Forecast | None, ...]
+    """For each verdict; None where the plan does not fit or no rates are known."""
     length_from: str
     """e.g. `the longest of 300 rows`."""
+    rates_from: str
+    """Where the rates come from that times follow from."""
+    price_per_hour: float | None = None
+    """Of each device, in any currency."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `plan --json` prints: the plan, the devices, and what is predicted."""
+        known = [forecast for forecast in self.forecasts if forecast is not None]
+        speeds = [forecast.to_json(self.price_per_hour) for forecast in known]
+        return {**self.plan.to_json(self.verdicts), "speeds": speeds}
 
 
 def plan_recipe(
-    recipe: Recipe, *, gpus: str | None = None, here: bool = False, length: int | None = None
+    recipe: Recipe,
+    *,
+    gpus: str | None = None,
+    here: bool = False,
+    length: int | None = None,
+    price_per_hour: float | None = None,
 ) -> PlannedRecipe:
     """Plan a recipe for GPUs, or for this machine, and hold the plan against each.
 
@@ -43,29 +66,51 @@ def plan_recipe(
         gpus: sizes in GiB and names, separated by commas; the usual sizes when absent.
         here: plan for this machine, and against what is free on it.
         length: tokens a row; that of the data's longest row, else `max_length`, when absent.
+        price_per_hour: of a device, in any currency: predicts what the run costs.
 
     Raises:
-        UsageError: `gpus` and `here` at once, or a device that is not known.
+        UsageError: `gpus` and `here` at once, a device that is not known, or no price.
     """
     from peftkit.machine import describe_machine
     from peftkit.memory import devices
+    from peftkit.memory.forecast import forecast
     from peftkit.memory.lengths import row_lengths
 
     if gpus is not None and here:
         raise UsageError("--gpus and --here exclude each other", hint="drop one of them")
+    if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
+        raise UsageError(
+            f"--price-per-hour {price_per_hour}: that is no price", hint="e.g. --price-per-hour 2.5"
+        )
     wanted = devices.defaults() if gpus is None else devices.parse(gpus)
     machine = describe_machine() if here else wanted[0].as_machine()
     lengths, origin = ([length], "--length") if length else row_lengths(recipe, machine)
+    num_rows = None if length or lengths is None else len(lengths)
     if lengths is None:
         origin = f"max_length: {origin}"
     made = plan(recipe, lengths=lengths, machine=machine)
-    sizes = (
-        [(machine.name, machine.free_bytes)]
-        if here
-        else [(device.name, device.total_bytes) for device in wanted]
+    places = [(_here(machine), machine)] if here else [(d, d.as_machine()) for d in wanted]
+    verdicts = tuple(
+        made.verdict(place.name, available_bytes(made, place) if here else place.total_bytes)
+        for _, place in places
     )
-    verdicts = tuple(made.verdict(name, num_bytes) for name, num_bytes in sizes)
-    return PlannedRecipe(made, verdicts, origin)
+    forecasts = tuple(
+        forecast(made, recipe, device, place, num_rows=num_rows) if verdict.fits else None
+        for (device, place), verdict in zip(places, verdicts, strict=True)
+    )
+    is_measured = here and machine.device == "cpu"
+    rates_from = "rates measured here just now" if is_measured else "published rates"
+    return PlannedRecipe(made, verdicts, forecasts, origin, rates_from, price_per_hour)
+
+
+def _here(machine: Machine) -> Device:
+    """Describe the device at hand: a CPU by what it was just seen to achieve."""
+    from peftkit.memory import devices
+    from peftkit.memory.host_rates import measure_host
+
+    if machine.device == "cpu":
+        return measure_host(machine.name, machine.total_bytes)
+    return devices.present(machine.name, machine.total_bytes)
 
 
 def render_plan(planned: PlannedRecipe) -> Group:
@@ -80,11 +125,24 @@ def render_plan(planned: PlannedRecipe) -> Group:
         f"peak {gibibytes(made.peak_bytes)} in {made.peak_phase}, on {made.device}:"
         f" {made.micro_batch}{times} rows of {made.length:,} tokens{origin}"
     )
-    parts: list[Any] = [head, Text(), _term_table(made)]
-    if verdicts:
-        parts += [Text(), _device_table(made, verdicts)]
+    parts: list[Any] = [head, Text(), _term_table(made), Text(), _device_table(made, verdicts)]
+    parts += [Text(), *_times(planned)]
     parts += [Text(f"unknown: {note}", style="yellow") for note in made.unknown]
     return Group(*parts)
+
+
+def _times(planned: PlannedRecipe) -> Iterator[Table | Text]:
+    """Give what is predicted of time and cost, or say what it takes to predict it."""
+    from rich.text import Text
+
+    known = [forecast for forecast in planned.forecasts if forecast is not None]
+    if not known:
+        yield Text("time is predicted for named cards that this fits, e.g. --gpus 4090,h100")
+        return
+    yield _time_table(planned, known[0])
+    yield Text(f"predicted for an average batch, from {planned.rates_from}")
+    if known[0].num_steps is None:
+        yield Text("the number of rows is not known, so neither is the time of the whole run")
 
 
 def plot_plan(plan: Plan, file: Path) -> None:
@@ -151,8 +209,37 @@ def _device_table(plan: Plan, verdicts: Sequence[Verdict]) -> Table:
         table.add_row(
             verdict.name,
             "yes" if verdict.fits else "no",
-            gibibytes(verdict.headroom_bytes),
+            f"{'-' if verdict.headroom_bytes < 0 else ''}{gibibytes(abs(verdict.headroom_bytes))}",
             f"{verdict.max_micro_batch:,}",
             f"{verdict.max_length:,}",
         )
     return table
+
+
+def _time_table(planned: PlannedRecipe, known: Forecast) -> Table:
+    from rich.table import Table
+
+    columns = ["s/step", "tokens/s"]
+    price = planned.price_per_hour
+    if known.num_steps is not None:
+        columns.append(f"{known.num_steps:,} steps")
+        columns += [] if price is None else [f"at {price:g}/hour"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("predicted")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for verdict, forecast in zip(planned.verdicts, planned.forecasts, strict=True):
+        cells = ["-"] * len(columns)
+        if forecast is not None:
+            cells = [
+                f"{forecast.speed.seconds_per_step:.3g}",
+                f"{forecast.speed.tokens_per_second:,.0f}",
+                *([] if forecast.run_seconds is None else [duration(forecast.run_seconds)]),
+                *([] if (cost := forecast.cost(price)) is None else [_money(cost)]),
+            ]
+        table.add_row(verdict.name, *cells)
+    return table
+
+
+def _money(amount: float) -> str:
+    return "< 0.01" if 0 < amount < 0.01 else f"{amount:,.2f}"

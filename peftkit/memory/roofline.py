@@ -32,17 +32,13 @@ class Speed:
 
     device: str
     seconds_per_step: float
-    """One optimizer step, all its micro-batches."""
+    """One average optimizer step, all its micro-batches."""
     tokens_per_second: float
     """Real tokens, padding left out."""
     phase_seconds: Mapping[str, float]
     """Phase -> seconds in one step."""
     bound: str
     """What most of the time goes into: `matrix products`, `memory traffic`, `launches`."""
-
-    def cost(self, *, num_steps: int, price_per_hour: float) -> float:
-        """Return what a run of that many steps costs, in the price's currency."""
-        return self.seconds_per_step * num_steps / 3600 * price_per_hour
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, labelled as a prediction."""
@@ -66,6 +62,8 @@ def predict(
 ) -> Speed | None:
     """Predict a plan's speed; None on a device of which only the size is known.
 
+    What was counted for the longest rows is scaled to an average batch, padding included.
+
     Args:
         dtype: in which matrices are multiplied, see `peftkit.memory.settings.matrix_dtype`.
         micro_batch: rows of one forward, where they are not the plan's.
@@ -73,7 +71,8 @@ def predict(
     """
     if not device.has_rates:
         return None
-    scale = (micro_batch or plan.micro_batch) / plan.micro_batch
+    times_rows = (micro_batch or plan.micro_batch) / plan.micro_batch
+    scale = times_rows * plan.padded_tokens / (plan.micro_batch * plan.length)
     accumulation = accumulation or plan.accumulation
     totals = dict.fromkeys(("matrix products", "memory traffic", "launches"), 0.0)
     phase_seconds: dict[str, float] = {}
@@ -86,7 +85,7 @@ def predict(
             for name, seconds in parts.items():
                 totals[name] += times * seconds
     seconds_per_step = sum(phase_seconds.values())
-    num_tokens = plan.num_tokens * scale * accumulation
+    num_tokens = plan.num_tokens * times_rows * accumulation
     return Speed(
         device=device.name,
         seconds_per_step=seconds_per_step,

@@ -90,12 +90,17 @@ def test_a_mere_size_has_no_speed() -> None:
     )
 
 
-def test_cost_and_label() -> None:
-    speed = roofline.predict(linear_plan(fixed=0, per_token=1), H200, dtype="bfloat16")
-    assert speed is not None
-    per_step = speed.seconds_per_step
-    assert speed.cost(num_steps=1000, price_per_hour=3.6) == pytest.approx(per_step)
-    assert speed.to_json()["basis"] == "predicted"
+def test_padding_takes_time_and_is_no_token() -> None:
+    work = {"flops": 10**15, "moved": 0, "operators": 0, "rows": 4, "length": 1000}
+    full = linear_plan(fixed=0, per_token=1, **work)
+    padded = linear_plan(fixed=0, per_token=1, num_tokens=1000, padded_tokens=2000, **work)
+    slow = roofline.predict(full, H200, dtype="bfloat16")
+    fast = roofline.predict(padded, H200, dtype="bfloat16", micro_batch=8)
+    assert slow is not None and fast is not None
+    # Twice the rows, half of each, and half of that is padding.
+    assert fast.seconds_per_step == pytest.approx(slow.seconds_per_step, rel=1e-3)
+    assert fast.tokens_per_second == pytest.approx(slow.tokens_per_second / 2, rel=1e-3)
+    assert fast.to_json()["basis"] == "predicted"
 
 
 RECORDED = """\

@@ -1,0 +1,88 @@
+"""How large a recipe's micro-batches are, how their rows lie, and how much of them is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from peftkit.recipe.build import Built
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Say how large a recipe's micro-batches are and how their rows lie."""
+
+    micro_batch: int
+    length: int
+    """Tokens of the longest row."""
+    num_tokens: int
+    """Real tokens of an average micro-batch."""
+    padded_tokens: int
+    """Tokens of an average micro-batch, padding included."""
+    is_flat: bool
+    """Whether all rows are put into one, as trl's padding-free collator does."""
+    takes_mask: bool
+    """Whether attention needs a dense mask to keep rows apart or to skip padding."""
+    varies: bool
+    """Whether rows have several lengths, so that shorter ones are padded."""
+
+    def layout(self, rows: int) -> str:
+        """Return the layout of a micro-batch of this many rows; see `Point`."""
+        if self.is_flat:
+            return "packed" if self.takes_mask else "flat"
+        return "padded" if self.varies and rows > 1 and self.takes_mask else "full"
+
+
+def batch_shape(
+    built: Built, config: PretrainedConfig, lengths: Sequence[int] | None
+) -> BatchShape:
+    """Read a recipe's micro-batch off its trainer's arguments and its rows' lengths."""
+    from peftkit.memory.rehearsal import trainer_arguments
+
+    args = trainer_arguments(built)
+    packs = bool(getattr(args, "packing", False))
+    is_flat = bool(getattr(args, "padding_free", False)) or (
+        packs and getattr(args, "packing_strategy", "bfd") in ("bfd", "bfd_split")
+    )
+    rows = int(args.per_device_train_batch_size)
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
+    multiple = getattr(args, "pad_to_multiple_of", None) or 1
+    stated = lengths or [int(getattr(args, "max_length", None) or longest)]
+    padded = [-(-length // multiple) * multiple for length in stated]
+    attention = built.recipe.model.attn_implementation or "sdpa"
+    is_sorted = getattr(args, "train_sampling_strategy", None) == "group_by_length"
+    mean = sum(stated) / len(stated) if lengths else padded[0]
+    return BatchShape(
+        micro_batch=rows,
+        length=max(padded),
+        num_tokens=round(rows * mean),
+        padded_tokens=round(
+            rows * (mean if is_flat else padded_length(padded, rows, is_sorted=is_sorted))
+        ),
+        is_flat=is_flat,
+        takes_mask=not attention.startswith("flash"),
+        varies=lengths is not None and min(stated) < max(padded),
+    )
+
+
+def padded_length(lengths: Sequence[int], rows: int, *, is_sorted: bool) -> float:
+    """Return the mean length to which batches are padded: that of their longest row.
+
+    Args:
+        is_sorted: whether rows of about the same length share a batch, as with
+            `group_by_length`; otherwise a batch is `rows` draws of all lengths.
+    """
+    ordered = sorted(lengths)
+    if is_sorted:
+        longest = [ordered[max(0, end - 1)] for end in range(len(ordered), 0, -rows)]
+        return sum(longest) / len(longest)
+    total = len(ordered)
+    # The longest of the draws is at most the i-th length with a chance of (i / total) ** rows.
+    return sum(
+        length * (((index + 1) / total) ** rows - (index / total) ** rows)
+        for index, length in enumerate(ordered)
+    )
