@@ -1,8 +1,10 @@
 """Measure the merge: time against cp, memory whatever the size, and peft beside it.
 
-    python benchmarks/merge.py --folder /path/with/room 1 4 16
+    python benchmarks/merge.py --folder /path/with/room 1 2 4 16
+    python benchmarks/merge.py --folder /dev/shm --in-memory 4
 
-Needs three times the largest size on the disk. Every model is made here (random bfloat16 weights,
+Needs three times the largest size in the folder. In memory (a tmpfs) no disk is waited for: that
+is the comparison with cp alone. Every model is made here (random bfloat16 weights,
 a rank-16 LoRA on every linear layer) and deleted afterwards. Merging and copying take turns, so
 that what else the machine does hits both. Writes benchmarks/results/merge.json.
 """
@@ -171,14 +173,19 @@ def cpu_seconds() -> float:
 
 
 def anonymous_kib(process: int) -> int:
-    """Read a process's anonymous memory now; 0 once it is gone."""
+    """Read the anonymous memory of a process and its workers now; 0 once they are gone.
+
+    What workers share with the process that forked them counts once: Pss, not Rss.
+    """
+    total = 0
     try:
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("RssAnon"):
-                return int(line.split()[1])
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss_Anon"):
+                total += int(line.split()[1])
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
-        pass
-    return 0
+        return total
+    return total + sum(anonymous_kib(int(child)) for child in children)
 
 
 def measured(script: str, adapter: Path, out: Path, base: Path) -> dict[str, float]:
@@ -282,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gib", nargs="+", type=float, help="2: beside peft, 4: a 2 GiB tensor")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--in-memory", action="store_true", help="the folder is a tmpfs")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--note", default="", help="what else the machine was doing")
     options = parser.parse_args()
@@ -292,15 +300,17 @@ def main() -> None:
         found = compare(
             options.folder, gib, repeats, big=gib == 4, peft_repeats=3 if gib == 2 else 0
         )
-        content["sizes"][f"{gib:g}"] = {**found, "note": options.note}
+        place = " in memory" if options.in_memory else ""
+        content["sizes"][f"{gib:g}{place}"] = {**found, "note": options.note}
+        filesystem = subprocess.run(
+            ["stat", "-f", "-c", "%T", str(options.folder)],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        content["sizes"][f"{gib:g}{place}"]["filesystem"] = filesystem
         content |= {
             "python": platform.python_version(),
             "cores": len(os.sched_getaffinity(0)),
             "packages": {name: metadata.version(name) for name in PACKAGES},
-            "filesystem": subprocess.run(
-                ["stat", "-f", "-c", "%T", str(options.folder)], capture_output=True, text=True,
-                check=True,
-            ).stdout.strip(),
         }  # fmt: skip
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

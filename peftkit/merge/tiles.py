@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from peftkit.merge.changes import Rows
+    from peftkit.merge.workers import Scratch
 
     Stored = NDArray[np.generic]
+    Work = Callable[[Stored, int, Scratch], Stored]
 
 TILE_ELEMENTS = 1 << 18
 """A float32 tile of 1 MiB: with its two companions it stays in a core's second-level cache."""
@@ -34,6 +36,8 @@ _PIECE = 1 << 14
 _UNIT = 2.0**-24
 """Largest relative error of one float32 rounding."""
 _DROPPED_BITS = {"BF16": 16, "F16": 13}
+_LARGEST_SQUARES = {"BF16": math.inf, "F16": 6e4**2, "F32": math.inf}
+"""Sum of a tile's squares from which on some element may be larger than the dtype's largest."""
 _SMALLEST = {"BF16": 2.0**-120, "F16": 2.0**-14}
 """Below these the dtype's grid, or float32's, is no longer relative: float64 decides."""
 
@@ -48,11 +52,11 @@ class Job:
     columns: int
     functions: tuple[Rows, ...]
 
-    def workers(self) -> Callable[[], Callable[[Stored, int], Stored]]:
-        """Prepare what workers share; return what makes one, with buffers of its own.
+    def work(self) -> Work:
+        """Return what merges rows: a function of (stored rows, number of the first, scratch).
 
-        A worker is a function of (stored rows, number of the first one); its next call writes
-        over what it returned.
+        It is shared by all workers; its next call with the same scratch writes over what it
+        returned.
         """
         if (
             len(self.functions) == 1
@@ -60,11 +64,10 @@ class Job:
             and self.dtype in ("BF16", "F16", "F32")
             and self.source_dtype != "F64"
         ):
-            factors = _Factors(self.functions[0])
-            return lambda: _LowRankTile(self, factors)
+            return _LowRankTile(self, _Factors(self.functions[0]))
         if not self.functions and self.source_dtype != "F64" and self.dtype != "F64":
-            return lambda: self._convert
-        return lambda: self.in_float64
+            return self._convert
+        return lambda stored, start, _: self.in_float64(stored, start)
 
     def in_float64(self, stored: Stored, start: int) -> Stored:
         """Apply every function in float64 and round once."""
@@ -73,10 +76,8 @@ class Job:
             rows = function(rows, start)
         return finite(self, from_float64(rows, self.dtype), start)
 
-    def _convert(self, stored: Stored, start: int) -> Stored:
-        import numpy as np
-
-        wide = np.empty(stored.shape, np.float32)
+    def _convert(self, stored: Stored, start: int, scratch: Scratch) -> Stored:
+        wide = scratch.take("total", stored.shape, "float32")
         to_float32(stored, self.source_dtype, wide)
         return finite(self, round_float32(wide, self.dtype), start)
 
@@ -113,23 +114,20 @@ class _LowRankTile:
     """Add a low-rank product to tiles in float32, mending what float32 cannot decide."""
 
     def __init__(self, job: Job, factors: _Factors) -> None:
-        import numpy as np
-
         self.job, self.factors = job, factors
-        self.total: NDArray[np.float32] = np.empty((0, 0), np.float32)
 
-    def __call__(self, stored: Stored, start: int) -> Stored:
+    def __call__(self, stored: Stored, start: int, scratch: Scratch) -> Stored:
         """Return the merged rows in the result's dtype."""
         import numpy as np
 
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._merge(stored, start)
+            return self._merge(stored, start, scratch)
 
-    def _merge(self, stored: Stored, start: int) -> Stored:
+    def _merge(self, stored: Stored, start: int, scratch: Scratch) -> Stored:
         import numpy as np
 
-        self._make_room(len(stored))
-        total, spare = self.total[: len(stored)], self.spare[: len(stored)]
+        total = scratch.take("total", stored.shape, "float32")
+        spare = scratch.take("spare", stored.shape, "float32")
         to_float32(stored, self.job.source_dtype, total)
         for expert, begin, end in stack_parts(start, len(stored), self.factors.rows_each):
             row = expert * self.factors.rows_each + begin
@@ -140,109 +138,125 @@ class _LowRankTile:
         np.add(total, spare, out=total)
         flat = total.reshape(-1)
         squares = float(np.dot(flat, flat))
-        if not math.isfinite(squares):
+        if not squares < _LARGEST_SQUARES[self.job.dtype]:
             return self.job.in_float64(stored, start)
         if self.job.dtype == "F32":
             return total
-        result = self.result[: len(stored)]
+        result = scratch.take("result", stored.shape, "uint16")
+        dropped = scratch.take("dropped", stored.shape, "uint16")
         round_away = _to_bfloat16 if self.job.dtype == "BF16" else _to_float16
-        round_away(total, spare, result)
-        self._mend(result, stored, start, math.sqrt(squares / flat.size))
+        round_away(total, spare.view(np.uint32), result, dropped)
+        doubts = _Doubts(self, stored, start, math.sqrt(squares / flat.size))
+        for picked in doubts.pick(total, spare, result, dropped):
+            doubts.mend(total, picked, result)
         return result.view(STORAGE[self.job.dtype])
 
-    def _make_room(self, num_rows: int) -> None:
-        """Keep buffers from tile to tile: new ones would be new pages every time."""
-        import numpy as np
 
-        if len(self.total) < num_rows:
-            shape = (num_rows, self.job.columns)
-            self.total, self.spare = np.empty(shape, np.float32), np.empty(shape, np.float32)
-            self.result = np.empty(shape, np.uint16)
-            self.near, self.small = np.empty(shape, np.bool_), np.empty(shape, np.bool_)
+class _Doubts:
+    """Find what float32 may have rounded to the wrong side, and compute it in float64."""
 
-    def _mend(self, result: NDArray[np.uint16], stored: Stored, start: int, usual: float) -> None:
-        """Compute again in float64 whatever float32 may have rounded to the wrong side.
+    def __init__(self, tile: _LowRankTile, stored: Stored, start: int, usual: float) -> None:
+        """Bound the error of a tile's products.
 
         Args:
             usual: size of the tile's elements, which only decides how many are looked at.
         """
-        import numpy as np
+        self.job, self.factors, self.stored, self.start = tile.job, tile.factors, stored, start
+        longest = float(self.factors.left_norms[start : start + len(stored)].max())
+        self.worst = self.factors.relative_error * longest * self.factors.longest_column
+        # Looking further from ties makes fewer elements small beside the error: the sum is
+        # smallest where the two shares are equal.
+        ties_apart = 2.0 ** (_DROPPED_BITS[self.job.dtype] - 1)
+        wanted = math.sqrt(ties_apart * self.worst / (_UNIT * usual)) if usual else 0.0
+        self.places = int(min(max(32.0, wanted), _MOST_PLACES[self.job.dtype]))
 
-        total = self.total[: len(stored)]
-        factors = self.factors
-        longest = float(factors.left_norms[start : start + len(total)].max())
-        worst = factors.relative_error * longest * factors.longest_column
-        for picked in self._pick(len(stored), worst, usual):
-            some = picked[_is_doubtful(total.reshape(-1)[picked], worst, self.job.dtype)]
-            row, column = np.divmod(some, self.job.columns)
-            row += start
-            exact = to_float64(stored.reshape(-1)[some], self.job.source_dtype)
-            expert = row // factors.rows_each
-            product = np.einsum("nr,nr->n", factors.left64[row], factors.right64[expert, column])
-            exact += factors.scale * product
-            rounded = from_float64(exact, self.job.dtype)
-            finite(self.job, rounded, start)
-            result.reshape(-1)[some] = rounded.view(np.uint16)
-
-    def _pick(self, num_rows: int, worst: float, usual: float) -> Iterator[NDArray[np.int64]]:
+    def pick(
+        self,
+        total: NDArray[np.float32],
+        spare: NDArray[np.float32],
+        result: NDArray[np.uint16],
+        dropped: NDArray[np.uint16],
+    ) -> Iterator[NDArray[np.int64]]:
         """Give, in pieces, the elements that are near a tie or small beside the largest error.
 
         Cheap and generous: a few in a hundred elements, each of which is then judged by itself.
+
+        Args:
+            spare: overwritten.
+            dropped: distance from a tie, its sign included, in the highest of 16 bits; overwritten.
         """
         import numpy as np
 
-        total, spare = self.total[:num_rows], self.spare[:num_rows]
-        near, small = self.near[:num_rows], self.small[:num_rows]
-        dtype = self.job.dtype
-        dropped = _DROPPED_BITS[dtype]
-        # Looking further from ties makes fewer elements small beside the error: the sum is
-        # smallest where the two shares are equal.
-        wanted = math.sqrt(2.0 ** (dropped - 1) * worst / (_UNIT * usual)) if usual else 0.0
-        places = int(min(max(32.0, wanted), _MOST_PLACES[dtype]))
-        shift = np.uint32(32 - dropped)
-        bits = spare.view(np.uint32)
-        np.left_shift(total.view(np.uint32), shift, out=bits)
-        width = np.uint32(places << int(shift))
-        np.add(bits, np.uint32(0x80000000) + width, out=bits)
-        np.less_equal(bits, width + width, out=near)
-        np.abs(total, out=spare)
+        width = np.uint16(self.places << (16 - _DROPPED_BITS[self.job.dtype]))
+        np.add(dropped, width, out=dropped)
+        near = np.less_equal(dropped, width + width)
         # From here on an error is below so many of the value's own last places.
-        large = max(worst / ((places - 2) * _UNIT), _SMALLEST[dtype])
-        np.less(spare, np.float32(large), out=small)
-        np.logical_or(near, small, out=near)
-        if dtype == "F16":
-            np.greater_equal(spare, np.float32(65504.0), out=small)
-            np.logical_or(near, small, out=near)
+        large = max(self.worst / ((self.places - 2) * _UNIT), _SMALLEST[self.job.dtype])
+        if self.job.dtype == "BF16":
+            np.bitwise_and(result, np.uint16(0x7FFF), out=dropped)
+            above = (int(np.float32(large).view(np.uint32)) >> 16) + 1
+            near |= np.less_equal(dropped, np.uint16(min(above, 0x7F7F)))
+        else:  # a half that is not normal has been rounded to anything
+            near |= np.less(np.abs(total, out=spare), np.float32(large))
         picked = np.flatnonzero(near)
         for begin in range(0, len(picked), _PIECE):
             yield picked[begin : begin + _PIECE]
 
+    def mend(
+        self, total: NDArray[np.float32], picked: NDArray[np.int64], result: NDArray[np.uint16]
+    ) -> None:
+        """Compute again in float64 those of the picked elements that float32 cannot decide."""
+        import numpy as np
+
+        factors, dtype = self.factors, self.job.dtype
+        some = picked[_is_doubtful(total.reshape(-1)[picked], self.worst, dtype)]
+        row, column = np.divmod(some, self.job.columns)
+        row += self.start
+        exact = to_float64(self.stored.reshape(-1)[some], self.job.source_dtype)
+        expert = row // factors.rows_each
+        product = np.einsum("nr,nr->n", factors.left64[row], factors.right64[expert, column])
+        exact += factors.scale * product
+        rounded = from_float64(exact, dtype)
+        finite(self.job, rounded, self.start)
+        result.reshape(-1)[some] = rounded.view(np.uint16)
+
 
 def _to_bfloat16(
-    total: NDArray[np.float32], spare: NDArray[np.float32], result: NDArray[np.uint16]
+    total: NDArray[np.float32],
+    spare: NDArray[np.uint32],
+    result: NDArray[np.uint16],
+    dropped: NDArray[np.uint16],
 ) -> None:
     """Round to nearest, ties away from zero; whoever calls mends the ties."""
     import numpy as np
 
-    shifted = spare.view(np.uint32)
-    np.add(total.view(np.uint32), np.uint32(0x8000), out=shifted)
-    np.right_shift(shifted, np.uint32(16), out=result, casting="unsafe")
+    np.add(total.view(np.uint32), np.uint32(0x8000), out=spare)
+    np.copyto(dropped, spare, casting="unsafe")
+    np.right_shift(spare, np.uint32(16), out=spare)
+    np.copyto(result, spare, casting="unsafe")
 
 
 def _to_float16(
-    total: NDArray[np.float32], spare: NDArray[np.float32], result: NDArray[np.uint16]
+    total: NDArray[np.float32],
+    spare: NDArray[np.uint32],
+    result: NDArray[np.uint16],
+    dropped: NDArray[np.uint16],
 ) -> None:
     """Round to nearest, ties away from zero, where the result is a normal half."""
     import numpy as np
 
-    bits, shifted = total.view(np.uint32), spare.view(np.uint32)
-    np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=shifted)
-    # From the exponent's bias of a float32 to that of a half, and half a unit to round up.
-    np.add(shifted, np.uint32((0x1000 - (112 << 23)) & 0xFFFFFFFF), out=shifted)
-    np.right_shift(shifted, np.uint32(13), out=result, casting="unsafe")
-    np.right_shift(bits, np.uint32(16), out=shifted)
-    np.bitwise_and(shifted, np.uint32(0x8000), out=shifted)
-    np.bitwise_or(result, shifted, out=result, casting="unsafe")
+    bits = total.view(np.uint32)
+    np.right_shift(bits, np.uint32(16), out=spare)
+    np.copyto(result, spare, casting="unsafe")
+    np.bitwise_and(result, np.uint16(0x8000), out=result)
+    # From the exponent's bias of a float32 to that of a half, and half a unit to round up. What
+    # is above 15 bits, the sign and the old exponent's rest, goes.
+    np.add(bits, np.uint32((0x1000 - (112 << 23)) & 0xFFFFFFFF), out=spare)
+    np.copyto(dropped, spare, casting="unsafe")
+    np.left_shift(dropped, np.uint16(3), out=dropped)
+    np.right_shift(spare, np.uint32(13), out=spare)
+    np.bitwise_and(spare, np.uint32(0x7FFF), out=spare)
+    np.bitwise_or(result, spare, out=result, casting="unsafe")
 
 
 def _is_doubtful(values: NDArray[np.float32], worst: float, dtype: str) -> NDArray[np.bool_]:

@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from peftkit.errors import ArtefactError, ResourceError
 from peftkit.merge.blas import one_thread_a_product
-from peftkit.merge.changes import Matrix
-from peftkit.merge.layout import Written, WrittenShard
-from peftkit.merge.rounding import STORAGE
-from peftkit.merge.tiles import Job, row_tiles
-from peftkit.merge.weights_io import read_into, reading
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from peftkit.merge.layout import WrittenShard
+from peftkit.merge.pieces import Merger, pieces_of
+from peftkit.merge.weights_io import reading
+from peftkit.merge.workers import Workers, number_of_workers
 
 PARTIAL = ".partial"
 JOURNAL = ".merge-journal.jsonl"
@@ -37,7 +31,6 @@ _FICLONE = 0x40049409
 """ioctl of Linux that shares a file's blocks with another (btrfs, XFS)."""
 _SYNC_BYTES = 1 << 28
 """Written bytes after which a shard's data is put on the disk while merging goes on."""
-_MAX_WORKERS = 8
 
 
 @dataclass
@@ -121,8 +114,7 @@ def write_shard(folder: Path, shard: WrittenShard, journal: Journal) -> None:
         if shard.copy_of is not None:
             _copy_file(shard.copy_of.path, partial, shard.num_bytes)
         else:
-            with one_thread_a_product():
-                _write_tensors(partial, shard, journal)
+            _write_tensors(partial, shard, journal)
         if partial.stat().st_size != shard.num_bytes:
             raise ArtefactError(f"{partial} came out at {partial.stat().st_size} bytes")
         partial.rename(final)
@@ -173,74 +165,38 @@ def _copy_file(source: Path, target: Path, num_bytes: int) -> None:
 
 
 def _write_tensors(partial: Path, shard: WrittenShard, journal: Journal) -> None:
-    """Write header and tensors in order, from where the journal says."""
+    """Write header and tensors in order, from where the journal says.
+
+    Workers merge ahead of that order; what stays as it is is copied here meanwhile.
+    """
     first = journal.done.get(shard.name, 0) if partial.exists() else 0
-    with _writing(partial) as target, _Flusher(target, shard.name, journal) as flusher:
+    begins = itertools.accumulate((t.num_bytes for t in shard.tensors), initial=len(shard.header))
+    left = list(zip(itertools.count(), shard.tensors, begins, strict=False))[first:]
+    merged_bytes = sum(tensor.num_bytes for _, tensor, _ in left if not tensor.is_copied)
+    with (
+        one_thread_a_product(),
+        _writing(partial) as target,
+        Workers(Merger(shard, target), number_of_workers(merged_bytes)) as workers,
+    ):
         os.pwrite(target, shard.header, 0)
-        offset = len(shard.header) + sum(tensor.num_bytes for tensor in shard.tensors[:first])
-        for number, tensor in enumerate(shard.tensors[first:], start=first + 1):
-            if tensor.is_copied:
-                with reading(tensor.source.file) as source:
-                    copy_range(source, target, tensor.source.offset, offset, tensor.num_bytes)
-            elif _merge_tensor(tensor, target, offset):
-                journal.changed.add(tensor.name)
-            offset += tensor.num_bytes
-            flusher.written(number, tensor.num_bytes)
+        merging = {
+            number: [workers.submit(piece) for piece in pieces_of(number, tensor, begin)]
+            for number, tensor, begin in left
+            if not tensor.is_copied
+        }
+        with _Flusher(target, shard.name, journal) as flusher:
+            for number, tensor, begin in left:
+                if tensor.is_copied:
+                    with reading(tensor.source.file) as source:
+                        copy_range(source, target, tensor.source.offset, begin, tensor.num_bytes)
+                changed = [has_changed() for has_changed in merging.pop(number, ())]
+                if any(changed):
+                    journal.changed.add(tensor.name)
+                flusher.written(number + 1, tensor.num_bytes)
         os.ftruncate(target, shard.num_bytes)
         os.fsync(target)
     # Before the shard gets its name: a shard that has it is never read again for what changed.
     journal.record(shard.name, len(shard.tensors), sorted(journal.changed))
-
-
-def _merge_tensor(tensor: Written, target: int, offset: int) -> bool:
-    """Merge one tensor with as many workers as there are cores, each with one tile of its own.
-
-    Returns:
-        Whether any number of it changed.
-    """
-    import numpy as np
-
-    source = tensor.matrix
-    num_rows, columns = source.row_shape
-    functions = tuple(change.load(Matrix(source)) for change in tensor.changes)
-    job = Job(tensor.name, source.dtype, tensor.dtype, columns, functions)
-    new_worker = job.workers()
-    own = threading.local()
-    different = threading.Event()
-    if tensor.dtype != source.dtype:
-        different.set()
-    with reading(source.file) as descriptor:
-
-        def merge_rows(rows: tuple[int, int]) -> None:
-            start, stop = rows
-            if not hasattr(own, "work"):
-                own.work = new_worker()
-                own.buffer = np.empty((stop - start, columns), STORAGE[source.dtype])
-            stored: NDArray[np.generic] = own.buffer[: stop - start]
-            place = source.offset + start * columns * stored.itemsize
-            read_into(descriptor, memoryview(stored.data).cast("B"), place, source.file)
-            merged = own.work(stored, start)
-            if not different.is_set() and merged.tobytes() != stored.tobytes():
-                different.set()
-            _write_all(target, memoryview(merged.data).cast("B"), offset + start * merged[0].nbytes)
-
-        _in_parallel(merge_rows, row_tiles(num_rows, columns))
-    return different.is_set()
-
-
-def _in_parallel(work: Callable[[tuple[int, int]], None], items: Iterator[tuple[int, int]]) -> None:
-    """Run over items with a bounded number in flight; the first error stops it."""
-    workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(workers) as pool:
-        flying: set[Future[None]] = set()
-        for item in items:
-            flying.add(pool.submit(work, item))
-            if len(flying) > 2 * workers:
-                finished, flying = wait(flying, return_when=FIRST_COMPLETED)
-                for one in finished:
-                    one.result()
-        for one in flying:
-            one.result()
 
 
 class _Flusher:
@@ -284,12 +240,6 @@ def _writing(file: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write_all(target: int, data: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(target, data[done:], offset + done)
 
 
 def remove_journal(folder: Path) -> None:

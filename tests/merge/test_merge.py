@@ -223,10 +223,10 @@ def test_a_folder_of_something_else_is_refused(sharded, tmp_path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from peftkit.merge import writer
+from peftkit.merge import workers, writer
 from peftkit.merge.merge import merge
 writes, pwrite, fsync = 0, os.pwrite, os.fsync
-limit, writer._SYNC_BYTES = int(sys.argv[4]), int(sys.argv[5])
+limit, writer._SYNC_BYTES, workers._WORTH_A_FORK = map(int, sys.argv[4:7])
 
 def count(*arguments):
     global writes
@@ -247,9 +247,13 @@ print("finished")
 """
 
 
-@pytest.mark.parametrize("sync_bytes", [1, 1 << 28], ids=["after-every-tensor", "after-a-shard"])
+@pytest.mark.parametrize(
+    ("sync_bytes", "worth_a_fork"),
+    [(1, 1 << 30), (1 << 28, 1 << 30), (1, 0)],
+    ids=["journal-every-tensor", "journal-every-shard", "worker-processes"],
+)
 def test_stopped_anywhere_the_folder_is_whole_or_recognisably_not_and_goes_on(
-    sharded, tmp_path, sync_bytes
+    sharded, tmp_path, sync_bytes, worth_a_fork
 ) -> None:
     base, adapter = sharded
     merge(adapter, out=tmp_path / "whole", base=str(base), verify=False)
@@ -257,7 +261,7 @@ def test_stopped_anywhere_the_folder_is_whole_or_recognisably_not_and_goes_on(
     out, limit, num_stops = tmp_path / "out", 1, 0
     while True:
         command = [sys.executable, "-c", KILLED, str(adapter), str(out), str(base)]
-        command += [str(limit), str(sync_bytes)]
+        command += [str(limit), str(sync_bytes), str(worth_a_fork)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if "finished" in done.stdout:
             break

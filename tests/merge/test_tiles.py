@@ -11,14 +11,18 @@ from peftkit.errors import ArtefactError
 from peftkit.merge import rounding
 from peftkit.merge.changes import LowRank
 from peftkit.merge.tiles import Job, row_tiles
+from peftkit.merge.workers import Scratch
 
 DTYPES = ("BF16", "F16", "F32", "F64")
 
 
 def run(job: Job, base: np.ndarray, step: int) -> np.ndarray:
     """Merge rows in steps with one worker, whose buffers are used again."""
-    work = job.workers()()
-    parts = [work(base[start : start + step], start).copy() for start in range(0, len(base), step)]
+    work, scratch = job.work(), Scratch()
+    parts = [
+        work(base[start : start + step], start, scratch).copy()
+        for start in range(0, len(base), step)
+    ]
     return np.concatenate(parts)
 
 
