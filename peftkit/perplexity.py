@@ -25,6 +25,8 @@ Progress = Callable[[int, int], None]
 
 LOGITS_BYTES = 256 * 2**20
 """Bound on one batch's logits in the model's dtype, and so on how many rows share a forward."""
+MAX_ROWS = 32
+"""Rows that share a forward at most."""
 UPCAST_TOKENS = 256
 """Trained tokens whose logits are in float32 at the same time."""
 
@@ -108,7 +110,7 @@ def _batches(
     kept: set[int] = set()
     for index in order:
         own = {at for at, label in enumerate(rows[index]["labels"]) if label != IGNORED}
-        if batch and (len(kept | own) * (len(batch) + 1) > budget or len(batch) == 32):
+        if batch and (len(kept | own) * (len(batch) + 1) > budget or len(batch) == MAX_ROWS):
             yield batch
             batch, kept = [], set()
         batch.append(index)

@@ -9,6 +9,7 @@ for any batch. Source: trl 1.16, `kernels/chunked_logprob.py` and `trainer/utils
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from types import MethodType
@@ -123,6 +124,7 @@ def attach_fused_head(model: Any, *, has_triton: bool, scored_share: float = 1.0
     config = model.config.get_text_config()
     kernel = Kernel(has_triton, getattr(config, "final_logit_softcapping", None))
 
+    @functools.wraps(type(model).forward)  # as trl does, for those who ask which options it takes
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return original(*args, **kwargs)

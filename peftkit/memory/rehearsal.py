@@ -64,6 +64,8 @@ class Rehearsed:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         self.method, self.device = built.method, device
+        self.asks = bool(built.task.headline)
+        """Whether the task has prompts to be answered, and not running text alone."""
         self.args: TrainingArguments = trainer_arguments(built)
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.scored_share = scored_share if device == "cuda" else 1.0
@@ -160,11 +162,11 @@ class Rehearsed:
 
             batch = partial(make_batch, self.method.auto_class, point, has_mask=self.fuses_head)
             loss = step.fused_loss if self.fuses_head else step.model_loss
-            with self._kernels():
+            with self.kernels():
                 trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
         return trace, compile_trace(trace, repeats, without="load"), repeats
 
-    def _kernels(self) -> AbstractContextManager[Any]:
+    def kernels(self) -> AbstractContextManager[Any]:
         """Return what makes the CPU's operators allocate as the planned device's."""
         if self.device == "cpu":
             return nullcontext()

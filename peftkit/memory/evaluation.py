@@ -1,0 +1,190 @@
+"""Plan what scoring takes after training: prompts with their keys and values, and rows read.
+
+Generation is not a step, so that it is followed at the recipe's own sizes and not replayed at
+others: the prompts at once, then the last answer token, for which everything before is cached. What
+`peftkit.generation` and `peftkit.perplexity` do with a model is done here on fake tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.generation import MAX_NEW_TOKENS, evaluating
+from peftkit.memory.fake import explained_operators
+from peftkit.memory.trace import compile_trace
+from peftkit.model import max_positions
+from peftkit.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
+from peftkit.trained import keeps_base
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftkit.memory.rehearsal import Rehearsed
+    from peftkit.memory.runtime import Runtime
+    from peftkit.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class EvaluationPeak:
+    """Say what a stage of scoring takes at most; optimizer and gradients are gone by then."""
+
+    num_bytes: int
+    """Everything that is alive, weights and runtime included."""
+    stage: str
+    """`prompts` (all of them go through the model), `answers` (their last token) or `rows`
+    (whose tokens' likelihoods are read)."""
+    rows: int
+    length: int
+    """Tokens a row: of the prompt, of prompt and answer, or of the row."""
+    cache_bytes: int
+    """Keys and values at their longest; 0 where nothing is generated."""
+
+
+def evaluation_peaks(
+    rehearsed: Rehearsed, recipe: Recipe, *, length: int, runtime: Runtime
+) -> tuple[EvaluationPeak, ...]:
+    """Plan the stages of the evaluation that a recipe asks for; none where it asks for none.
+
+    Args:
+        length: tokens of the longest training row, which no prompt and no row is taken to exceed.
+    """
+    section = recipe.evaluate
+    if section is None:
+        return ()
+    scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, recipe))
+    found = [scoring.read_rows(length)]
+    if rehearsed.asks:
+        options = section.generation
+        num_new = int(options.get("max_new_tokens", MAX_NEW_TOKENS))
+        positions = max_positions(rehearsed.config)
+        room = length if positions is None else max(1, positions - num_new)
+        rows = section.batch_size * int(options.get("num_beams", 1))
+        found += scoring.generate(rows, min(length, room), num_new)
+    return tuple(found)
+
+
+def _held_twice(rehearsed: Rehearsed, recipe: Recipe) -> int:
+    """Return the bytes of a base that is loaded beside the tuned model, to be scored too."""
+    if recipe.model.config is not None or keeps_base(rehearsed.model):
+        return 0
+    return sum(tensor.untyped_storage().nbytes() for tensor in rehearsed.fake.terms["base"])
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    rehearsed: Rehearsed
+    runtime: Runtime
+    num_held: int
+    """Bytes of a second model."""
+
+    def read_rows(self, length: int) -> EvaluationPeak:
+        """Follow the batch whose tokens' likelihoods are read, as `perplexity.token_loss` does.
+
+        Every token is taken to be trained, which makes the most logits.
+        """
+        import torch
+
+        model = self.rehearsed.model
+        vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        budget = max(1, LOGITS_BYTES // (vocab_size * model.dtype.itemsize))
+        kept = max(1, min(length - 1, budget))
+        rows = min(MAX_ROWS, budget // kept)
+
+        def read() -> Any:
+            options = {"use_cache": False, "logits_to_keep": torch.empty(kept, dtype=torch.int64)}
+            logits = self._forward(rows, length, **options).logits[:, :kept]
+            trained = torch.empty_like(logits)
+            upcast = trained.flatten(0, 1)[:UPCAST_TOKENS].float()
+            return logits, trained, torch.log_softmax(upcast, -1)
+
+        peak = self._peak(read)
+        return EvaluationPeak(peak, "rows", rows, length, 0)
+
+    def generate(self, rows: int, length: int, num_new: int) -> list[EvaluationPeak]:
+        """Follow the prompts, and the last token of their answers."""
+        whole = length + num_new
+        prompts = self._peak(lambda: self._next(self._forward(rows, length)))
+        with self._fake():
+            cache = self._forward(rows, whole - 1).past_key_values
+        cache_bytes = sum(tensor.untyped_storage().nbytes() for tensor in _cached(cache))
+        # Held by nobody but the cache, whose layers drop each tensor as they make a longer one.
+        answers = self._peak(
+            lambda: self._next(self._forward(rows, 1, mask=whole, past_key_values=cache)),
+            _cached(cache),
+        )
+        return [
+            EvaluationPeak(prompts, "prompts", rows, length, cache_bytes),
+            EvaluationPeak(answers, "answers", rows, whole, cache_bytes),
+        ]
+
+    def _forward(self, rows: int, length: int, *, mask: int | None = None, **options: Any) -> Any:
+        import torch
+
+        model = self.rehearsed.model
+        native = model.get_base_model() if hasattr(model, "get_base_model") else model
+        ids = torch.empty((rows, length), dtype=torch.int64)
+        options = {
+            "input_ids": ids,
+            "attention_mask": torch.empty((rows, mask or length), dtype=torch.int64),
+            "use_cache": True,
+            "logits_to_keep": 1,
+            **options,
+        }
+        if options["use_cache"]:  # generation counts positions from each row's first real token
+            options["position_ids"] = torch.empty_like(ids)
+        known = inspect.signature(native.forward).parameters
+        for name in ("logits_to_keep", "position_ids"):
+            if name not in known:
+                options.pop(name, None)
+        return model(**options)
+
+    def _next(self, outputs: Any) -> Any:
+        """Choose the next token as transformers' greedy search does: from a copy in float32."""
+        import torch
+
+        chosen = outputs.logits[:, -1, :].to(copy=True, dtype=torch.float32).argmax(-1)
+        return outputs, chosen
+
+    def _fake(self) -> Any:
+        from contextlib import ExitStack
+
+        import torch
+
+        from peftkit.memory.assumed import AssumedValues
+
+        stack = ExitStack()
+        for context in (
+            evaluating(self.rehearsed.model), torch.no_grad(), explained_operators(),
+            AssumedValues(), self.rehearsed.mode, self.rehearsed.kernels(),
+        ):  # fmt: skip
+            stack.enter_context(context)
+        return stack
+
+    def _peak(self, run: Callable[[], Any], held: Iterable[torch.Tensor] = ()) -> int:
+        import numpy as np
+
+        from peftkit.memory.tracker import Tracker
+
+        tracker = Tracker()
+        tracker.reserve(self.runtime.num_bytes + self.num_held, "runtime")
+        for term, tensors in self.rehearsed.fake.terms.items():
+            tracker.hold(tensors, term)
+        tracker.hold(held, "activations")
+        tracker.enter("evaluate")
+        with self._fake(), tracker:
+            result = run()
+            trace = tracker.finish()
+            del result
+        sizes = np.array(trace.num_bytes, np.int64)
+        return compile_trace(trace).peak(sizes, block=self.runtime.block)
+
+
+def _cached(cache: Any) -> Iterable[torch.Tensor]:
+    """Give the tensors of a cache, whatever kind its layers are."""
+    import torch
+
+    for layer in cache.layers:
+        yield from (value for value in vars(layer).values() if isinstance(value, torch.Tensor))

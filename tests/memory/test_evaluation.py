@@ -1,0 +1,120 @@
+"""What scoring is planned to take is what the real evaluation allocates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real_step
+
+from peftkit import generation, perplexity
+from peftkit.memory.evaluation import evaluation_peaks
+from peftkit.memory.plan import planned_config
+from peftkit.memory.rehearsal import Rehearsed
+from peftkit.memory.runtime import Runtime
+from peftkit.memory.simulate import hold_model
+from peftkit.memory.trace import compile_trace
+from peftkit.memory.tracker import Tracker
+from peftkit.model import load_base
+from peftkit.recipe.build import build
+
+NONE = Runtime(0, "", 1)
+ROWS, LENGTH, NUM_NEW = 6, 40, 40
+NF4 = {"model.quantize": {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "llama": (real_step.LLAMA, {}),
+    "qwen3": (real_step.QWEN3, {}),
+    "gpt2": (real_step.GPT2, {}),
+    "gemma2": (real_step.GEMMA2, {}),
+    "mistral": (real_step.MISTRAL, {}),
+    "nf4": (real_step.LLAMA, NF4),
+    "bfloat16": (real_step.LLAMA, {"model.dtype": "bfloat16"}),
+    "beams": (real_step.LLAMA, {"evaluate.generation.num_beams": 3}),
+}
+
+
+def recipe_of(folder: Path, name: str) -> Any:
+    config, changes = CASES[name]
+    real_step.save_model(folder, config, "AutoModelForCausalLM")
+    generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
+    return real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
+
+
+def planned(recipe: Any, *, length: int = LENGTH, runtime: Runtime = NONE) -> dict[str, Any]:
+    built = build(recipe, real_step.CPU, is_here=False)
+    rehearsed = Rehearsed(built, planned_config(recipe.model), device="cpu")
+    peaks = evaluation_peaks(rehearsed, recipe, length=length, runtime=runtime)
+    assert rehearsed.model.training, "the training step that follows is planned as such"
+    return {peak.stage: peak for peak in peaks}
+
+
+def real_peak(recipe: Any, run: Any) -> int:
+    """Track what a real model allocates while it is scored, its own tensors included."""
+    built = build(recipe, real_step.CPU)
+    quantization = built.quantization_config
+    base = load_base(
+        recipe.model, auto_class=built.method.auto_class, quantization_config=quantization
+    )
+    model = built.adapter.attach(base)
+    tracker = Tracker()
+    hold_model(tracker, model)
+    tracker.enter("evaluate")
+    with tracker:
+        run(model.eval())
+        trace = tracker.finish()
+    return compile_trace(trace).peak(np.array(trace.num_bytes, np.int64))
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize("length", [40, 3], ids=["prompts-decide", "answers-decide"])
+@pytest.mark.parametrize("name", CASES)
+def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -> None:
+    from transformers import GenerationConfig
+
+    recipe = recipe_of(tmp_path, name)
+    options = {**generation.NEUTRAL, **recipe.evaluate.generation}
+    config = GenerationConfig(**options, eos_token_id=[999], pad_token_id=0)
+
+    def answer(model: Any) -> None:
+        prompts = [[7] * max(1, length - at) for at in range(ROWS)]
+        answers = generation._generate(model, prompts, config)
+        assert max(len(ids) for ids, _ in answers) == NUM_NEW
+
+    rows = [{"input_ids": [7] * length, "labels": [7] * length}] * 40
+    made = planned(recipe, length=length)
+    stages = [made["prompts"].num_bytes, made["answers"].num_bytes]
+    assert stages.index(max(stages)) == (length == 3)
+    # Beside two megabytes the bookkeeping of a search weighs something.
+    assert max(stages) == pytest.approx(
+        real_peak(recipe, answer), rel=0.06 if length == 3 else 0.01
+    )
+    read = real_peak(recipe, lambda model: perplexity.token_loss(model, rows))
+    assert made["rows"].num_bytes == pytest.approx(read, rel=0.01)
+
+
+def test_a_full_fine_tune_is_scored_beside_its_base(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "llama")
+    with_adapter = planned(recipe)["rows"].num_bytes
+    beside = real_step.recipe_for(tmp_path, evaluate={"split": "train"}, adapter="full")
+    weights = (tmp_path / "model.safetensors").stat().st_size
+    assert planned(beside)["rows"].num_bytes == pytest.approx(with_adapter + weights, rel=0.01)
+
+
+def test_nothing_is_planned_where_nothing_is_scored(tmp_path: Path) -> None:
+    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    assert planned(real_step.recipe_for(tmp_path)) == {}
+
+
+def test_running_text_is_read_and_not_answered(tmp_path: Path) -> None:
+    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    text = {"data.task": {"text": {"text": "document"}}, "evaluate": {"split": "train"}}
+    assert set(planned(real_step.recipe_for(tmp_path, **text))) == {"rows"}
+
+
+def test_the_runtime_is_part_of_it(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "llama")
+    without, beside = planned(recipe), planned(recipe, runtime=Runtime(1 << 30, "", 1))
+    for stage, peak in without.items():
+        assert beside[stage].num_bytes == peak.num_bytes + (1 << 30)
