@@ -12,6 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.plan_table import lay_out_plan
 from peftkit.run_dir import RunDir, write_atomically
 from peftkit.score_table import ScoreTable, format_score, headline, tabulate
 
@@ -81,14 +82,13 @@ def render_page(run_dir: RunDir) -> str:
 def view(run_dir: RunDir) -> dict[str, Any]:
     """Gather everything the template shows; a part whose file is missing is empty."""
     resolved = _resolved(run_dir)
-    measured, versions, status, data, scores = (
+    plan, measured, versions, status, data, scores = (
         run_dir.read_json(file) if file.exists() else {}
         for file in (
-            run_dir.measured, run_dir.versions, run_dir.status, run_dir.data, run_dir.scores,
+            run_dir.plan, run_dir.measured, run_dir.versions, run_dir.status, run_dir.data,
+            run_dir.scores,
         )
     )  # fmt: skip
-    if run_dir.plan.exists():
-        measured["planned_bytes"] = run_dir.read_json(run_dir.plan)["peak_bytes"]
     recipe = run_dir.recipe.read_text("utf-8", "replace") if run_dir.recipe.exists() else ""
     return {
         "name": str(resolved.get("name") or run_dir.path.name),
@@ -98,6 +98,7 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "other_scores": _other_scores(run_dir),
         "headline": headline(scores),
         "curve": _curve(run_dir),
+        "plan": lay_out_plan(plan, measured),
         "samples": _samples(run_dir, str(scores.get("headline", ""))),
         "masks": _masks(data),
         "audits": data.get("splits", {}),
@@ -189,8 +190,6 @@ def _facts(
     if device := measured.get("device") or versions.get("device"):
         peak, kind = measured.get("peak_bytes"), measured.get("peak_kind", "")
         small = f"peak {kind} memory {peak / 2**30:.2f} GiB" if peak else ""
-        if peak and (planned := measured.get("planned_bytes")):
-            small += f", planned {planned / 2**30:.2f} ({planned / peak - 1:+.1%})"
         facts.append(("Device", str(device), small))
     return facts
 

@@ -93,6 +93,21 @@ def make_stopped_run(path: Path, *, num_steps: int = 120) -> RunDir:
         "splits": {"train": _audit(4200), "validation": _audit(210), "test": _audit(400)},
         "mask_samples": {"train": [_mask(i) for i in range(3)]},
     })  # fmt: skip
+    _json(run_dir.plan, {
+        "peak_bytes": 1_179_648_000, "peak_phase": "backward",
+        "terms": [
+            {"name": "base", "num_bytes": 29_000_000, "phase": "load", "formula": "29,000,000"},
+            {"name": "activations", "num_bytes": 890_648_000, "phase": "forward",
+             "formula": "99,664·B·T + 512·T"},
+            {"name": "runtime", "num_bytes": 260_000_000, "phase": "load",
+             "formula": "resident in this process before the model is read"},
+        ],
+        "micro_batch": 16, "length": 367, "accumulation": 2, "unknown": [],
+        "limits": [{"name": "memory.budget", "num_bytes": 3 << 30}],
+        "speeds": [{"basis": "predicted", "device": "cpu (2 cores)", "seconds_per_step": 0.31,
+                    "tokens_per_second": 10_557.3, "bound": "memory traffic",
+                    "num_steps": 2 * num_steps, "run_seconds": 0.62 * num_steps}],
+    })  # fmt: skip
     _jsonl(run_dir.metrics, _metrics(num_steps))
     return run_dir
 
@@ -141,6 +156,10 @@ def _poison(run_dir: RunDir, samples: list[dict]) -> None:
         for field in ("reference", "base", "tuned"):
             sample[field] = HOSTILE
         sample["prompt"] = [{"role": HOSTILE, "content": HOSTILE + "\x00\u202e]]>"}]
+    plan = json.loads(run_dir.plan.read_text())
+    plan["unknown"], plan["terms"][1]["formula"] = [HOSTILE], HOSTILE
+    plan["limits"][0]["name"] = plan["speeds"][0]["device"] = HOSTILE
+    run_dir.plan.write_text(json.dumps(plan))
     data = json.loads(run_dir.data.read_text())
     data["mask_samples"]["train"][0]["tokens"][:2] = [HOSTILE, "\x1b[31m"]
     data["splits"]["train"]["dropped"] = {HOSTILE: 4}

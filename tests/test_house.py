@@ -33,7 +33,8 @@ LAYERS = [
      "model", "resume", "run_state", "sources", "splits", "step", "tasks", "versions"},
     # the steps that verbs are made of
     {"callbacks", "exam", "generation", "guess", "job", "loading", "loss_curve", "memory",
-     "perplexity", "questions", "saving", "score_table", "trained", "training", "trials"},
+     "perplexity", "plan_table", "questions", "saving", "score_table", "trained", "training",
+     "trials"},
     # one module a verb
     {"audit_view", "bench", "check", "doctor", "evaluate", "export", "exporters.vllm", "generate",
      "init", "merge", "plugins_view", "report", "run", "runs", "testing"},
