@@ -110,10 +110,11 @@ def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
     """Refuse a base whose weights alone exceed the budget or the free memory.
 
     Raises:
-        ResourceError: shows the bytes; the planner (to come) adds what training needs on top.
+        ResourceError: says by how much, and what the smallest setting takes.
     """
     from peftkit.checkpoint_files import weight_files
     from peftkit.errors import ResourceError
+    from peftkit.memory.ways_out import explain_smallest
     from peftkit.memory.weights import weight_bytes
     from peftkit.model import resolve
 
@@ -131,9 +132,9 @@ def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
     for limit, name in limits:
         if needed > limit:
             raise ResourceError(
-                f"the weights of {recipe.model.path} alone take {gibibytes(needed)}, more than"
-                f" {name}: {gibibytes(limit)}",
-                hint="model.quantize: {bitsandbytes: {load_in_4bit: true}}, or a smaller base",
+                f"the weights of {recipe.model.path} alone take {gibibytes(needed)},"
+                f" {gibibytes(needed - limit)} more than {name}: {gibibytes(limit)}",
+                hint=explain_smallest(recipe, machine),
             )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftkit import resume, run_state
 from peftkit.exhaustion import exhaustion_explained
@@ -93,27 +94,37 @@ def begin(job: Job, ledger: Ledger) -> None:
 
 
 def admit(job: Job, screen: Screen) -> None:
-    """Plan the step from the real rows, and write the plan; refuse one that cannot fit.
+    """Plan the step from the real rows, write the plan, and refuse one that cannot fit.
+
+    What has trained already is not planned again: its own steps have shown what it takes.
 
     Raises:
         ResourceError: the plan passes the budget or what is free; no weight was read.
     """
-    from peftkit.memory.admission import check_plan_fits, plan_run
+    from peftkit.memory.admission import check_plan_fits, plan_json, plan_run
     from peftkit.memory.lengths import lengths_of
 
-    if job.run_dir.plan.exists():
-        return  # an earlier call of this very run was admitted, or said why not
+    if run_state.has_training(job.run_dir):
+        return
     lengths = lengths_of(job.prepared.encoded["train"])
     made, reason = plan_run(job.recipe, job.machine, lengths)
     if made is None:
+        job.run_dir.plan.unlink(missing_ok=True)  # of an earlier call that was refused
         screen.say(f"  plan     none: {reason}")
         return
+    content = plan_json(made, job.recipe, job.machine, num_rows=len(lengths))
+    write_json(job.run_dir.plan, content)
     screen.say(
         f"  plan     {gibibytes(made.peak_bytes)} peak in {made.peak_phase}:"
-        f" {made.micro_batch} rows of {made.length:,} tokens"
+        f" {made.micro_batch} rows of {made.length:,} tokens{_predicted(content)}"
     )
     check_plan_fits(made, job.recipe, job.machine, lengths)
-    write_json(job.run_dir.plan, made.to_json())
+
+
+def _predicted(plan: Mapping[str, Any]) -> str:
+    for speed in plan["speeds"]:
+        return f"; {speed['num_steps']:,} steps in {duration(speed['run_seconds'])} predicted"
+    return ""
 
 
 def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:

@@ -190,21 +190,44 @@ def test_weights_above_the_budget_are_refused_unread(
     recipe = write_recipe(
         tmp_path / "r.json", tiny_model, rows, sft=SFT, memory={"budget": "100 KiB"}
     )
-    with pytest.raises(ResourceError, match=r"alone take 0 MiB, more than memory\.budget: 0 MiB"):
+    with pytest.raises(ResourceError, match=r"alone take 0 MiB, 0 MiB more than memory\.budget"):
         train(recipe, tmp_path / "run")
 
 
-def test_a_planned_peak_above_the_budget_is_refused(
+def test_a_planned_peak_above_the_budget_is_refused_until_it_fits(
     tmp_path: Path, tiny_model: Path, rows: Path
 ) -> None:
     recipe = write_recipe(
         tmp_path / "r.json", tiny_model, rows, sft=SFT, memory={"budget": "20 MiB"}
     )
-    with pytest.raises(
-        ResourceError,
-        match=r"planned to take .* more than memory\.budget: 20 MiB; the weights alone take",
-    ):
-        train(recipe, tmp_path / "run")
+    run_dir = RunDir(tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(
+            ResourceError,
+            match=r"planned to take .* more than memory\.budget: 20 MiB; before any row it takes",
+        ) as caught:
+            train(recipe, run_dir.path)
+        status = read_status(run_dir)
+        assert (status["state"], status["exit_code"]) == ("failed", 5)
+        assert status["message"] == caught.value.message
+        plan = json.loads(run_dir.plan.read_text())
+        assert plan["peak_bytes"] > 20 << 20
+        assert {"name": "memory.budget", "num_bytes": 20 << 20} in plan["limits"]
+        assert not run_dir.metrics.exists() and not run_dir.checkpoints.exists()
+
+    train(recipe, run_dir.path, "memory.budget=8 GiB", "method.sft.max_steps=1")
+    assert read_status(run_dir)["state"] == "finished"
+    plan = json.loads(run_dir.plan.read_text())
+    assert {"name": "memory.budget", "num_bytes": 8 << 30} in plan["limits"]
+
+
+def test_a_plan_that_fails_leaves_none_of_an_earlier_call(recipe: Path, tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    with pytest.raises(ResourceError):
+        train(recipe, run_dir.path, "memory.budget=20 MiB")
+    assert run_dir.plan.exists()
+    train(recipe, run_dir.path)  # which leaves the plan out
+    assert not run_dir.plan.exists()
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def find(name: str) -> Device:
             return device
     every = {key: device.name for device, keys in _table() for key in keys}
     close = difflib.get_close_matches(wanted, list(every), n=1)
-    hint = "give its memory in GiB, as the driver reports it: --gpus 24"
+    hint = "give its memory in GiB, as the driver reports it, e.g. 24"
     raise UsageError(
         f"no device called {name!r} is known",
         hint=f"did you mean {every[close[0]]!r}? otherwise {hint}" if close else hint,

@@ -39,6 +39,13 @@ class Lever:
         """Give what may stand, as it is first, and whether that costs speed."""
         return zip(({}, *self.choices), self.slow, strict=True)
 
+    @property
+    def saver(self) -> Mapping[str, Any] | None:
+        """Return the choice that takes less memory than what the recipe has, for its speed."""
+        if self.slow[0]:
+            return None
+        return next((choice for choice, is_slow in self.options() if is_slow), None)
+
 
 @dataclass(frozen=True)
 class Levers:
@@ -56,8 +63,14 @@ class Levers:
         return tuple(lever for lever in self.levers if lever.choices and not lever.pinned_by)
 
     def pinned(self) -> tuple[str, ...]:
-        """Return the keys whose release would give more room."""
+        """Return the keys that stand in the recipe and hold a lever."""
         return tuple(key for lever in (*self.levers, self.batching) for key in lever.pinned_by)
+
+    def releasable(self) -> tuple[str, ...]:
+        """Return those of the pinned keys whose release would give more room."""
+        savers = [lever for lever in self.levers if lever.saver is not None]
+        batching = [self.batching] if self.micro_batch > 1 else []
+        return tuple(key for lever in (*savers, *batching) for key in lever.pinned_by)
 
 
 @dataclass(frozen=True)

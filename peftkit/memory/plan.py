@@ -263,7 +263,9 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
         # A folder without weights can be planned, though not loaded.
         check_config_fields(read_json(folder / "config.json"), str(folder / "config.json"))
         try:
-            return AutoConfig.from_pretrained(str(folder))
+            # Left out, transformers would ask at the terminal.
+            trusts = model.trust_remote_code
+            return AutoConfig.from_pretrained(str(folder), trust_remote_code=trusts)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise explain_load_error(error, str(folder), is_local=True) from error
     if model.config is not None and model.tokenizer is not None:

@@ -223,15 +223,16 @@ class Search:
         longest = made.longest_length(self.device.total_bytes, micro_batch=rows)
         ways = []
         if longest > 0:
-            ways.append(f"max_length: {longest}")
-        pinned = self.levers.pinned()
-        if pinned:
-            ways.append("--free " + " --free ".join(pinned))
+            ways.append(f"method.{self.recipe.method.name}.max_length={longest}")
+        releasable = self.levers.releasable()
+        if releasable:
+            ways.append("--free " + " --free ".join(releasable))
         ways.append(f"a device of {math.ceil(needed / devices.GIB)} GiB")
-        said = ", ".join(overrides) or "nothing changed"
+        said = " ".join(overrides) or "nothing changed"
         return ResourceError(
-            f"nothing that is open fits {self.device.name}: with {said} and {rows} rows at once it"
-            f" takes {gibibytes(needed)}, {gibibytes(needed - self.device.total_bytes)} too many",
+            f"nothing that is open fits {self.device.name}: the least is {gibibytes(needed)},"
+            f" {gibibytes(needed - self.device.total_bytes)} too many, with {said} and"
+            f" {rows} row{'s' if rows > 1 else ''} at once",
             hint="; or ".join(ways),
         )
 

@@ -1,4 +1,4 @@
-"""A plan that does not fit is refused with its numbers and with changes that do fit."""
+"""A plan that does not fit is refused with its numbers; what was planned is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import real_step
 
 from peftkit.errors import ResourceError
-from peftkit.memory.admission import check_plan_fits, plan_run
+from peftkit.memory.admission import check_plan_fits, plan_json, plan_run
+from peftkit.memory.devices import find
+from peftkit.progress import gibibytes
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +32,62 @@ def _budgeted(recipe, num_bytes: int):
 
 def test_what_fits_passes(planned) -> None:
     made, recipe = planned
-    check_plan_fits(made, recipe, real_step.CPU)
-    check_plan_fits(made, _budgeted(recipe, made.peak_bytes), real_step.CPU)
+    check_plan_fits(made, recipe, real_step.CPU, [400])
+    check_plan_fits(made, _budgeted(recipe, made.peak_bytes), real_step.CPU, [400])
 
 
-def test_the_changes_that_are_named_do_fit(planned) -> None:
+def test_a_refusal_says_by_how_much_and_what_would_fit(planned) -> None:
     made, recipe = planned
     limit = made.bytes_at(micro_batch=40, length=400)
     with pytest.raises(ResourceError, match=r"more than memory\.budget") as caught:
         check_plan_fits(made, _budgeted(recipe, limit), real_step.CPU, [400])
     assert caught.value.exit_code == 5
-    ways = caught.value.hint.split("; or ")
-    assert ways[0] == (
-        "method.sft.per_device_train_batch_size=40 method.sft.gradient_accumulation_steps=2"
+    assert gibibytes(made.peak_bytes - limit) in caught.value.message
+    ways = caught.value.hint.split("\n  or:  ")
+    assert ways[0].startswith(
+        "method.sft.per_device_train_batch_size=32 method.sft.gradient_accumulation_steps=2 ("
     )
-    tokens = int(ways[-1].rpartition("=")[2])
-    assert made.bytes_at(micro_batch=64, length=tokens) <= limit
 
 
-def test_weights_that_do_not_fit_are_said_to(planned) -> None:
+def test_the_tightest_limit_is_the_one_that_is_told(planned) -> None:
     made, recipe = planned
-    with pytest.raises(ResourceError, match="the weights alone take") as caught:
-        check_plan_fits(made, _budgeted(recipe, 1 << 20), real_step.CPU)
-    assert "one row of 64 tokens takes" in caught.value.hint
+    machine = dataclasses.replace(real_step.CPU, free_bytes=made.peak_bytes // 2)
+    with pytest.raises(ResourceError, match=r"more than memory\.budget"):
+        check_plan_fits(made, _budgeted(recipe, made.peak_bytes // 4), machine, [400])
+
+
+def test_a_budget_below_the_weights_is_told_the_smallest_setting(planned) -> None:
+    made, recipe = planned
+    with pytest.raises(ResourceError, match="before any row it takes") as caught:
+        check_plan_fits(made, _budgeted(recipe, 1 << 20), real_step.CPU, [400])
+    assert "the smallest setting of this one takes" in caught.value.hint
+
+
+def test_plan_json_holds_limits_and_the_predicted_time(planned) -> None:
+    made, recipe = planned
+    budgeted = _budgeted(recipe, 1 << 30)
+    content = plan_json(made, budgeted, real_step.CPU, num_rows=640)
+    assert content["peak_bytes"] == made.peak_bytes
+    assert content["limits"] == [
+        {
+            "name": "what is free on test CPU",
+            "num_bytes": real_step.CPU.free_bytes + made.term_bytes("runtime"),
+        },
+        {"name": "memory.budget", "num_bytes": 1 << 30},
+    ]
+    assert content["speeds"] == []  # no rates are published for that
+    [speed] = plan_json(made, recipe, find("h100").as_machine(), num_rows=640)["speeds"]
+    assert speed["basis"] == "predicted"
+    assert speed["num_steps"] == 30  # three epochs of ten batches
 
 
 def test_what_is_free_counts_what_is_held_already(planned) -> None:
     made, recipe = planned
     runtime = made.term_bytes("runtime")
     enough = dataclasses.replace(real_step.CPU, free_bytes=made.peak_bytes - runtime)
-    check_plan_fits(made, recipe, enough)
+    check_plan_fits(made, recipe, enough, [400])
     with pytest.raises(ResourceError, match="what is free on test CPU"):
-        check_plan_fits(made, recipe, dataclasses.replace(enough, free_bytes=1 << 20))
+        check_plan_fits(made, recipe, dataclasses.replace(enough, free_bytes=1 << 20), [400])
 
 
 def test_what_cannot_be_planned_says_why(planned) -> None:

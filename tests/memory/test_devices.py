@@ -80,7 +80,8 @@ def test_parse_takes_sizes_and_names() -> None:
 def test_what_is_no_device_is_refused_and_its_memory_asked_for(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         devices.parse(text)
-    assert "--gpus" in str(caught.value)
+    hint = caught.value.hint or ""
+    assert "its memory in GiB" in hint or "--gpus 8,16,24" in hint
     assert caught.value.exit_code == 2
 
 

@@ -103,7 +103,7 @@ def test_nothing_fits_says_by_how_much_and_what_would() -> None:
     assert "bnb_4bit_quant_type: nf4" in text, "the smallest setting is named"
     assert f"--free {ROWS}" in text and "a device of 4 GiB" in text
     assert "max_length" not in text.partition("try:")[2], "not even one token fits 1 GiB"
-    with pytest.raises(ResourceError, match=r"max_length: 640;"):
+    with pytest.raises(ResourceError, match=r"max_length=640;"):
         fit(3)
 
 

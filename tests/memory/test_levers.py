@@ -36,6 +36,16 @@ def test_what_stands_in_the_recipe_is_pinned() -> None:
     assert (levers.micro_batch, levers.accumulation) == (16, 1)
 
 
+def test_only_what_would_give_room_is_worth_releasing() -> None:
+    quantized = levers_of(QLORA, (f"{ROWS}=1",))
+    assert "model.quantize" in quantized.pinned()
+    assert quantized.releasable() == ()  # nothing is smaller than nf4 and one row
+    stated = levers_of(LORA, ("method.sft.optim=adamw_torch",))
+    assert stated.releasable() == ("method.sft.optim", ROWS)
+    assert named(stated, "optimizer").saver == {"method.sft.optim": "adamw_8bit"}
+    assert named(quantized, "quantization").saver is None
+
+
 def test_what_the_command_line_says_is_pinned_too() -> None:
     levers = levers_of(LORA, ("method.sft.optim=adamw_torch",))
     assert named(levers, "optimizer").pinned_by == ("method.sft.optim",)
