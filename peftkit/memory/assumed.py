@@ -31,6 +31,11 @@ class AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch
         """The last number that was drawn, and below the last that was compared with a bound."""
         self._lot = self._drawn
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Do without torch's guard against compiling this: no step is compiled, every call pays."""
+        return False
+
     @property
     def note(self) -> str:
         """Say what was assumed."""

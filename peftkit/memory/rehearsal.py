@@ -200,10 +200,10 @@ class Rehearsed:
             warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
             optimizer = step.make_optimizer(self.model, self.args, **keywords)
             trained = self.trained
-            for _ in range(2):  # the first step only makes the optimizer's state
-                for parameter in trained:
-                    parameter.grad = _like(parameter)
-                update = track_update(trained, optimizer, self.settings, device=self.device)
+            for parameter in trained:
+                parameter.grad = _like(parameter)
+            optimizer.step()  # makes the state that the step below finds; gradients stay
+            update = track_update(trained, optimizer, self.settings, device=self.device)
         tracker = Tracker()
         if reserved:
             tracker.reserve(reserved, "runtime")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -22,6 +23,8 @@ from peftkit.memory.trace import Segment, Trace
 _ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
 _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.default})
 """Questions that a fake tensor answers through dispatch; no kernel runs."""
+_DEVICE = torch.ops.prim.device.default
+"""Most of what is dispatched in a fake run asks this."""
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
@@ -48,6 +51,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         """Begin a new segment: another phase, or another layer's part of it."""
         self._settle()
         self._begin(phase, layer)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Do without torch's guard against compiling this: no step is compiled, every call pays."""
+        return False
 
     @property
     def phase(self) -> str:
@@ -91,6 +99,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
     ) -> Any:
         """Run an operator and record what it brought to life."""
         kwargs = kwargs or {}
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         if func in _METADATA:
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
