@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from peftkit.memory.rehearsal import Rehearsed
     from peftkit.memory.runtime import Runtime
+    from peftkit.recipe.build import Built
     from peftkit.recipe.schema import Recipe
 
 
@@ -44,19 +45,19 @@ class EvaluationPeak:
 
 
 def evaluation_peaks(
-    rehearsed: Rehearsed, recipe: Recipe, *, length: int, runtime: Runtime
+    rehearsed: Rehearsed, built: Built, *, length: int, runtime: Runtime
 ) -> tuple[EvaluationPeak, ...]:
     """Plan the stages of the evaluation that a recipe asks for; none where it asks for none.
 
     Args:
         length: tokens of the longest training row, which no prompt and no row is taken to exceed.
     """
-    section = recipe.evaluate
+    section = built.recipe.evaluate
     if section is None:
         return ()
-    scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, recipe))
+    scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, built.recipe))
     found = [scoring.read_rows(length)]
-    if rehearsed.asks:
+    if built.task.headline:  # running text asks nothing
         options = section.generation
         num_new = int(options.get("max_new_tokens", MAX_NEW_TOKENS))
         positions = max_positions(rehearsed.config)
@@ -94,8 +95,8 @@ class _Scoring:
         rows = min(MAX_ROWS, budget // kept)
 
         def read() -> Any:
-            options = {"use_cache": False, "logits_to_keep": torch.empty(kept, dtype=torch.int64)}
-            logits = self._forward(rows, length, **options).logits[:, :kept]
+            picked = torch.empty(kept, dtype=torch.int64)
+            logits = self._forward(rows, length, use_cache=False, logits_to_keep=picked).logits
             trained = torch.empty_like(logits)
             upcast = trained.flatten(0, 1)[:UPCAST_TOKENS].float()
             return logits, trained, torch.log_softmax(upcast, -1)

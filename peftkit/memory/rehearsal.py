@@ -64,8 +64,6 @@ class Rehearsed:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         self.method, self.device = built.method, device
-        self.asks = bool(built.task.headline)
-        """Whether the task has prompts to be answered, and not running text alone."""
         self.args: TrainingArguments = trainer_arguments(built)
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.scored_share = scored_share if device == "cuda" else 1.0

@@ -45,7 +45,7 @@ def recipe_of(folder: Path, name: str) -> Any:
 def planned(recipe: Any, *, length: int = LENGTH, runtime: Runtime = NONE) -> dict[str, Any]:
     built = build(recipe, real_step.CPU, is_here=False)
     rehearsed = Rehearsed(built, planned_config(recipe.model), device="cpu")
-    peaks = evaluation_peaks(rehearsed, recipe, length=length, runtime=runtime)
+    peaks = evaluation_peaks(rehearsed, built, length=length, runtime=runtime)
     assert rehearsed.model.training, "the training step that follows is planned as such"
     return {peak.stage: peak for peak in peaks}
 
