@@ -60,7 +60,7 @@ def lay_out_plan(plan: Mapping[str, Any], measured: Mapping[str, Any]) -> PlanTa
     """
     if not plan and not measured:
         return None
-    speed = next(iter(plan.get("speeds") or ()), {})
+    speed: Mapping[str, Any] = next(iter(plan.get("speeds") or ()), {})
     rows = (_peak(plan, measured), *_times(speed, measured))
     return PlanTable(tuple(_terms(plan.get("terms") or ())), rows, tuple(_notes(plan, speed)))
 
@@ -136,6 +136,8 @@ def _notes(plan: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[str]:
     ]
     if limits:
         yield f"Held against {' and '.join(limits)} before any weight was read."
+    if evaluation := plan.get("evaluation"):
+        yield f"Scoring afterwards was planned to take {_bytes(int(evaluation['num_bytes']))}."
     if speed:
         yield (
             f"Times are predicted for an average batch on {speed.get('device', 'this device')},"

@@ -86,6 +86,7 @@ class _Finder:
 
     @cached_property
     def levers(self) -> Levers:
+        """Return what may be changed, the recipe's own keys included."""
         return read_levers(self.recipe, self.machine)
 
     def with_fewer_rows(self) -> Iterator[WayOut]:
