@@ -69,6 +69,7 @@ def linear_plan(
         unknown=(),
         seconds=0.0,
         footprints=_no_footprint,
+        scoring=lambda: None,
         fixed_bytes=fixed,
         bytes_per_token=per_token,
     )

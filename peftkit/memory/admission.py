@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, ResourceError
-from peftkit.memory.ways_out import explain_smallest, ways_out
+from peftkit.memory.fake import PlanningError
+from peftkit.memory.ways_out import SPARE, explain_smallest, ways_out
 from peftkit.progress import gibibytes
 
 if TYPE_CHECKING:
+    from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.plan import Plan
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
@@ -44,11 +48,20 @@ def plan_json(made: Plan, recipe: Recipe, machine: Machine, *, num_rows: int) ->
     device = devices.present(machine.name, machine.total_bytes)
     found = forecast(made, recipe, device, machine, num_rows=num_rows)
     limits = limits_of(made, recipe, machine)
+    evaluation = planned_evaluation(made)
     return {
         **made.to_json(),
+        "evaluation": None if evaluation is None else dataclasses.asdict(evaluation),
         "limits": [{"name": name, "num_bytes": limit} for name, limit in limits.items()],
         "speeds": [] if found is None else [found.to_json()],
     }
+
+
+def planned_evaluation(made: Plan) -> EvaluationPeak | None:
+    """Return what scoring takes; None where nothing is scored, or it cannot be planned."""
+    with suppress(PlanningError):
+        return made.evaluation
+    return None
 
 
 def available_bytes(made: Plan, machine: Machine) -> int:
@@ -76,6 +89,7 @@ def check_plan_fits(made: Plan, recipe: Recipe, machine: Machine, lengths: Seque
     limits = limits_of(made, recipe, machine)
     name, limit = min(limits.items(), key=lambda item: item[1])
     if made.peak_bytes <= limit:
+        _check_evaluation_fits(made, recipe, name, limit)
         return
     base = made.term_bytes("base") + made.term_bytes("runtime")
     alone = f"; before any row it takes {gibibytes(base)}" if base > limit else ""
@@ -84,4 +98,23 @@ def check_plan_fits(made: Plan, recipe: Recipe, machine: Machine, lengths: Seque
         f"this run is planned to take {gibibytes(made.peak_bytes)} in {made.peak_phase},"
         f" {gibibytes(made.peak_bytes - limit)} more than {name}: {gibibytes(limit)}{alone}",
         hint="\n  or:  ".join(map(str, found)) or explain_smallest(recipe, machine),
+    )
+
+
+def _check_evaluation_fits(made: Plan, recipe: Recipe, name: str, limit: int) -> None:
+    """Refuse to train what could then not be scored."""
+    found = planned_evaluation(made)
+    if found is None or recipe.evaluate is None or found.num_bytes <= limit:
+        return
+    hint = "score it on a larger device: leave out `evaluate`, and `peftkit evaluate RUN` there"
+    fixed = sum(made.term_bytes(term) for term in ("base", "adapter", "runtime"))
+    room = limit * (1 - SPARE) - fixed
+    rows = int(recipe.evaluate.batch_size * room / (found.num_bytes - fixed))
+    if found.stage != "rows" and rows > 0:
+        hint = f"evaluate.batch_size={rows}"
+    raise ResourceError(
+        f"scoring after training is planned to take {gibibytes(found.num_bytes)} for"
+        f" {found.describe()}, {gibibytes(found.num_bytes - limit)} more than {name}:"
+        f" {gibibytes(limit)}",
+        hint=hint,
     )

@@ -43,6 +43,11 @@ class EvaluationPeak:
     cache_bytes: int
     """Keys and values at their longest; 0 where nothing is generated."""
 
+    def describe(self) -> str:
+        """Say which rows take it, for a person."""
+        what = {"prompts": "prompts", "answers": "prompts with their answers", "rows": "rows"}
+        return f"{self.rows:,} {what[self.stage]} of {self.length:,} tokens"
+
 
 def evaluation_peaks(
     rehearsed: Rehearsed, built: Built, *, length: int, runtime: Runtime
@@ -65,6 +70,14 @@ def evaluation_peaks(
         rows = section.batch_size * int(options.get("num_beams", 1))
         found += scoring.generate(rows, min(length, room), num_new)
     return tuple(found)
+
+
+def worst_stage(
+    rehearsed: Rehearsed, built: Built, *, length: int, runtime: Runtime
+) -> EvaluationPeak | None:
+    """Return the stage of an evaluation that takes most; None where none is asked for."""
+    peaks = evaluation_peaks(rehearsed, built, length=length, runtime=runtime)
+    return max(peaks, key=lambda peak: peak.num_bytes, default=None)
 
 
 def _held_twice(rehearsed: Rehearsed, recipe: Recipe) -> int:

@@ -10,23 +10,27 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.machine import describe_machine
 from peftkit.memory.growth import Footprint, largest_that_fits
+from peftkit.quiet import quiet_stack
 from peftkit.run_dir import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from peftkit.memory.batch_shape import BatchShape
+    from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.rehearsal import Rehearsal
     from peftkit.memory.runtime import Runtime
     from peftkit.memory.trace import Live
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import ModelSection, Recipe
 
-PHASES = ("load", "forward", "loss", "backward", "step", "evaluate")
+PHASES = ("load", "forward", "loss", "backward", "step")
 TERMS = (
     "base",
     "adapter",
@@ -126,6 +130,17 @@ class Plan:
 
     footprints: Callable[[int], Footprint] = field(repr=False, compare=False)
     """From a micro-batch to what replays it; one row allocates otherwise than several."""
+    scoring: Callable[[], EvaluationPeak | None] = field(repr=False, compare=False)
+    """Plans the evaluation, which takes a second or two for a large model."""
+
+    @cached_property
+    def evaluation(self) -> EvaluationPeak | None:
+        """Return what scoring after training takes at its worst; None where nothing is scored.
+
+        Raises:
+            PlanningError: an operator of it cannot run without values.
+        """
+        return self.scoring()
 
     def term_bytes(self, name: str) -> int:
         """Return what the terms of this name hold at the peak."""
@@ -200,12 +215,10 @@ def plan(
         PlanningError: an operator has no fake implementation; names it.
     """
     start = time.perf_counter()
-    from peftkit.quiet import quiet_stack
-
     quiet_stack()
-    from peftkit.machine import describe_machine
     from peftkit.memory.batch import Point
     from peftkit.memory.batch_shape import batch_shape
+    from peftkit.memory.evaluation import worst_stage
     from peftkit.memory.rehearsal import Rehearsed
     from peftkit.memory.runtime import runtime_of
     from peftkit.recipe.build import build
@@ -236,6 +249,7 @@ def plan(
         device=machine.device,
         accumulation=rehearsed.settings.accumulation,
         footprints=lambda rows: rehearsal(rows).footprint,
+        scoring=partial(worst_stage, rehearsed, built, length=shape.length, runtime=runtime),
         seconds=time.perf_counter() - start,
     )
 
@@ -282,6 +296,7 @@ def _sum_up(  # noqa: PLR0913
     device: str,
     accumulation: int,
     footprints: Callable[[int], Footprint],
+    scoring: Callable[[], EvaluationPeak | None],
     seconds: float,
 ) -> Plan:
     """Make the plan of what a rehearsal found."""
@@ -302,6 +317,7 @@ def _sum_up(  # noqa: PLR0913
         unknown=made.notes,
         seconds=seconds,
         footprints=footprints,
+        scoring=scoring,
     )
 
 

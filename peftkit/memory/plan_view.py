@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
-from peftkit.memory.admission import available_bytes
+from peftkit.memory.admission import available_bytes, planned_evaluation
 from peftkit.memory.plan import TERMS, Plan, Verdict, plan
 from peftkit.progress import duration, gibibytes
 
@@ -49,7 +50,12 @@ class PlannedRecipe:
         """Return what `plan --json` prints: the plan, the devices, and what is predicted."""
         known = [forecast for forecast in self.forecasts if forecast is not None]
         speeds = [forecast.to_json(self.price_per_hour) for forecast in known]
-        return {**self.plan.to_json(self.verdicts), "speeds": speeds}
+        evaluation = planned_evaluation(self.plan)
+        return {
+            **self.plan.to_json(self.verdicts),
+            "evaluation": None if evaluation is None else dataclasses.asdict(evaluation),
+            "speeds": speeds,
+        }
 
 
 def plan_recipe(
@@ -126,9 +132,23 @@ def render_plan(planned: PlannedRecipe) -> Group:
         f" {made.micro_batch}{times} rows of {made.length:,} tokens{origin}"
     )
     parts: list[Any] = [head, Text(), _term_table(made), Text(), _device_table(made, verdicts)]
+    parts += _evaluation(planned)
     parts += [Text(), *_times(planned)]
     parts += [Text(f"unknown: {note}", style="yellow") for note in made.unknown]
     return Group(*parts)
+
+
+def _evaluation(planned: PlannedRecipe) -> Iterator[Text]:
+    """Say what scoring takes, and which devices that fit the training do not fit it."""
+    from rich.text import Text
+
+    found = planned_evaluation(planned.plan)
+    if found is None:
+        return
+    yield Text(f"\nscoring afterwards: {gibibytes(found.num_bytes)} for {found.describe()}")
+    short = [v.name for v in planned.verdicts if v.fits and v.total_bytes < found.num_bytes]
+    if short:
+        yield Text(f"which does not fit {', '.join(short)}", style="yellow")
 
 
 def _times(planned: PlannedRecipe) -> Iterator[Table | Text]:

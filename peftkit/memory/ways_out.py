@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peftkit.recipe.schema import Recipe
 
 NUM_WAYS = 3
-_SPARE = 0.03
+SPARE = 0.03
 """Share of the limit that stays free: a process holds some MiB more or less from call to call."""
 _WORTH_IT = 0.05
 """Share of the peak, the runtime left out, below which a lever's term is too small for it."""
@@ -54,7 +54,7 @@ def ways_out(
 
     Returns: the cheapest first; empty where not even one short row fits.
     """
-    finder = _Finder(recipe, machine, int(limit_bytes * (1 - _SPARE)), lengths, made)
+    finder = _Finder(recipe, machine, int(limit_bytes * (1 - SPARE)), lengths, made)
     every = chain(finder.with_fewer_rows(), finder.with_shorter_rows())
     return list(islice(every, NUM_WAYS)) or list(finder.with_everything())
 

@@ -12,6 +12,7 @@ from peftkit.errors import ResourceError
 from peftkit.memory.admission import check_plan_fits, plan_json, plan_run
 from peftkit.memory.devices import find
 from peftkit.progress import gibibytes
+from peftkit.recipe.schema import EvaluateSection
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,20 @@ def test_what_cannot_be_planned_says_why(planned) -> None:
     made, reason = plan_run(dataclasses.replace(recipe, adapter=adapter), real_step.CPU, [48])
     assert made is None
     assert "reads the weights' values" in reason
+
+
+def test_a_run_that_could_not_be_scored_is_refused_with_the_rows_that_fit(planned) -> None:
+    made, recipe = planned
+    scored = dataclasses.replace(recipe, evaluate=EvaluateSection(split="train", batch_size=2000))
+    made, _ = plan_run(scored, real_step.CPU, [400])
+    assert made is not None and made.evaluation is not None
+    assert made.evaluation.num_bytes > made.peak_bytes, "this many prompts take more than training"
+    assert plan_json(made, scored, real_step.CPU, num_rows=1)["evaluation"]["rows"] == 2000
+    limit = (made.evaluation.num_bytes + made.peak_bytes) // 2
+    with pytest.raises(ResourceError, match="scoring after training is planned") as caught:
+        check_plan_fits(made, _budgeted(scored, limit), real_step.CPU, [400])
+    key, _, rows = caught.value.hint.partition("=")
+    assert key == "evaluate.batch_size"
+    smaller = dataclasses.replace(scored.evaluate, batch_size=int(rows))
+    again, _ = plan_run(dataclasses.replace(scored, evaluate=smaller), real_step.CPU, [400])
+    assert 0.9 * limit < again.evaluation.num_bytes <= limit
