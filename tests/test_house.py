@@ -39,6 +39,7 @@ LAYERS = [
     {"audit_view", "bench", "check", "doctor", "evaluate", "export", "exporters.vllm", "generate",
      "init", "merge", "plugins_view", "report", "run", "runs", "testing"},
     {"cli"},
+    {"__main__"},
 ]  # fmt: skip
 
 # Modules that define subclasses of the stack's classes import it at their top, and are therefore

@@ -29,8 +29,9 @@ PARTIAL = ".partial"
 JOURNAL = ".merge-journal.jsonl"
 _FICLONE = 0x40049409
 """ioctl of Linux that shares a file's blocks with another (btrfs, XFS)."""
-_SYNC_BYTES = 1 << 28
-"""Written bytes after which a shard's data is put on the disk while merging goes on."""
+_SYNC_BYTES = 1 << 26
+"""Written bytes after which a shard's data is put on the disk while merging goes on, so that the
+disk is at work from the start."""
 
 
 @dataclass
@@ -153,6 +154,12 @@ def copy_range(source: int, target: int, begin: int, offset: int, num_bytes: int
         done += got
 
 
+def _parts(num_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut so many bytes into (begin, size) after which it may be time to sync."""
+    for begin in range(0, num_bytes, _SYNC_BYTES):
+        yield begin, min(_SYNC_BYTES, num_bytes - begin)
+
+
 def _copy_file(source: Path, target: Path, num_bytes: int) -> None:
     """Copy a whole file, sharing its blocks where the filesystem can."""
     with reading(source) as origin, _writing(target) as copy:
@@ -188,11 +195,14 @@ def _write_tensors(partial: Path, shard: WrittenShard, journal: Journal) -> None
             for number, tensor, begin in left:
                 if tensor.is_copied:
                     with reading(tensor.source.file) as source:
-                        copy_range(source, target, tensor.source.offset, begin, tensor.num_bytes)
-                changed = [has_changed() for has_changed in merging.pop(number, ())]
-                if any(changed):
-                    journal.changed.add(tensor.name)
-                flusher.written(number + 1, tensor.num_bytes)
+                        for at, size in _parts(tensor.num_bytes):
+                            copy_range(source, target, tensor.source.offset + at, begin + at, size)
+                            flusher.written(number, size)
+                else:
+                    changed = [has_changed() for has_changed in merging.pop(number)]
+                    if any(changed):
+                        journal.changed.add(tensor.name)
+                flusher.written(number + 1, 0 if tensor.is_copied else tensor.num_bytes)
         os.ftruncate(target, shard.num_bytes)
         os.fsync(target)
     # Before the shard gets its name: a shard that has it is never read again for what changed.
