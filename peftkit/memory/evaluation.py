@@ -114,25 +114,52 @@ class _Scoring:
             upcast = trained.flatten(0, 1)[:UPCAST_TOKENS].float()
             return logits, trained, torch.log_softmax(upcast, -1)
 
-        peak = self._peak(read)
+        (peak,) = self._of_all_layers(lambda: (self._peak(read),))
         return EvaluationPeak(peak, "rows", rows, length, 0)
 
     def generate(self, rows: int, length: int, num_new: int) -> list[EvaluationPeak]:
         """Follow the prompts, and the last token of their answers."""
         whole = length + num_new
-        prompts = self._peak(lambda: self._next(self._forward(rows, length)))
-        with self._fake():
-            cache = self._forward(rows, whole - 1).past_key_values
-        cache_bytes = sum(tensor.untyped_storage().nbytes() for tensor in _cached(cache))
-        # Held by nobody but the cache, whose layers drop each tensor as they make a longer one.
-        answers = self._peak(
-            lambda: self._next(self._forward(rows, 1, mask=whole, past_key_values=cache)),
-            _cached(cache),
+        (prompts,) = self._of_all_layers(
+            lambda: (self._peak(lambda: self._next(self._forward(rows, length))),)
         )
+        answers, cache_bytes = self._of_all_layers(lambda: self._last_token(rows, whole))
         return [
             EvaluationPeak(prompts, "prompts", rows, length, cache_bytes),
             EvaluationPeak(answers, "answers", rows, whole, cache_bytes),
         ]
+
+    def _last_token(self, rows: int, length: int) -> tuple[int, int]:
+        """Return the peak of one more token when all before are cached, and the cache's bytes."""
+        with self._fake():
+            cache = self._forward(rows, length - 1).past_key_values
+        cache_bytes = sum(tensor.untyped_storage().nbytes() for tensor in _cached(cache))
+        # Held by nobody but the cache, whose layers drop each tensor as they make a longer one.
+        peak = self._peak(
+            lambda: self._next(self._forward(rows, 1, mask=length, past_key_values=cache)),
+            _cached(cache),
+        )
+        return peak, cache_bytes
+
+    def _of_all_layers(self, measure: Callable[[], tuple[int, ...]]) -> list[int]:
+        """Measure with few of the repeated layers, and one more: each of the rest adds the same.
+
+        Without gradients a layer leaves nothing behind but its keys and values. Layers that
+        remember a window only are told by their place, so that all of them run.
+        """
+        found = []
+        for num_kept in (1, 2):
+            with self.rehearsed.kept(num_kept) as (_, repeats):
+                if len(repeats) != 1 or self._is_windowed():
+                    break
+                found.append((measure(), repeats[0].times))
+        if len(found) < 2:
+            return list(measure())
+        (first, times), (second, _) = found
+        return [one + (times - 1) * (more - one) for one, more in zip(first, second, strict=True)]
+
+    def _is_windowed(self) -> bool:
+        return bool(getattr(self.rehearsed.config.get_text_config(), "sliding_window", None))
 
     def _forward(self, rows: int, length: int, *, mask: int | None = None, **options: Any) -> Any:
         import torch
@@ -149,11 +176,18 @@ class _Scoring:
         }
         if options["use_cache"]:  # generation counts positions from each row's first real token
             options["position_ids"] = torch.empty_like(ids)
+            options.setdefault("past_key_values", self._new_cache())
         known = inspect.signature(native.forward).parameters
         for name in ("logits_to_keep", "position_ids"):
             if name not in known:
                 options.pop(name, None)
         return model(**options)
+
+    def _new_cache(self) -> Any:
+        """Make a cache as generation does; one that grows by layer where not all layers run."""
+        from transformers import DynamicCache
+
+        return DynamicCache(**({"config": self.rehearsed.config} if self._is_windowed() else {}))
 
     def _next(self, outputs: Any) -> Any:
         """Choose the next token as transformers' greedy search does: from a copy in float32."""

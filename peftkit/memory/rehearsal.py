@@ -152,7 +152,7 @@ class Rehearsed:
 
     def _micro_batch(self, point: Point, *, times: int) -> tuple[Trace, Program, list[Repeat]]:
         """Run forward and backward; `times` middle blocks of a repetition, 0 for all layers."""
-        with self._kept(times) as (kept, repeats), self.mode:
+        with self.kept(times) as (kept, repeats), self.mode:
             for parameter in self.trained:
                 has_gradient = self.settings.accumulation > 1
                 parameter.grad = _like(parameter) if has_gradient else None
@@ -173,7 +173,13 @@ class Rehearsed:
         return cuda_kernels(self.model)
 
     @contextmanager
-    def _kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:
+    def kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:
+        """Keep the layers that stand for all; give them, and how often the repeated ones come.
+
+        Args:
+            times: blocks of a repetition that are kept between its first and its last; 0 keeps
+                every layer.
+        """
         kept, repeats = [], []
         with ExitStack() as stack:
             for found in self.stacks:
