@@ -83,7 +83,10 @@ def choose_layers(stack: Stack, *, times: int = 1) -> tuple[list[int], list[Repe
 
 @contextmanager
 def kept_layers(model: torch.nn.Module, stack: Stack, kept: Sequence[int]) -> Iterator[None]:
-    """Take all other layers out of a model, and out of its configuration's list of their types."""
+    """Take all other layers out of a model, and out of its configuration's list of their types.
+
+    Those that stay count on from 0, as the layers of their cache do.
+    """
     from torch import nn
 
     parent_name, _, attribute = stack.name.rpartition(".")
@@ -95,9 +98,15 @@ def kept_layers(model: torch.nn.Module, stack: Stack, kept: Sequence[int]) -> It
     setattr(parent, attribute, nn.ModuleList(layers[index] for index in kept))
     if has_types:
         config.layer_types = [types[index] for index in kept]
+    places = [(place, m) for place, at in enumerate(kept) for m in layers[at].modules()]
+    numbered = [(place, m, m.layer_idx) for place, m in places if hasattr(m, "layer_idx")]
+    for place, module, _ in numbered:
+        module.layer_idx = place
     try:
         yield
     finally:
+        for _, module, own in numbered:
+            module.layer_idx = own
         setattr(parent, attribute, layers)
         if has_types:
             config.layer_types = types

@@ -33,6 +33,7 @@ QUICK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gemma2-bf16": (real_step.GEMMA2, {"model.dtype": "bfloat16", "method.sft.bf16": True}),
     "accumulated": (real_step.LLAMA, {"method.sft.gradient_accumulation_steps": 3}),
     "logits": (real_step.LLAMA, PRETRAIN),
+    "logits-layer-types": ({**real_step.QWEN3, "num_hidden_layers": 8}, PRETRAIN),
 }
 SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora-checkpointed": (real_step.LLAMA, CHECKPOINTED),
