@@ -34,6 +34,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "beams": (real_step.LLAMA, {"evaluate.generation.num_beams": 3}),
 }
 
+QUICK = ("llama", "gemma2")
+
 
 def recipe_of(folder: Path, name: str) -> Any:
     config, changes = CASES[name]
@@ -69,7 +71,10 @@ def real_peak(recipe: Any, run: Any) -> int:
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize("length", [40, 3], ids=["prompts-decide", "answers-decide"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -> None:
     from transformers import GenerationConfig
 
