@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,10 @@ def _run(kind: str, cell: Cell, out: Path) -> Result:
 def _broken(kind: str, cell: Cell, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """Describe a cell whose process ended without a result."""
     is_killed = done.returncode == -signal.SIGKILL
-    last = "\n".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
+    # The error alone: the frames above it name places of this machine, and results are published.
+    lines = reversed(done.stderr.strip().splitlines())
+    error = takewhile(lambda line: not line.startswith(("    ", "  File ", "Traceback")), lines)
+    last = "\n".join(reversed(list(islice(error, _LAST_LINES))))
     return {
         "kind": kind,
         "grid": cell.grid,

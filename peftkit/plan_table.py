@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peftkit.progress import duration
+
 _TERMS = {
     "base": "Base",
     "adapter": "Adapter",
@@ -160,8 +162,4 @@ def _bytes(num_bytes: int) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{seconds:.3g} s" if seconds < 100 else duration(seconds)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
 from peftkit.plan_table import lay_out_plan
+from peftkit.progress import duration
 from peftkit.run_dir import RunDir, write_atomically
 from peftkit.score_table import ScoreTable, format_score, headline, tabulate
 
@@ -219,11 +220,7 @@ def _method(section: Any) -> tuple[str, str]:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{seconds:.1f} s" if seconds < 100 else duration(seconds)
 
 
 def _samples(run_dir: RunDir, metric: str) -> list[Sample]:

@@ -101,8 +101,9 @@ def admit(job: Job, screen: Screen) -> None:
     Raises:
         ResourceError: the plan passes the budget or what is free; no weight was read.
     """
-    from peftkit.memory.admission import check_plan_fits, plan_json, plan_run
+    from peftkit.memory.admission import check_plan_fits, plan_json
     from peftkit.memory.lengths import lengths_of
+    from peftkit.memory.plan import plan_run
 
     if run_state.has_training(job.run_dir):
         return

@@ -66,7 +66,7 @@ def planned_only_within_a_budget(recipe: Recipe) -> Iterator[None]:
     if recipe.memory.budget_bytes is not None:
         yield
         return
-    with patch("peftkit.memory.admission.plan_run", return_value=(None, "left out in this test")):
+    with patch("peftkit.memory.plan.plan_run", return_value=(None, "left out in this test")):
         yield
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError, ResourceError
+from peftkit.errors import ResourceError
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.ways_out import SPARE, explain_smallest, ways_out
 from peftkit.progress import gibibytes
@@ -17,24 +17,6 @@ if TYPE_CHECKING:
     from peftkit.memory.plan import Plan
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
-
-
-def plan_run(
-    recipe: Recipe, machine: Machine, lengths: Sequence[int]
-) -> tuple[Plan | None, str | None]:
-    """Plan a run from its real rows; None and the reason where it cannot be planned.
-
-    A run that cannot be planned may well be trained, so that no failure of the planner, ours
-    included, keeps it from starting.
-    """
-    from peftkit.memory.plan import plan
-
-    try:
-        return plan(recipe, lengths=lengths, machine=machine), None
-    except PeftkitError as error:
-        return None, error.message
-    except Exception as error:
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
 
 
 def plan_json(made: Plan, recipe: Recipe, machine: Machine, *, num_rows: int) -> dict[str, Any]:

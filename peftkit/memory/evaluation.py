@@ -144,22 +144,18 @@ class _Scoring:
     def _of_all_layers(self, measure: Callable[[], tuple[int, ...]]) -> list[int]:
         """Measure with few of the repeated layers, and one more: each of the rest adds the same.
 
-        Without gradients a layer leaves nothing behind but its keys and values. Layers that
-        remember a window only are told by their place, so that all of them run.
+        Without gradients a layer leaves nothing behind but its keys and values.
         """
         found = []
         for num_kept in (1, 2):
             with self.rehearsed.kept(num_kept) as (_, repeats):
-                if len(repeats) != 1 or self._is_windowed():
+                if len(repeats) != 1:
                     break
                 found.append((measure(), repeats[0].times))
         if len(found) < 2:
             return list(measure())
         (first, times), (second, _) = found
         return [one + (times - 1) * (more - one) for one, more in zip(first, second, strict=True)]
-
-    def _is_windowed(self) -> bool:
-        return bool(getattr(self.rehearsed.config.get_text_config(), "sliding_window", None))
 
     def _forward(self, rows: int, length: int, *, mask: int | None = None, **options: Any) -> Any:
         import torch
@@ -176,18 +172,11 @@ class _Scoring:
         }
         if options["use_cache"]:  # generation counts positions from each row's first real token
             options["position_ids"] = torch.empty_like(ids)
-            options.setdefault("past_key_values", self._new_cache())
         known = inspect.signature(native.forward).parameters
         for name in ("logits_to_keep", "position_ids"):
             if name not in known:
                 options.pop(name, None)
         return model(**options)
-
-    def _new_cache(self) -> Any:
-        """Make a cache as generation does; one that grows by layer where not all layers run."""
-        from transformers import DynamicCache
-
-        return DynamicCache(**({"config": self.rehearsed.config} if self._is_windowed() else {}))
 
     def _next(self, outputs: Any) -> Any:
         """Choose the next token as transformers' greedy search does: from a copy in float32."""

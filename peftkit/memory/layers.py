@@ -125,7 +125,7 @@ def mark_layers(
         place = (stack.name, index)
 
         def begin(_module: Any, _args: Any, place: tuple[str, int] = place) -> None:
-            if tracker.phase in ("forward", "evaluate"):
+            if tracker.phase == "forward":
                 tracker.enter(tracker.phase, place)
 
         def end(_module: Any, _args: Any, output: Any, place: tuple[str, int] = place) -> None:

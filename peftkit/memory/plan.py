@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.errors import PeftkitError
 from peftkit.machine import describe_machine
 from peftkit.memory.growth import Footprint, largest_that_fits
 from peftkit.quiet import quiet_stack
@@ -252,6 +253,22 @@ def plan(
         scoring=partial(worst_stage, rehearsed, built, length=shape.length, runtime=runtime),
         seconds=time.perf_counter() - start,
     )
+
+
+def plan_run(
+    recipe: Recipe, machine: Machine, lengths: Sequence[int]
+) -> tuple[Plan | None, str | None]:
+    """Plan a run from its real rows; None and the reason where it cannot be planned.
+
+    A run that cannot be planned may well be trained, so that no failure of the planner, ours
+    included, keeps it from starting.
+    """
+    try:
+        return plan(recipe, lengths=lengths, machine=machine), None
+    except PeftkitError as error:
+        return None, error.message
+    except Exception as error:
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
 
 
 def planned_config(model: ModelSection) -> PretrainedConfig:

@@ -9,8 +9,9 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from peftkit.errors import RecipeError
 from peftkit.memory.levers import Levers, read_levers
-from peftkit.memory.plan import Plan, plan
+from peftkit.memory.plan import Plan, plan_run
 from peftkit.memory.proposal import Settings, overrides_of
 from peftkit.progress import gibibytes
 from peftkit.recipe.load import load_recipe
@@ -171,10 +172,10 @@ def _planned(
 ) -> Plan | None:
     try:
         changed = load_recipe(recipe.file, (*recipe.overrides, *overrides_of(settings)))
-        return plan(changed, lengths=lengths, machine=machine)
-    except Exception:
-        # The run is refused with or without this way out; a bug of ours must not say otherwise.
-        return None
+    except RecipeError:
+        return None  # settings that contradict what the recipe says
+    made, _ = plan_run(changed, machine, lengths)
+    return made
 
 
 def _words(settings: Settings) -> str:

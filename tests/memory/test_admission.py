@@ -9,8 +9,9 @@ import pytest
 import real_step
 
 from peftkit.errors import ResourceError
-from peftkit.memory.admission import check_plan_fits, plan_json, plan_run
+from peftkit.memory.admission import check_plan_fits, plan_json
 from peftkit.memory.devices import find
+from peftkit.memory.plan import plan_run
 from peftkit.progress import gibibytes
 from peftkit.recipe.schema import EvaluateSection
 
