@@ -128,6 +128,7 @@ def test_the_fake_steps_peak_is_the_real_ones(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set", "ignore:Setting boft_n_butterfly")
 @pytest.mark.parametrize("name", SLOW)
 def test_the_fake_steps_peak_is_the_real_ones_everywhere(name: str, tmp_path: Path) -> None:
     _compare(tmp_path, *SLOW[name])
