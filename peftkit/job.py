@@ -62,7 +62,6 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     from peftkit.quiet import quiet_stack
 
     quiet_stack()
-    from peftkit.allocator import keep_freed_memory
     from peftkit.data import prepare as prepare_data
     from peftkit.machine import describe_machine
     from peftkit.model import load_config, max_positions
@@ -72,8 +71,6 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     machine = describe_machine()
     if recipe.method.options.get("use_cpu") and machine.device != "cpu":
         machine = _as_cpu(machine)
-    if machine.device == "cpu":
-        keep_freed_memory()
     built = build(recipe, machine)
     run_state.check_same_recipe(run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")

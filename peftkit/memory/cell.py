@@ -172,11 +172,11 @@ def _obstacle(result: dict[str, Any], place: Place) -> str | None:
 
 
 def _measure(cell: Cell, kind: str, recipe: Recipe, place: Place, folder: Path) -> dict[str, Any]:
-    from peftkit.allocator import keep_freed_memory, return_freed_memory
+    from peftkit.allocator import return_freed_memory
     from peftkit.recipe.build import build
 
-    if place.machine.device == "cpu":
-        _ = return_freed_memory() if kind == "memory" else keep_freed_memory()
+    if place.machine.device == "cpu" and kind == "memory":
+        return_freed_memory()
     try:
         trial = run_trial(cell, build(recipe, place.machine), place.machine, folder)
     except (RuntimeError, MemoryError) as error:
