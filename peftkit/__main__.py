@@ -1,6 +1,16 @@
-"""Let `python -m peftkit` do what `peftkit` does."""
+"""Begin `peftkit`, and `python -m peftkit`."""
 
-from peftkit.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; a Ctrl-C while it is still being imported ends it without a word."""
+    try:
+        from peftkit import cli
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

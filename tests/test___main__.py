@@ -16,3 +16,23 @@ def test_the_module_is_the_command() -> None:
     ]
     assert "peftkit" in found[0]
     assert found[0].replace("python -m peftkit", "peftkit") == found[1]
+
+
+INTERRUPTED = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == "peftkit.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+from importlib.metadata import entry_points
+[command] = entry_points(group="console_scripts", name="peftkit")
+command.load()()
+"""
+
+
+def test_ctrl_c_before_the_command_line_is_there_leaves_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
