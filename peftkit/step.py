@@ -59,6 +59,12 @@ def set_checkpointing(model: Any, args: TrainingArguments) -> None:
     )
 
 
+def offloads_checkpoints(args: TrainingArguments) -> bool:
+    """Tell whether the inputs of checkpointed layers are kept on the host."""
+    keywords = args.activation_checkpointing_kwargs or {}
+    return bool(args.activation_checkpointing and keywords.get("offload", False))
+
+
 def make_optimizer(model: Any, args: TrainingArguments, **keywords: Any) -> torch.optim.Optimizer:
     """Make the optimizer that transformers' Trainer makes, in the same two groups.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftkit.memory.growth import Footprint
-from peftkit.memory.plan import Plan, Term, Work
+from peftkit.memory.plan import Plan, Work
+from peftkit.memory.terms import Term
 
 GIB = 1 << 30
 
@@ -66,6 +67,7 @@ def linear_plan(
         work=work,
         num_tokens=rows * length if num_tokens is None else num_tokens,
         padded_tokens=rows * length if padded_tokens is None else padded_tokens,
+        host_bytes=0,
         unknown=(),
         seconds=0.0,
         footprints=_no_footprint,

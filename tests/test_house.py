@@ -50,6 +50,7 @@ SUBCLASSES = {
     "peftkit.memory.batch",
     "peftkit.memory.cuda_kernels",
     "peftkit.memory.fused_head",
+    "peftkit.memory.offload",
     "peftkit.memory.tracker",
 }
 

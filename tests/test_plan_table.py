@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_fixture import linear_plan
 
-from peftkit.memory.plan import TERMS
+from peftkit.memory.terms import TERMS
 from peftkit.plan_table import lay_out_plan
 from peftkit.report import view
 

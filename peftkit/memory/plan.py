@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import PeftkitError
 from peftkit.machine import describe_machine
 from peftkit.memory.growth import Footprint, largest_that_fits
+from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.quiet import quiet_stack
 from peftkit.run_dir import SCHEMA_VERSION
 
@@ -28,45 +29,10 @@ if TYPE_CHECKING:
     from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.rehearsal import Rehearsal
     from peftkit.memory.runtime import Runtime
-    from peftkit.memory.trace import Live
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import ModelSection, Recipe
 
 PHASES = ("load", "forward", "loss", "backward", "step")
-TERMS = (
-    "base",
-    "adapter",
-    "gradients",
-    "optimizer",
-    "activations",
-    "loss",
-    "temporaries",
-    "runtime",
-)
-
-
-@dataclass(frozen=True)
-class Term:
-    """Say what one kind of memory takes when the step is at its peak."""
-
-    name: str
-    """One of `TERMS`."""
-    num_bytes: int
-    phase: str
-    """The phase in which most of it was allocated."""
-    formula: str
-    """How it grows, e.g. `262,144·B·T`, with B rows of T tokens; or the equation and its source."""
-    exact: bool
-    """Whether it was counted allocation by allocation; False for a documented estimate."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Say what is alive at one moment of the step; a timeline of them makes the picture."""
-
-    phase: str
-    num_bytes: Mapping[str, int]
-    """Term -> live bytes."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +93,8 @@ class Plan:
     """Real tokens of an average micro-batch."""
     padded_tokens: int
     """Tokens of an average micro-batch, padding included."""
+    host_bytes: int
+    """Pinned host memory that holds saved tensors at their most, beside the device's memory."""
     unknown: tuple[str, ...]
     """What could not be planned, and is therefore missing from the numbers; empty as a rule."""
     seconds: float
@@ -196,6 +164,7 @@ class Plan:
             "length": self.length,
             "accumulation": self.accumulation,
             "device": self.device,
+            "host_bytes": self.host_bytes,
             "unknown": list(self.unknown),
             "devices": [verdict.to_json() for verdict in verdicts],
             "seconds": round(self.seconds, 3),
@@ -334,9 +303,9 @@ def _sum_up(  # noqa: PLR0913
     return Plan(
         peak_bytes=int(live.total.max()),
         peak_phase=live.peak_phase,
-        terms=_terms(live, made.footprint, runtime),
+        terms=terms_of(live, made.footprint, runtime),
         phase_bytes=live.phase_peaks(),
-        timeline=_timeline(live),
+        timeline=timeline_of(live),
         micro_batch=shape.micro_batch,
         length=shape.length,
         accumulation=accumulation,
@@ -345,49 +314,8 @@ def _sum_up(  # noqa: PLR0913
         num_tokens=shape.num_tokens,
         padded_tokens=shape.padded_tokens,
         unknown=made.notes,
+        host_bytes=host_bytes(live),
         seconds=seconds,
         footprints=footprints,
         scoring=scoring,
-    )
-
-
-def _terms(live: Live, footprint: Footprint, runtime: Runtime) -> tuple[Term, ...]:
-    """Take the peak apart."""
-    at = live.peak_at
-    formulas, alive = footprint.formulas(at), live.terms_at(at)
-    found = []
-    for name in TERMS:
-        if alive.get(name):
-            is_runtime = name == "runtime"
-            found.append(
-                Term(
-                    name=name,
-                    num_bytes=alive[name],
-                    phase=_phase_of(name, live),
-                    formula=runtime.formula if is_runtime else formulas.get(name, ""),
-                    exact=not is_runtime,
-                )
-            )
-    return tuple(found)
-
-
-def _phase_of(term: str, live: Live) -> str:
-    """Return the phase in which a term grew most before the peak."""
-    import numpy as np
-
-    values = live.by_term[term][: live.peak_at + 1]
-    growth = np.diff(values, prepend=0).clip(min=0)
-    sums = np.bincount(live.phases[: len(values)], weights=growth)
-    return live.phase_names[int(sums.argmax())]
-
-
-def _timeline(live: Live, num_moments: int = 400) -> tuple[Moment, ...]:
-    """Sample the step evenly, the peak included."""
-    import numpy as np
-
-    chosen = np.unique(
-        np.append(np.linspace(0, len(live.total) - 1, num_moments).astype(int), live.peak_at)
-    )
-    return tuple(
-        Moment(live.phase_names[int(live.phases[at])], live.terms_at(int(at))) for at in chosen
     )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
 from peftkit.memory.admission import available_bytes, planned_evaluation
-from peftkit.memory.plan import TERMS, Plan, Verdict, plan
+from peftkit.memory.plan import Plan, Verdict, plan
+from peftkit.memory.terms import TERMS
 from peftkit.progress import duration, gibibytes
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def render_plan(planned: PlannedRecipe) -> Group:
         f" {made.micro_batch}{times} rows of {made.length:,} tokens{origin}"
     )
     parts: list[Any] = [head, Text(), _term_table(made), Text(), _device_table(made, verdicts)]
+    if made.host_bytes:
+        parts.append(Text(f"\nin pinned host memory beside it: {gibibytes(made.host_bytes)}"))
     parts += _evaluation(planned)
     parts += [Text(), *_times(planned)]
     parts += [Text(f"unknown: {note}", style="yellow") for note in made.unknown]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from peftkit.memory.batch import Point
     from peftkit.memory.layers import Stack
+    from peftkit.memory.tracker import Tracker
     from peftkit.recipe.build import Built
     from peftkit.step import StepSettings
 
@@ -47,8 +48,8 @@ class Rehearsal:
     """Hold what a step does at any size, and what it computes at the recipe's."""
 
     footprint: Footprint
-    work: dict[str, tuple[int, int, int]]
-    """Phase -> flops, moved bytes, operators."""
+    work: dict[str, tuple[int, ...]]
+    """Phase -> flops, moved bytes, operators, bytes copied to the host and back."""
     num_parameters: int
     notes: tuple[str, ...]
     """What the replay at other sizes is not exact about."""
@@ -77,6 +78,10 @@ class Rehearsed:
             adapter=built.adapter,
         )
         step.set_checkpointing(skeleton.model, self.args)
+        if step.offloads_checkpoints(self.args):
+            from peftkit.memory.offload import hold_checkpoints_on_host
+
+            hold_checkpoints_on_host(skeleton.model)
         self.fake: FakeModel = materialize(skeleton, self.mode)
         self.model = self.fake.model.train()
         self.virtual = virtual_tokens(self.model)
@@ -117,10 +122,11 @@ class Rehearsed:
         update, before = self._updates[reserved]
         other = self._probe(point)
         with explained_operators(), AssumedValues() as assumed:
-            first, program, repeats, grown = self._compare(point, other, (1, 2))
+            first, program, repeats, grown = self._compare(point, other, self._blocks())
             if grown is None:
                 first, program, repeats, grown = self._compare(point, other, (0, 0))
         notes = [assumed.note] if assumed.num_read else []
+        notes += [_OWN_POOL] if self._offloads() else []
         if grown is None:
             notes.append("the step does other things at other sizes: they are estimates")
             grown = _array(first.num_bytes) * other.num_tokens // point.num_tokens
@@ -161,7 +167,9 @@ class Rehearsed:
             batch = partial(make_batch, self.method.auto_class, point, has_mask=self.fuses_head)
             loss = step.fused_loss if self.fuses_head else step.model_loss
             with self.kernels():
-                trace = track_micro_batch(self.model, batch, loss, self.settings, kept=kept)
+                trace = track_micro_batch(
+                    self.model, batch, loss, self.settings, kept=kept, saving=self._saving
+                )
         return trace, compile_trace(trace, repeats, without="load"), repeats
 
     def kernels(self) -> AbstractContextManager[Any]:
@@ -182,6 +190,29 @@ class Rehearsed:
         """
         kept, repeats = [], []
         with ExitStack() as stack:
+    def _blocks(self) -> tuple[int, int]:
+        """Return how many middle blocks of a repetition the two runs have.
+
+        What trl holds back of offloaded tensors may be the inputs of as many layers: what stands
+        for the layers left out must come after all of them.
+        """
+        if not self._offloads():
+            return 1, 2
+        from peftkit.memory.offload import NUM_STASHED
+
+        return NUM_STASHED + 1, NUM_STASHED + 2
+
+    def _offloads(self) -> bool:
+        return bool(getattr(self.args, "activation_offloading", False))
+
+    def _saving(self, tracker: Tracker) -> AbstractContextManager[Any]:
+        """Return what keeps saved tensors on the host where the recipe says so."""
+        if not self._offloads():
+            return nullcontext()
+        from peftkit.memory.offload import OffloadedActivations
+
+        return OffloadedActivations(self.model.parameters(), tracker)
+
             for found in self.stacks:
                 chosen, repeated = self._choose(found, times)
                 stack.enter_context(kept_layers(self.model, found, chosen))
@@ -269,6 +300,10 @@ def trainer_arguments(built: Built) -> Any:
     return method.config
 
 
+_OWN_POOL = (
+    "activation_offloading brings tensors back on a stream of its own: free blocks that CUDA's"
+    " allocator keeps for that stream"
+)
 def uses_fused_head(method: Any) -> bool:
     """Tell whether a method trains through trl's fused head."""
     return bool(getattr(method, "fuses_head", False))

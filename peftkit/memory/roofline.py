@@ -1,8 +1,9 @@
 """Predict how long a planned step takes on a known device, from what it computes and moves.
 
 Each phase computes for F/(peak rate) and moves bytes for M/(bandwidth), one after the other as
-eager operators do, unless the host cannot launch its operators that fast. Every number that comes
-from here is a prediction and says so.
+eager operators do, unless the host cannot launch its operators that fast. What is copied to the
+host and back is added in full, though some of it runs beside the rest. Every number that comes from
+here is a prediction and says so.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ MATRIX_SHARE = 0.80
 """Of the published peak, what large bf16 products reach: 790 of 989 TFLOP/s on an H200."""
 BANDWIDTH_SHARE = 0.90
 """Of the published bandwidth, what a copy reaches: 4.3 of 4.8 TB/s on an H200."""
+PCIE_SHARE = 0.80
+"""Of the published bandwidth to the host, what copies of pinned memory reach: an assumption, about
+what others report of PCIe 4.0 x16 (25 of 32 GB/s)."""
 SECONDS_PER_OPERATOR = 6e-6
 """What the host needs to launch one eager operator with its autograd bookkeeping."""
+_PARTS = ("matrix products", "memory traffic", "host copies", "launches")
 TRAINING_PHASES = ("forward", "loss", "backward")
 """Phases that every micro-batch goes through; `step` comes once after all of them."""
 
@@ -38,7 +43,8 @@ class Speed:
     phase_seconds: Mapping[str, float]
     """Phase -> seconds in one step."""
     bound: str
-    """What most of the time goes into: `matrix products`, `memory traffic`, `launches`."""
+    """What most of the time goes into: `matrix products`, `memory traffic`, `host copies`,
+    `launches`."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, labelled as a prediction."""
@@ -74,7 +80,7 @@ def predict(
     times_rows = (micro_batch or plan.micro_batch) / plan.micro_batch
     scale = times_rows * plan.padded_tokens / (plan.micro_batch * plan.length)
     accumulation = accumulation or plan.accumulation
-    totals = dict.fromkeys(("matrix products", "memory traffic", "launches"), 0.0)
+    totals = dict.fromkeys(_PARTS, 0.0)
     phase_seconds: dict[str, float] = {}
     for phase, work in plan.work.items():
         is_step = phase == "step"
@@ -106,7 +112,10 @@ def _phase_seconds(work: Work, device: Device, dtype: str, *, scale: float) -> d
         raise ValueError(f"{device.name} has no rates")
     computing = scale * work.num_flops / (peak * MATRIX_SHARE)
     moving = scale * work.moved_bytes / (device.bandwidth * BANDWIDTH_SHARE)
+    copying = 0.0
+    if device.pcie_bandwidth is not None:
+        copying = scale * work.copied_bytes / (device.pcie_bandwidth * PCIE_SHARE)
     launching = work.num_operators * SECONDS_PER_OPERATOR
     # The device works while the host goes on launching; only what it waits for counts.
-    waiting = max(0.0, launching - computing - moving)
-    return {"matrix products": computing, "memory traffic": moving, "launches": waiting}
+    waiting = max(0.0, launching - computing - moving - copying)
+    return dict(zip(_PARTS, (computing, moving, copying, waiting), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,17 +60,21 @@ class Marks:
             hidden.register_hook(lambda _: self._tracker.enter("backward"))
 
 
-def track_micro_batch(
+def track_micro_batch(  # noqa: PLR0913 - the parts of a step, and where its layers are
     model: Any,
     make_batch: Callable[[], Mapping[str, Any]],
     loss_of: Loss,
     settings: StepSettings,
     *,
     kept: Sequence[Kept] = (),
+    saving: Callable[[Tracker], AbstractContextManager[Any]] = nullcontext,
 ) -> Trace:
     """Follow forward, loss and backward of one micro-batch; what was alive before is `load`.
 
     The trained parameters' gradients of earlier micro-batches, where there are, count as alive.
+
+    Args:
+        saving: from the tracker to what saved tensors go through.
     """
     from peftkit.memory.tracker import Tracker
 
@@ -79,7 +84,7 @@ def track_micro_batch(
     tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")
     marks = Marks(model, tracker, kept)
     try:
-        with tracker:
+        with tracker, saving(tracker):
             tracker.enter("forward")
             batch = make_batch()
             loss = step.forward_backward(model, batch, loss_of, settings, marks.enter)

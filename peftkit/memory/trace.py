@@ -19,6 +19,9 @@ BLOCK = 512
 """Bytes that CUDA's caching allocator rounds every request up to.
 Source: torch, c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize."""
 
+HOST = "host"
+"""The term of what lies in pinned host memory: followed like all else, but not of the device."""
+
 
 @dataclass
 class Segment:
@@ -32,6 +35,8 @@ class Segment:
     num_flops: int = 0
     moved_bytes: int = 0
     num_operators: int = 0
+    copied_bytes: int = 0
+    """Copied to the host and back."""
 
     @property
     def kind(self) -> tuple[str, tuple[str, int] | None]:
@@ -87,6 +92,7 @@ class Live:
     """Say what is alive after each event of a step, in all and by term."""
 
     total: NDArray[np.int64]
+    """Of the device: what lies on the host is a term of its own and not in here."""
     by_term: Mapping[str, NDArray[np.int64]]
     phases: NDArray[np.int64]
     """Event -> index in `phase_names`."""
@@ -135,22 +141,20 @@ class Program:
         """
         import numpy as np
 
-        rounded = -(-num_bytes // block) * block
-        index = np.abs(self.events) - 1
-        deltas = np.sign(self.events) * rounded[index]
-        terms = self.terms[index]
+        deltas = self._deltas(num_bytes, block)
+        terms = self.terms[np.abs(self.events) - 1]
         by_term = {
             name: np.cumsum(np.where(terms == at, deltas, 0))
             for at, name in enumerate(self.term_names)
         }
-        return Live(np.cumsum(deltas), by_term, self.phases, self.phase_names)
+        total = np.cumsum(np.where(self._is_on_device(), deltas, 0))
+        return Live(total, by_term, self.phases, self.phase_names)
 
     def peak(self, num_bytes: NDArray[np.int64], *, block: int = 1) -> int:
-        """Return the most that is alive at any moment."""
+        """Return the most that is alive on the device at any moment."""
         import numpy as np
 
-        rounded = -(-num_bytes // block) * block
-        deltas = np.sign(self.events) * rounded[np.abs(self.events) - 1]
+        deltas = np.where(self._is_on_device(), self._deltas(num_bytes, block), 0)
         return int(np.cumsum(deltas).max())
 
     def alive_after(self, event: int) -> dict[int, int]:
@@ -160,6 +164,22 @@ class Program:
         index = np.abs(self.events[: event + 1]) - 1
         counts = np.bincount(index, weights=np.sign(self.events[: event + 1]))
         return {int(number): int(counts[number]) for number in np.flatnonzero(counts)}
+
+    def _deltas(self, num_bytes: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+        """Return what each event adds, rounded up to the allocator's block."""
+        import numpy as np
+
+        rounded = -(-num_bytes // block) * block
+        deltas: NDArray[np.int64] = np.sign(self.events) * rounded[np.abs(self.events) - 1]
+        return deltas
+
+    def _is_on_device(self) -> NDArray[np.bool_]:
+        """Tell which events are the device's."""
+        import numpy as np
+
+        is_device = np.array([name != HOST for name in self.term_names])
+        chosen: NDArray[np.bool_] = is_device[self.terms[np.abs(self.events) - 1]]
+        return chosen
 
 
 def compile_trace(
@@ -212,13 +232,14 @@ def _renamed(
     return table[indices]
 
 
-def sum_work(trace: Trace, repeats: Sequence[Repeat] = ()) -> dict[str, tuple[int, int, int]]:
-    """Add up flops, moved bytes and operators by phase, repeated layers counted as often."""
-    sums: dict[str, tuple[int, int, int]] = {}
+def sum_work(trace: Trace, repeats: Sequence[Repeat] = ()) -> dict[str, tuple[int, ...]]:
+    """Add up flops, moved bytes, operators and copied bytes by phase, repeats counted as often."""
+    sums: dict[str, tuple[int, ...]] = {}
     for at in trace.repeated(repeats):
         s = trace.segments[at]
-        flops, moved, num = sums.get(s.phase, (0, 0, 0))
-        sums[s.phase] = (flops + s.num_flops, moved + s.moved_bytes, num + s.num_operators)
+        counts = (s.num_flops, s.moved_bytes, s.num_operators, s.copied_bytes)
+        before = sums.get(s.phase, (0, 0, 0, 0))
+        sums[s.phase] = tuple(one + more for one, more in zip(before, counts, strict=True))
     return sums
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,13 +19,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from peftkit.memory.trace import Segment, Trace
+from peftkit.memory.trace import HOST, Segment, Trace
 
 _ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
 _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.default})
 """Questions that a fake tensor answers through dispatch; no kernel runs."""
 _DEVICE = torch.ops.prim.device.default
 """Most of what is dispatched in a fake run asks this."""
+_COPY = torch.ops.aten.copy_.default
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
@@ -44,6 +46,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         self._labels: dict[int, str] = {}
         self._owed: list[int] = []
         """Allocations of layers that were freed outside of any, all in one go; see `_settle`."""
+        self._frees_once = False
         self._is_finished = False
         self.enter("load")
 
@@ -80,6 +83,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
             if number is not None:
                 self._labels[number] = term
 
+    @contextmanager
+    def freeing_once(self) -> Iterator[None]:
+        """Record what is freed in here once, also where the layer of its birth stands for more."""
+        self._frees_once = True
+        try:
+            yield
+        finally:
+            self._frees_once = False
+
     def finish(self) -> Trace:
         """Stop listening, and return the trace with a term for every allocation."""
         self._settle()
@@ -112,6 +124,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         is_new = False
         for tensor in _tensors(result):
             is_new |= self._meet(tensor)
+        if kwargs.get("pin_memory"):
+            self.label(_tensors(result), HOST)
+        elif func is _COPY:
+            self._count_copy(*args)
         if is_new or func._schema.is_mutable:
             self._count(func, args, kwargs, result)
         return result
@@ -149,7 +165,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         if self._is_finished:
             return
         self._death_phases[number] = self.phase
-        if self._segment.layer is None and self._birth_places[number].layer is not None:
+        is_outside = self._segment.layer is None and not self._frees_once
+        if is_outside and self._birth_places[number].layer is not None:
             self._owed.append(number)
         else:
             self._segment.events.append(-(number + 1))
@@ -181,6 +198,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         if born_in == "forward" and died_in != "forward":
             return _ACTIVATIONS
         return self._born[number]
+
+    def _count_copy(self, to: torch.Tensor, source: torch.Tensor, *_: Any) -> None:
+        """Count a copy between the device and the host's pinned memory."""
+        if self._lies_on_host(to) != self._lies_on_host(source):
+            self._segment.copied_bytes += _extent(to)
+
+    def _lies_on_host(self, tensor: torch.Tensor) -> bool:
+        number = self._numbers.get(tensor.untyped_storage()._cdata, -1)
+        return self._labels.get(number) == HOST
 
     def _count(
         self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any

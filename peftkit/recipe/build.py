@@ -120,6 +120,7 @@ def build(
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
     adapter = builder.adapter(method_class.auto_class)
     quantization = builder.quantization()
+    builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     return Built(
         recipe=recipe,
@@ -193,6 +194,21 @@ class _Builder:
         path = join("model.quantize", choice.name)
         config = self.config(path, quantization_classes()[choice.name], choice.options)
         return None if config is _FAILED else config
+
+    def check_device(self, device: str) -> None:
+        """Refuse what upstream needs an accelerator for and fails without, late and oddly."""
+        name, options = self.recipe.method.name, self.recipe.method.options
+        stated = {"activation_offloading": options.get("activation_offloading")}
+        for key in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+            nested = options.get(key)
+            stated[f"{key}.offload"] = isinstance(nested, Mapping) and nested.get("offload")
+        for key, value in stated.items():
+            if value and device == "cpu":
+                self.gate.refuse(
+                    f"method.{name}.{key}",
+                    "needs an accelerator: it moves tensors to the host's memory, where a CPU's are",
+                    f"delete it; on a CPU method.{name}.activation_checkpointing: true saves memory",
+                )
 
     def _try(self, path: str, make: Any, options: Mapping[str, Any]) -> Any:
         try:

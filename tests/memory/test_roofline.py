@@ -42,6 +42,14 @@ def test_memory_bound_and_launch_bound() -> None:
     assert launching.bound == "launches"
 
 
+def test_copies_to_the_host_are_added_in_full() -> None:
+    work = {"forward": Work(10**15, 0, 1, copied_bytes=10**12)}
+    speed = roofline.predict(plan_with(work), H200, dtype="bfloat16")
+    assert speed is not None
+    assert speed.seconds_per_step == pytest.approx(1e15 / COMPUTE + 1e12 / (64e9 * 0.80))
+    assert speed.bound == "host copies"
+
+
 def test_launches_hide_behind_the_device() -> None:
     alone = roofline.predict(plan_with({"forward": Work(10**15, 0, 1)}), H200, dtype="bfloat16")
     busy = roofline.predict(plan_with({"forward": Work(10**15, 0, 1000)}), H200, dtype="bfloat16")

@@ -46,7 +46,7 @@ def test_a_repeated_layer_stands_for_as_many() -> None:
     assert live.total[-1] == 0
     assert live.peak_phase == "forward"
     assert live.terms_at(live.peak_at) == {"activations": 80, "temporaries": 5}
-    assert sum_work(small, [Repeat("layers", (1,), 6)])["forward"] == (8 * 7, 0, 0)
+    assert sum_work(small, [Repeat("layers", (1,), 6)])["forward"] == (8 * 7, 0, 0, 0)
 
 
 def test_bytes_are_rounded_up_to_the_allocators_block() -> None:

@@ -86,6 +86,28 @@ def test_upstream_errors_come_back_at_their_key(
     assert part in problem.problem
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "method.sft.activation_offloading=true",
+        "method.sft.activation_checkpointing_kwargs={offload: true}",
+    ],
+)
+def test_offloading_is_refused_where_there_is_no_accelerator(tmp_path: Path, override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make(tmp_path, GOOD, override)
+    (problem,) = caught.value.problems
+    assert problem.key.startswith(override.partition("=")[0])
+    assert "accelerator" in problem.problem
+    # What is refused does fail upstream, which says nothing of the option.
+    from trl.models import get_act_offloading_ctx_manager
+
+    with pytest.raises(AttributeError):
+        get_act_offloading_ctx_manager(None)
+    recipe = load_recipe(tmp_path / "recipe.yaml", [override])
+    assert build(recipe, Machine("cuda", True, 1 << 33, 1 << 33, "GPU"), is_here=False)
+
+
 def test_all_sections_are_tried(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         make(tmp_path, GOOD, "method.sft.debug=nonsense", "data.source={embedded: {name: x}}")
