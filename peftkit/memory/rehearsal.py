@@ -180,16 +180,6 @@ class Rehearsed:
 
         return cuda_kernels(self.model)
 
-    @contextmanager
-    def kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:
-        """Keep the layers that stand for all; give them, and how often the repeated ones come.
-
-        Args:
-            times: blocks of a repetition that are kept between its first and its last; 0 keeps
-                every layer.
-        """
-        kept, repeats = [], []
-        with ExitStack() as stack:
     def _blocks(self) -> tuple[int, int]:
         """Return how many middle blocks of a repetition the two runs have.
 
@@ -213,6 +203,16 @@ class Rehearsed:
 
         return OffloadedActivations(self.model.parameters(), tracker)
 
+    @contextmanager
+    def kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:
+        """Keep the layers that stand for all; give them, and how often the repeated ones come.
+
+        Args:
+            times: blocks of a repetition that are kept between its first and its last; 0 keeps
+                every layer.
+        """
+        kept, repeats = [], []
+        with ExitStack() as stack:
             for found in self.stacks:
                 chosen, repeated = self._choose(found, times)
                 stack.enter_context(kept_layers(self.model, found, chosen))
@@ -290,6 +290,10 @@ class Rehearsed:
         return count_parameters(self.model)[1]
 
 
+_OWN_POOL = (
+    "activation_offloading brings tensors back on a stream of its own: free blocks that CUDA's"
+    " allocator keeps for that stream"
+)
 _FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
 """Optimizers of torch that transformers makes without saying how they loop."""
 
@@ -300,10 +304,6 @@ def trainer_arguments(built: Built) -> Any:
     return method.config
 
 
-_OWN_POOL = (
-    "activation_offloading brings tensors back on a stream of its own: free blocks that CUDA's"
-    " allocator keeps for that stream"
-)
 def uses_fused_head(method: Any) -> bool:
     """Tell whether a method trains through trl's fused head."""
     return bool(getattr(method, "fuses_head", False))
