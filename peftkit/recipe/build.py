@@ -206,8 +206,8 @@ class _Builder:
             if value and device == "cpu":
                 self.gate.refuse(
                     f"method.{name}.{key}",
-                    "needs an accelerator: it moves tensors to the host's memory, where a CPU's are",
-                    f"delete it; on a CPU method.{name}.activation_checkpointing: true saves memory",
+                    "needs an accelerator: it moves tensors to the host, where a CPU's are",
+                    f"delete it; method.{name}.activation_checkpointing saves memory on a CPU",
                 )
 
     def _try(self, path: str, make: Any, options: Mapping[str, Any]) -> Any:
