@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import statistics
@@ -188,11 +189,13 @@ def anonymous_kib(process: int) -> int:
     return total + sum(anonymous_kib(int(child)) for child in children)
 
 
-def measured(script: str, adapter: Path, out: Path, base: Path) -> dict[str, float]:
+def measured(
+    script: str, adapter: Path, out: Path, base: Path, *, python: str = sys.executable
+) -> dict[str, float]:
     """Run a merge in a process of its own: whole seconds, and anonymous memory beyond imports."""
     start, cpu = time.perf_counter(), cpu_seconds()
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(adapter), str(out), str(base)],
+        [python, "-c", script, str(adapter), str(out), str(base)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
     )  # fmt: skip
     peak = 0
@@ -204,7 +207,7 @@ def measured(script: str, adapter: Path, out: Path, base: Path) -> dict[str, flo
     output = process.stdout.read() if process.stdout else ""
     if "merged" not in output:
         raise SystemExit(f"the merge failed: {output}")
-    imports = int(output.split()[1])
+    imports = int(re.findall(r"^imports (\d+)", output, re.MULTILINE)[0])
     return {
         "seconds": seconds, "cpu_seconds": cpu, "mib_beyond_imports": (peak - imports) / 1024,
     }  # fmt: skip
