@@ -140,7 +140,7 @@ def attach_fused_head(model: Any, *, has_triton: bool, scored_share: float = 1.0
             targets = labels.clamp(min=0).reshape(-1)
         head = self.get_output_embeddings()
         scored = FakeChunkedLogProb.apply(  # type: ignore[no-untyped-call] # torch is
-            flat, head.weight, head.bias, targets, kernel
+            flat, _gathered(head.weight), _gathered(head.bias), targets, kernel
         )
         if has_triton:
             scored = [x.new_zeros(mask.shape).masked_scatter(mask, x) for x in scored]
@@ -154,6 +154,11 @@ def attach_fused_head(model: Any, *, has_triton: bool, scored_share: float = 1.0
 
     # As trl does: the model keeps its class, its instance gets another forward.
     model.forward = MethodType(forward, model)
+
+
+def _gathered(parameter: Any) -> Any:
+    """Return a parameter of the head whole: where FSDP2 has it in shards, trl gathers them."""
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
 
 
 def fused_head_work(num_tokens: int, weight: torch.Tensor, *, trains_head: bool) -> tuple[int, int]:

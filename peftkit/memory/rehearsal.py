@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from peftkit.memory.layers import Stack
     from peftkit.memory.tracker import Tracker
     from peftkit.recipe.build import Built
-    from peftkit.step import StepSettings
+    from peftkit.step import Loss, StepSettings
 
 _TILE_TOKENS = 4096
 """Positions that the fused head scores at once."""
@@ -70,6 +70,17 @@ class Rehearsed:
         self.scored_share = scored_share if device == "cuda" else 1.0
         self.fuses_head = uses_fused_head(built.method)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._make = partial(self._make_model, built, config)
+        self.fake: FakeModel = self._make()
+        self.model = self.fake.model
+        self.virtual = virtual_tokens(self.model)
+        self.config = self.model.config
+        self.stacks = find_stacks(self.model)
+        # The update does not depend on the batch, so one serves every size.
+        self._updates: dict[int, tuple[Trace, Trace]] = {}
+
+    def _make_model(self, built: Built, config: PretrainedConfig) -> FakeModel:
+        """Make the model of fake tensors, with all that changes what its step keeps."""
         skeleton = build_skeleton(
             config,
             built.recipe.model,
@@ -82,21 +93,17 @@ class Rehearsed:
             from peftkit.memory.offload import hold_checkpoints_on_host
 
             hold_checkpoints_on_host(skeleton.model)
-        self.fake: FakeModel = materialize(skeleton, self.mode)
-        self.model = self.fake.model.train()
-        self.virtual = virtual_tokens(self.model)
-        self.config = self.model.config
+        fake = materialize(skeleton, self.mode)
+        model = fake.model.train()
         if self.fuses_head:
             from peftkit.memory.fused_head import attach_fused_head
 
             attach_fused_head(
-                self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model,
-                has_triton=device == "cuda",
+                model.get_base_model() if hasattr(model, "peft_config") else model,
+                has_triton=self.device == "cuda",
                 scored_share=self.scored_share,
             )
-        self.stacks = find_stacks(self.model)
-        # The update does not depend on the batch, so one serves every size.
-        self._updates: dict[int, tuple[Trace, Trace]] = {}
+        return fake
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -162,23 +169,37 @@ class Rehearsed:
             for parameter in self.trained:
                 has_gradient = self.settings.accumulation > 1
                 parameter.grad = _like(parameter) if has_gradient else None
-            from peftkit.memory.batch import make_batch
-
-            batch = partial(make_batch, self.method.auto_class, point, has_mask=self.fuses_head)
-            loss = step.fused_loss if self.fuses_head else step.model_loss
-            with self.kernels():
-                trace = track_micro_batch(
-                    self.model, batch, loss, self.settings, kept=kept, saving=self._saving
-                )
+            trace = self._track(self.model, point, kept)
         return trace, compile_trace(trace, repeats, without="load"), repeats
 
-    def kernels(self) -> AbstractContextManager[Any]:
+    def _track(self, model: Any, point: Point, kept: Sequence[Kept]) -> Trace:
+        """Follow a micro-batch of a model, the recipe's own or one made of it."""
+        with self.kernels(model):
+            return track_micro_batch(
+                model,
+                partial(self._make_batch, point),
+                self._loss,
+                self.settings,
+                kept=kept,
+                saving=partial(self._saving, model),
+            )
+
+    @property
+    def _loss(self) -> Loss:
+        return step.fused_loss if self.fuses_head else step.model_loss
+
+    def _make_batch(self, point: Point) -> dict[str, Any]:
+        from peftkit.memory.batch import make_batch
+
+        return make_batch(self.method.auto_class, point, has_mask=self.fuses_head)
+
+    def kernels(self, model: Any | None = None) -> AbstractContextManager[Any]:
         """Return what makes the CPU's operators allocate as the planned device's."""
         if self.device == "cpu":
             return nullcontext()
         from peftkit.memory.cuda_kernels import cuda_kernels
 
-        return cuda_kernels(self.model)
+        return cuda_kernels(model or self.model)
 
     def _blocks(self) -> tuple[int, int]:
         """Return how many middle blocks of a repetition the two runs have.
@@ -195,27 +216,30 @@ class Rehearsed:
     def _offloads(self) -> bool:
         return bool(getattr(self.args, "activation_offloading", False))
 
-    def _saving(self, tracker: Tracker) -> AbstractContextManager[Any]:
+    def _saving(self, model: Any, tracker: Tracker) -> AbstractContextManager[Any]:
         """Return what keeps saved tensors on the host where the recipe says so."""
         if not self._offloads():
             return nullcontext()
         from peftkit.memory.offload import OffloadedActivations
 
-        return OffloadedActivations(self.model.parameters(), tracker)
+        return OffloadedActivations(model.parameters(), tracker)
 
     @contextmanager
-    def kept(self, times: int) -> Iterator[tuple[list[Kept], list[Repeat]]]:
+    def kept(
+        self, times: int, model: Any | None = None
+    ) -> Iterator[tuple[list[Kept], list[Repeat]]]:
         """Keep the layers that stand for all; give them, and how often the repeated ones come.
 
         Args:
             times: blocks of a repetition that are kept between its first and its last; 0 keeps
                 every layer.
+            model: one made like the recipe's own, which is meant when it is absent.
         """
         kept, repeats = [], []
         with ExitStack() as stack:
             for found in self.stacks:
                 chosen, repeated = self._choose(found, times)
-                stack.enter_context(kept_layers(self.model, found, chosen))
+                stack.enter_context(kept_layers(model or self.model, found, chosen))
                 kept.append(Kept(found, tuple(chosen)))
                 repeats += repeated
             yield kept, repeats
