@@ -99,7 +99,8 @@ class _Factors:
         self.scale = stack.scale
         self.rows_each = stack.left.shape[1]
         self.left64 = stack.left.reshape(-1, stack.left.shape[-1])
-        self.right64 = stack.right.swapaxes(-1, -2)
+        # A column's numbers side by side: mending reads some columns here and there.
+        self.right64 = np.ascontiguousarray(stack.right.swapaxes(-1, -2))
         with np.errstate(over="ignore", invalid="ignore"):  # seen in the result
             # The scale goes into one factor: one rounding less for each element.
             self.left = (self.scale * self.left64).astype(np.float32)
