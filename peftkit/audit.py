@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from peftkit.recipe.schema import AuditSection
 
+SHOWN_LABELS = 4
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 
@@ -51,12 +52,32 @@ class SplitAudit:
     num_leaked: int = 0
     """Rows of a held-out split whose prompt also stands in `train`."""
     max_length: int | None = None
-    """Where rows are cut; None where they are not."""
+    """Where rows are cut, or their sources; None where they are not."""
+    target_percentiles: dict[str, int] = field(default_factory=dict)
+    """The same as `length_percentiles`, which are the sources' then, of the targets; empty where
+    rows are one sequence."""
+    max_target_length: int | None = None
+    """Where targets are cut."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Label -> used rows, where a row has one; its tokens are then read, and none is trained."""
 
     @property
     def share_trained(self) -> float:
         """Return the share of tokens that the loss counts."""
         return self.num_trained_tokens / self.num_tokens if self.num_tokens else 0.0
+
+    def describe(self) -> str:
+        """Sum the split up in a line."""
+        trained = f"{self.share_trained:.0%} trained"
+        if self.labels:
+            ranked = sorted(self.labels.items(), key=lambda item: -item[1])
+            shown = [f"{name} {count:,}" for name, count in ranked[:SHOWN_LABELS]]
+            more = [f"{len(ranked) - SHOWN_LABELS} more labels"] * (len(ranked) > SHOWN_LABELS)
+            trained = ", ".join([*shown, *more])
+        return (
+            f"{self.num_used:,} of {self.num_rows:,} rows, {self.num_truncated:,} truncated,"
+            f" {self.num_tokens:,} tokens, {trained}"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,8 @@ class Measured:
     """Whether the row begins with two BOS tokens."""
     longest_arranged: int = 0
     """Tokens of the longest row that the trainer gets, a packed one included."""
+    target_length: np.ndarray | None = None
+    """Tokens of the target before any cut; None where rows are one sequence."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,10 @@ class Limits:
     """Index of the split's first unusable row."""
     bos_token: str = ""
     """The tokenizer's BOS token."""
+    noun: str = "row"
+    """What is cut: `row`, or `source` and `target`."""
+    of_target: Limits | None = None
+    """The same for targets, where they are cut by themselves."""
 
     @property
     def at_line(self) -> str:
@@ -116,6 +143,11 @@ def find_breaches(audit: SplitAudit, measured: Measured, limits: Limits) -> Iter
     yield from _dropped(audit, limits)
     yield from _positions(audit, measured, limits)
     yield from _truncated(audit, measured, limits)
+    if limits.of_target is not None and measured.target_length is not None:
+        targets = replace(audit, max_length=audit.max_target_length)
+        of_targets = replace(measured, length=measured.target_length)
+        yield from _positions(targets, of_targets, limits.of_target)
+        yield from _truncated(targets, of_targets, limits.of_target)
     yield from _masked(audit, measured, limits)
     yield from _double_bos(audit, measured, limits)
     if _is_beyond(audit.num_leaked, audit.num_used, limits.audit.max_leaked):
@@ -181,8 +213,8 @@ def _positions(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterato
         is_beyond = measured.longest_arranged > positions
     else:
         problem = (
-            f"{limits.length_key} is {audit.max_length}{limits.at_line} and the longest row has"
-            f" {longest} tokens"
+            f"{limits.length_key} is {audit.max_length}{limits.at_line} and the longest"
+            f" {limits.noun} has {longest} tokens"
         )
         read = audit.max_length if limits.is_length_stated else min(longest, audit.max_length)
         is_beyond = read > positions
@@ -206,7 +238,8 @@ def _truncated(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterato
     first = int(is_cut.argmax())
     yield Breach(
         audit.split,
-        f"{num_cut} of {num_encoded} rows are longer than {limits.length_key} {audit.max_length}"
+        f"{num_cut} of {num_encoded} {limits.noun}s are longer than {limits.length_key}"
+        f" {audit.max_length}"
         f"{limits.at_line} {_share(num_cut, num_encoded, limits.audit.max_truncated)};"
         f" the first is row {measured.index[first]} with {measured.length[first]} tokens",
         _longer(measured.length, limits.audit.max_truncated, limits, "max_truncated"),

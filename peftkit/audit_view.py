@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,14 @@ class MaskedRow:
     tokens: tuple[str, ...]
     """Each token's text."""
     trained: tuple[bool, ...]
-    """Whether the loss counts it."""
+    """Whether the loss counts it. What an encoder reads stands before the target."""
+    label: str = ""
+    """What is to be predicted of all tokens, where a row has a label."""
 
-    def to_json(self) -> dict[str, list[Any]]:
+    def to_json(self) -> dict[str, Any]:
         """Return the row as JSON data."""
-        return {"tokens": list(self.tokens), "trained": list(self.trained)}
+        row: dict[str, Any] = {"tokens": list(self.tokens), "trained": list(self.trained)}
+        return {**row, "label": self.label} if self.label else row
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def make_view(
         audit=prepared.audit,
         breaches=prepared.breaches,
         rows={
-            split: mask_rows(rows, tokenizer, num_rows=num_rows)
+            split: mask_rows(rows, tokenizer, prepared, num_rows=num_rows)
             for split, rows in prepared.encoded.items()
         },
         fingerprint=prepared.fingerprint,
@@ -120,17 +123,24 @@ def data_json(
 
 
 def mask_rows(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, num_rows: int
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, *, num_rows: int
 ) -> list[MaskedRow]:
     """Decode the first encoded rows token by token."""
     shown = rows.select(range(min(num_rows, len(rows))))
-    return [
-        MaskedRow(
-            tuple(decode_tokens(row["input_ids"][:MAX_TOKENS], tokenizer)),
-            tuple(label != IGNORED for label in row["labels"][:MAX_TOKENS]),
-        )
-        for row in shown
-    ]
+    return [_mask_row(row, tokenizer, prepared) for row in shown]
+
+
+def _mask_row(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, prepared: Prepared
+) -> MaskedRow:
+    labels = row["labels"]
+    tokens = tuple(decode_tokens(row["input_ids"][:MAX_TOKENS], tokenizer))
+    if isinstance(labels, int):
+        return MaskedRow(tokens, (False,) * len(tokens), prepared.labels.names[labels])
+    if not prepared.has_targets:
+        return MaskedRow(tokens, tuple(label != IGNORED for label in labels[:MAX_TOKENS]))
+    target = tuple(decode_tokens(labels[:MAX_TOKENS], tokenizer))
+    return MaskedRow(tokens + target, (False,) * len(tokens) + (True,) * len(target))
 
 
 def decode_tokens(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
@@ -208,12 +218,12 @@ def render_data(view: DataView) -> Group:
     shown: list[Any] = [audit_table(view.audit)]
     for name, audit in view.audit.items():
         shown += [Text(note, style="yellow") for note in notes(name, audit)]
-    if any(view.rows.values()):
+    if any(any(row.trained) for rows in view.rows.values() for row in rows):
         shown.append(Text("\nTrained tokens stand in colour, or in [[ ]].", style="dim"))
     for name, rows in view.rows.items():
         for number, row in enumerate(rows):
-            num_trained = sum(row.trained)
-            head = f"\n{name} row {number}: {len(row.tokens)} tokens, {num_trained} trained"
+            what = f"label {row.label}" if row.label else f"{sum(row.trained)} trained"
+            head = f"\n{name} row {number}: {len(row.tokens)} tokens, {what}"
             shown += [Text(head, style="bold"), MaskedText(row)]
     if view.breaches:
         shown.append(Text("\nA run would refuse this data:", style="bold red"))
@@ -261,8 +271,19 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
     }
     for label, numbers in counts.items():
         yield label, [f"{number:,}" for number in numbers]
-    yield "trained", [f"{audit.share_trained:.1%}" for audit in audits]
-    for percentile in ("p50", "p90", "p99", "max"):
-        label = "longest" if percentile == "max" else f"length {percentile}"
-        yield label, [f"{audit.length_percentiles.get(percentile, 0):,}" for audit in audits]
-    yield "cut at", [f"{audit.max_length:,}" if audit.max_length else "-" for audit in audits]
+    if any(audit.labels for audit in audits):
+        for label in dict.fromkeys(label for audit in audits for label in audit.labels):
+            yield f"label {label}", [f"{audit.labels.get(label, 0):,}" for audit in audits]
+    else:
+        yield "trained", [f"{audit.share_trained:.1%}" for audit in audits]
+    has_targets = any(audit.target_percentiles for audit in audits)
+    sides = [("source " if has_targets else "", [a.length_percentiles for a in audits],
+              [a.max_length for a in audits])]  # fmt: skip
+    if has_targets:
+        targets = [a.target_percentiles for a in audits]
+        sides.append(("target ", targets, [a.max_target_length for a in audits]))
+    for side, found, limits in sides:
+        for percentile in ("p50", "p90", "p99", "max"):
+            label = "longest" if percentile == "max" else f"length {percentile}"
+            yield f"{side}{label}", [f"{one.get(percentile, 0):,}" for one in found]
+        yield f"{side}cut at", [f"{limit:,}" if limit else "-" for limit in limits]

@@ -22,9 +22,17 @@ from peftkit.audit import (
     raise_breaches,
 )
 from peftkit.columns import require_columns
-from peftkit.encoding import EncodedRows, Example, encode_rows, row_limit
+from peftkit.encoding import CutsTargets, EncodedRows, encode_rows, longest, row_limit
 from peftkit.errors import DataError
-from peftkit.plugins import Text
+from peftkit.examples import Conversation, Example, Text
+from peftkit.labels import (
+    Labels,
+    count_labels,
+    declared_names,
+    find_labels,
+    number_labels,
+    spell,
+)
 from peftkit.recipe.blame import blamed
 from peftkit.splits import TRAIN, SplitPlan, assign, content_key, plan_splits, smallest_share
 
@@ -57,6 +65,13 @@ class Prepared:
     """Thresholds that are broken; `prepare` raises them."""
     source_revision: str | None = None
     """The commit of a source that has commits."""
+    labels: Labels = field(default_factory=Labels)
+    """What examples may be labelled; none where they have no label."""
+
+    @property
+    def has_targets(self) -> bool:
+        """Tell whether an encoded row's labels are a sequence of their own."""
+        return any(audit.max_target_length is not None for audit in self.audit.values())
 
 
 @dataclass
@@ -71,6 +86,8 @@ class _Rows:
     dropped: Counter[str] = field(default_factory=Counter)
     first_dropped: int | None = None
     num_rows: int = 0
+    declared: tuple[str, ...] = ()
+    """Names that the data gives its labels."""
 
 
 def prepare(
@@ -107,24 +124,23 @@ def inspect_rows(
     names = wanted_splits(recipe) if splits is None else list(dict.fromkeys(splits))
     plan = plan_splits(recipe.data.splits)
     rows = _read_rows(names, plan, built)
+    labels = _number_labels(rows, names, built)
     with blamed(recipe, "model.chat_template", "model.path", "model"):
         encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
     trained = frozenset(rows[TRAIN].keys) if TRAIN in rows else frozenset[bytes]()
-    audits = {
-        name: _audit(name, rows[name], encoded[name], row_limit(method), trained) for name in names
-    }
+    audits = {name: _audit(name, rows[name], encoded[name], built, trained) for name in names}
     arranged = {
         name: method.arrange(_to_dataset(encoded[name]), tokenizer)
         for name in names
         if audits[name].num_used
     }
-    limits = _limits(recipe, tokenizer, max_positions)
+    limits = _limits(built, tokenizer, max_positions)
     breaches: list[Breach] = []
     for name in names:
         measured = replace(
             encoded[name].measured,
             index=_at(rows[name].index, encoded[name].measured.index),
-            longest_arranged=_longest(arranged[name]) if name in arranged else 0,
+            longest_arranged=longest(arranged[name], "input_ids") if name in arranged else 0,
         )
         first = _first_dropped(rows[name], encoded[name])
         breaches += find_breaches(audits[name], measured, replace(limits, first_dropped=first))
@@ -139,6 +155,7 @@ def inspect_rows(
         fingerprint=fingerprint(arranged),
         breaches=tuple(breaches),
         source_revision=getattr(built.source, "revision", None),
+        labels=labels,
     )
 
 
@@ -164,8 +181,10 @@ def read_texts(built: Built) -> Iterator[str]:
     for example in rows.examples:
         if isinstance(example, Text):
             yield example.text
-        else:
+        elif isinstance(example, Conversation):
             yield from (message["content"] for message in example.messages)
+        else:
+            yield from example.texts
 
 
 def fingerprint(encoded: Mapping[str, Dataset]) -> str:
@@ -218,12 +237,28 @@ def _read_rows(names: Sequence[str], plan: SplitPlan, built: Built) -> dict[str,
     return found
 
 
+def _number_labels(rows: Mapping[str, _Rows], names: Sequence[str], built: Built) -> Labels:
+    """Number every split's labels by those of the training rows, in place; return them."""
+    recipe = built.recipe
+    where = recipe.place(f"data.task.{recipe.data.task.name}", "data.task")
+    train = rows[TRAIN]
+    labels = find_labels(train.examples, train.declared, built.task, where=where)
+    if labels.names:
+        for name in names:
+            held = rows[name]
+            held.examples = number_labels(
+                held.examples, labels, held.index, split=name, where=where
+            )
+    return labels
+
+
 def _deal(name: str, table: Dataset, plan: SplitPlan, built: Built) -> dict[str, _Rows]:
     """Make an example of every row and put it into the split that its content falls into."""
-    dealt = {split: _Rows(table) for split in (name, *plan.cuts)}
+    declared = declared_names(table, built.task)
+    dealt = {split: _Rows(table, declared=declared) for split in (name, *plan.cuts)}
     for at, row in enumerate(table):
         try:
-            example, reason = built.task.example(row), ""
+            example, reason = spell(built.task.example(row), declared), ""
         except DataError as error:
             example, reason = None, error.message
         key = content_key(row, example)
@@ -287,8 +322,10 @@ def _check_kind(example: Example, built: Built) -> None:
 
 
 def _audit(
-    name: str, rows: _Rows, encoded: EncodedRows, max_length: int | None, trained: frozenset[bytes]
+    name: str, rows: _Rows, encoded: EncodedRows, built: Built, trained: frozenset[bytes]
 ) -> SplitAudit:
+    method = built.method
+    targets = encoded.measured.target_length
     kept_keys = [rows.keys[at] for at in encoded.kept]
     return SplitAudit(
         split=name,
@@ -304,7 +341,10 @@ def _audit(
         num_double_bos=int(encoded.measured.is_double_bos.sum()),
         num_duplicates=len(kept_keys) - len(set(kept_keys)),
         num_leaked=0 if name == TRAIN else sum(key in trained for key in kept_keys),
-        max_length=max_length,
+        max_length=row_limit(method),
+        target_percentiles={} if targets is None else percentiles(targets),
+        max_target_length=method.max_target_length if isinstance(method, CutsTargets) else None,
+        labels=count_labels(rows.examples[at] for at in encoded.kept),
     )
 
 
@@ -316,18 +356,25 @@ def _shorten(reasons: Counter[str]) -> dict[str, int]:
     return kept
 
 
-def _limits(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, max_positions: int | None
-) -> Limits:
-    length_key = f"method.{recipe.method.name}.max_length"
-    return Limits(
-        audit=recipe.data.audit,
-        max_positions=max_positions,
-        length_key=length_key,
-        is_length_stated="max_length" in recipe.method.options,
-        length_line=recipe.lines.get(length_key),
-        bos_token=tokenizer.bos_token or "",
-    )
+def _limits(built: Built, tokenizer: PreTrainedTokenizerBase, max_positions: int | None) -> Limits:
+    recipe = built.recipe
+
+    def of(option: str, noun: str) -> Limits:
+        key = f"method.{recipe.method.name}.{option}"
+        return Limits(
+            audit=recipe.data.audit,
+            max_positions=max_positions,
+            length_key=key,
+            is_length_stated=option in recipe.method.options,
+            length_line=recipe.lines.get(key),
+            bos_token=tokenizer.bos_token or "",
+            noun=noun,
+        )
+
+    if not isinstance(built.method, CutsTargets):
+        return of("max_length", "row")
+    targets = of("max_target_length", "target")
+    return replace(of("max_source_length", "source"), of_target=targets)
 
 
 def _first_dropped(rows: _Rows, encoded: EncodedRows) -> int | None:
@@ -335,14 +382,6 @@ def _first_dropped(rows: _Rows, encoded: EncodedRows) -> int | None:
     if encoded.first_dropped is not None:
         found.append(rows.index[encoded.first_dropped])
     return min(found, default=None)
-
-
-def _longest(rows: Dataset) -> int:
-    lengths = (
-        batch["input_ids"].combine_chunks().value_lengths().to_numpy().max()
-        for batch in rows.with_format("arrow").iter(10_000)
-    )
-    return int(max(lengths, default=0))
 
 
 def _at(index: Sequence[int], positions: Any) -> Any:

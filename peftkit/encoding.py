@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from peftkit.audit import Measured
 from peftkit.errors import DataError
+from peftkit.examples import Example
 from peftkit.masks import IGNORED, TemplateError, has_double_bos
-from peftkit.plugins import Conversation, Method, Text
+from peftkit.plugins import Method
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-Example = Conversation | Text
-Encoded = dict[str, list[int]]
+Encoded = dict[str, Any]
+"""Column -> a row's numbers, or its one number."""
 BATCH_ROWS = 1000
 COLUMNS = ("input_ids", "labels")
+LENGTH = "length"
+"""Under which a method that cuts while it encodes says what the row had; no column of the rows."""
 
 
 @runtime_checkable
@@ -51,12 +55,51 @@ class KeepsEnd(Protocol):
         """Tell whether a row that is too long keeps its end."""
 
 
+@runtime_checkable
+class CutsTargets(Protocol):
+    """Describe a method whose rows have a target beside what is read, cut at a length of its own.
+
+    Its two lengths are the options `max_source_length` and `max_target_length`.
+    """
+
+    @property
+    def max_target_length(self) -> int:
+        """Return the tokens that a target may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount:
+    """Count one row's tokens."""
+
+    length: int
+    """Tokens before any cut; of the source, where there is a target."""
+    needed: int
+    """Smallest `max_length` that keeps a trained token; 0 when none is trained at all."""
+    num_tokens: int
+    """Tokens once cut, the target's included."""
+    num_trained: int
+    """What the loss counts of them; 0 leaves the row out."""
+    is_cut: bool
+    is_ended: bool
+    """Whether the last trained token is still there."""
+    target_length: int = 0
+    """Tokens of the target before any cut; 0 where there is none."""
+
+
+@runtime_checkable
+class CountsRows(Protocol):
+    """Describe a method whose rows are not one sequence of which some tokens are trained."""
+
+    def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
+        """Count one encoded row."""
+
+
 @dataclass(frozen=True)
 class EncodedRows:
     """Hold one split's tokens and labels, not yet cut, and what was measured of them."""
 
     table: pa.Table
-    """Columns `input_ids` and `labels` of the rows in `kept`."""
+    """Columns of the rows in `kept`: `input_ids`, `labels` and what else the method encodes."""
     kept: list[int]
     """Which examples have a trained token, once cut."""
     measured: Measured
@@ -80,6 +123,20 @@ def row_limit(method: Method) -> int | None:
     return method.max_length if isinstance(method, CutsRows) else None
 
 
+def longest(rows: Dataset, column: str) -> int:
+    """Return the numbers of the longest row of a column; 0 without rows."""
+    lengths = (
+        batch[column].combine_chunks().value_lengths().to_numpy().max()
+        for batch in rows.with_format("arrow").iter(10_000)
+    )
+    return int(max(lengths, default=0))
+
+
+def source_limit(method: Method) -> int | None:
+    """Return where a method cuts what an encoder reads; None where rows are one sequence."""
+    return row_limit(method) if isinstance(method, CutsTargets) else None
+
+
 def encode_rows(
     examples: Sequence[Example], method: Method, tokenizer: PreTrainedTokenizerBase
 ) -> EncodedRows:
@@ -92,16 +149,26 @@ def encode_rows(
     """
     import pyarrow as pa
 
-    keeps_end = isinstance(method, KeepsEnd) and method.keeps_end
-    tally = _Tally(row_limit(method), keeps_end=keeps_end)
-    schema = pa.schema([(column, pa.list_(pa.int32())) for column in COLUMNS])
+    tally = _Tally(method)
     batches = []
     for start in range(0, len(examples), BATCH_ROWS):
         results = _encode_batch(examples[start : start + BATCH_ROWS], method, tokenizer)
         good = list(tally.take(start, results, tokenizer))
-        arrays = {column: [row[column] for row in good] for column in COLUMNS}
-        batches.append(pa.table(arrays, schema=schema))
-    return tally.finish(pa.concat_tables(batches) if batches else schema.empty_table())
+        if good:
+            batches.append(_to_table(good))
+    empty = pa.schema([(column, pa.list_(pa.int32())) for column in COLUMNS]).empty_table()
+    return tally.finish(pa.concat_tables(batches) if batches else empty)
+
+
+def _to_table(rows: Sequence[Mapping[str, np.ndarray]]) -> pa.Table:
+    import pyarrow as pa
+
+    columns = {}
+    for column, values in rows[0].items():
+        kind = pa.list_(pa.int32()) if values.ndim else pa.int32()
+        taken = [row[column] if values.ndim else int(row[column]) for row in rows]
+        columns[column] = pa.array(taken, kind)
+    return pa.table(columns)
 
 
 def _encode_batch(
@@ -120,23 +187,41 @@ def _encode_batch(
     return results
 
 
+def count_sequence(labels: np.ndarray, limit: int | None, *, keeps_end: bool = False) -> RowCount:
+    """Count a row of one sequence, of which the tokens with a label are trained.
+
+    Args:
+        limit: where it is cut; None where it is not.
+        keeps_end: whether its start is cut off.
+    """
+    length = len(labels)
+    limit = length if limit is None else limit
+    trained = (labels != IGNORED).nonzero()[0]
+    if not len(trained):
+        return RowCount(length, 0, min(length, limit), 0, length > limit, False)
+    first, last = int(trained[0]), int(trained[-1])
+    start = max(length - limit, 0) if keeps_end else 0
+    return RowCount(
+        length=length,
+        needed=length - last if keeps_end else first + 1,
+        num_tokens=min(length, limit),
+        num_trained=int(((trained >= start) & (trained < start + limit)).sum()),
+        is_cut=length > limit,
+        is_ended=start <= last < start + limit,
+    )
+
+
 @dataclass
 class _Tally:
     """Count over the batches of one split."""
 
-    limit: int | None
-    keeps_end: bool = field(kw_only=True)
+    method: Method
     kept: list[int] = field(default_factory=list)
     index: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    needed: list[int] = field(default_factory=list)
+    counts: list[RowCount] = field(default_factory=list)
     double_bos: list[bool] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     first_dropped: int | None = None
-    num_tokens: int = 0
-    num_trained_tokens: int = 0
-    num_truncated: int = 0
-    num_ended: int = 0
 
     def take(
         self,
@@ -152,42 +237,37 @@ class _Tally:
                 self.dropped[result.message] += 1
                 self.first_dropped = at if self.first_dropped is None else self.first_dropped
                 continue
-            row = {column: np.asarray(result[column], np.int32) for column in COLUMNS}
+            row = {column: np.asarray(values, np.int32) for column, values in result.items()}
+            count = self._count(row)
             self.index.append(at)
+            self.counts.append(count)
             self.double_bos.append(has_double_bos(result["input_ids"], tokenizer))
-            if self._count(at, row["labels"]):
+            if count.num_trained:
+                self.kept.append(at)
+                row.pop(LENGTH, None)
                 yield row
 
-    def _count(self, at: int, labels: np.ndarray) -> bool:
-        length = len(labels)
-        limit = length if self.limit is None else self.limit
-        trained = (labels != IGNORED).nonzero()[0]
-        self.lengths.append(length)
-        if not len(trained):
-            self.needed.append(0)
-            return False
-        first, last = int(trained[0]), int(trained[-1])
-        self.needed.append(length - last if self.keeps_end else first + 1)
-        start = max(length - limit, 0) if self.keeps_end else 0
-        num_trained = int(((trained >= start) & (trained < start + limit)).sum())
-        if not num_trained:
-            return False
-        self.kept.append(at)
-        self.num_tokens += min(length, limit)
-        self.num_trained_tokens += num_trained
-        self.num_truncated += length > limit
-        self.num_ended += start <= last < start + limit
-        return True
+    def _count(self, row: Mapping[str, np.ndarray]) -> RowCount:
+        if isinstance(self.method, CountsRows):
+            return self.method.count(row)
+        keeps_end = isinstance(self.method, KeepsEnd) and self.method.keeps_end
+        return count_sequence(row["labels"], row_limit(self.method), keeps_end=keeps_end)
 
     def finish(self, table: pa.Table) -> EncodedRows:
         """Freeze the counts."""
         import numpy as np
 
+        used = [count for count in self.counts if count.num_trained]
         measured = Measured(
             index=np.asarray(self.index, np.int64),
-            length=np.asarray(self.lengths, np.int64),
-            needed=np.asarray(self.needed, np.int64),
+            length=np.asarray([count.length for count in self.counts], np.int64),
+            needed=np.asarray([count.needed for count in self.counts], np.int64),
             is_double_bos=np.asarray(self.double_bos, bool),
+            target_length=(
+                np.asarray([count.target_length for count in self.counts], np.int64)
+                if isinstance(self.method, CutsTargets)
+                else None
+            ),
         )
         return EncodedRows(
             table=table,
@@ -195,8 +275,8 @@ class _Tally:
             measured=measured,
             dropped=dict(self.dropped),
             first_dropped=self.first_dropped,
-            num_tokens=self.num_tokens,
-            num_trained_tokens=self.num_trained_tokens,
-            num_truncated=self.num_truncated,
-            num_ended=self.num_ended,
+            num_tokens=sum(count.num_tokens for count in used),
+            num_trained_tokens=sum(count.num_trained for count in used),
+            num_truncated=sum(count.is_cut for count in used),
+            num_ended=sum(count.is_ended for count in used),
         )

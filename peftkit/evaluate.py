@@ -11,11 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from peftkit.classification import LabelExam, encoded_rows
 from peftkit.errors import DataError, UsageError
 from peftkit.exam import Contestant, Exam, Progress
-from peftkit.plugins import Conversation, Text
+from peftkit.examples import Example, Labeled
 from peftkit.recipe.sections import SPLITS
 from peftkit.run_dir import RunDir, write_atomically, write_json
+from peftkit.samples import make_samples
 from peftkit.score_table import LABELS, format_score, render_table
 
 if TYPE_CHECKING:
@@ -116,13 +118,12 @@ def evaluate(  # noqa: PLR0913
     """
     started = time.monotonic()
     examples = _examples(prepared, split, limit)
-    exam = Exam(built, tokenizer, examples, model, progress)
+    exam = _exam(built, tokenizer, examples, model, progress)
     tuned = exam.take(model, "tuned")
-    before = _take_with_base(exam, built, model, base)
+    before = _take_with_base(exam, built, model, base) if isinstance(exam, Exam) else None
     references = exam.references
     contestants = {"base": before, "tuned": tuned} if before else {"tuned": tuned}
-    rows = [dict(row) for row in prepared.rows[split].select(range(len(examples)))]
-    trivial = built.task.baselines(rows) if references else {}
+    trivial = _baselines(built, prepared, split, len(references))
     headline = built.task.headline if references else "bits_per_byte"
     row_scores = {
         name: _row_scores(built.task, headline, one.texts, references)
@@ -144,8 +145,8 @@ def evaluate(  # noqa: PLR0913
         num_cut=exam.prompts.num_cut if exam.prompts else 0,
         generation=exam.options,
         seconds=round(time.monotonic() - started, 2),
-        notes=(*_notes(exam, contestants, intervals), *how),
-        samples=_samples(examples, contestants, row_scores),
+        notes=(*exam.notes, *_notes(exam, contestants, intervals), *how),
+        samples=make_samples(examples, contestants, row_scores),
     )
 
 
@@ -253,7 +254,7 @@ def render_scores(scores: Scores) -> RenderableType:
     return render_table({"schema_version": 1, **scores.to_json()})
 
 
-def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Conversation | Text]:
+def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Example]:
     if split not in prepared.examples:
         raise UsageError(
             f"there is no split {split!r}", hint=f"one of {', '.join(prepared.examples)}"
@@ -262,6 +263,50 @@ def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Con
     if not examples:
         raise DataError(f"the split {split!r} has no usable rows to evaluate")
     return examples
+
+
+def _exam(
+    built: Built,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    model: Model,
+    progress: Progress | None,
+) -> Exam | LabelExam:
+    """Make the exam that examples of this kind are for.
+
+    Raises:
+        DataError: a row has a label that the model does not know.
+    """
+    labelled = [example for example in examples if isinstance(example, Labeled)]
+    if not labelled:
+        return Exam(built, tokenizer, examples, model, progress)
+    names = list(model.config.id2label.values())
+    unknown = next((one.label for one in labelled if one.label not in names), None)
+    if unknown is not None:
+        raise DataError(
+            f"a row has the label {unknown!r}, which the model does not know;"
+            f" it knows {', '.join(map(repr, names))}"
+        )
+    section = built.recipe.evaluate
+    return LabelExam(
+        built.task,
+        tokenizer,
+        labelled,
+        encoded_rows(built.method, labelled, tokenizer),
+        batch_size=section.batch_size if section else 16,
+        progress=progress,
+    )
+
+
+def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> dict[str, list[str]]:
+    """Return trivial answers: the task's own, and the label that most training rows have."""
+    if not num_rows:
+        return {}
+    rows = [dict(row) for row in prepared.rows[split].select(range(num_rows))]
+    trivial = built.task.baselines(rows)
+    if not prepared.labels.names:
+        return trivial
+    return {**trivial, "most_frequent": [prepared.labels.most_frequent] * num_rows}
 
 
 def _take_with_base(
@@ -312,7 +357,7 @@ def _intervals(
 
 
 def _notes(
-    exam: Exam, contestants: Mapping[str, Contestant], intervals: Intervals | None
+    exam: Exam | LabelExam, contestants: Mapping[str, Contestant], intervals: Intervals | None
 ) -> tuple[str, ...]:
     """Say in sentences what a table cannot."""
     notes = []
@@ -333,25 +378,3 @@ def _notes(
             f" {len(exam.references)} answers."
         )
     return tuple(notes)
-
-
-def _samples(
-    examples: Sequence[Conversation | Text],
-    contestants: Mapping[str, Contestant],
-    row_scores: Mapping[str, list[float]],
-) -> tuple[dict[str, Any], ...]:
-    samples = []
-    for index, example in enumerate(examples):
-        if isinstance(example, Text):
-            return ()
-        prompt = [dict(message) for message in example.prompt]
-        is_plain = len(prompt) == 1 and prompt[0]["role"] == "user"
-        samples.append(
-            {
-                "prompt": prompt[0]["content"] if is_plain else prompt,
-                "reference": example.reference,
-                **{name: one.texts[index] for name, one in contestants.items()},
-                "scores": {name: values[index] for name, values in row_scores.items()},
-            }
-        )
-    return tuple(samples)

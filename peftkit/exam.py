@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from peftkit.encoding import source_limit
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text
+from peftkit.examples import Conversation, Example, Text
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from peftkit.generation import Prompts
+    from peftkit.plugins import Method
     from peftkit.recipe.build import Built
     from peftkit.recipe.schema import EvaluateSection
 
@@ -32,6 +34,8 @@ class Contestant:
     """Answers in the rows' order; empty when nothing is generated."""
     num_unfinished: int
     """Answers that reached the limit of new tokens without an end."""
+    probabilities: tuple[float, ...] = ()
+    """Of each answer, where it is a label."""
 
 
 class Exam:
@@ -41,23 +45,28 @@ class Exam:
         self,
         built: Built,
         tokenizer: PreTrainedTokenizerBase,
-        examples: Sequence[Conversation | Text],
+        examples: Sequence[Example],
         model: Model,
         progress: Progress | None,
     ) -> None:
         self._task, self._tokenizer, self._progress = built.task, tokenizer, progress
         section = built.recipe.evaluate
         self._batch_size = section.batch_size if section else 16
+        self.notes: tuple[str, ...] = ()
         self.prompts: Prompts | None = None
         self.options: dict[str, Any] = {}
         self.references: list[str] = []
         asked = [example for example in examples if isinstance(example, Conversation)]
         if asked:
-            self._prepare_questions(asked, section, model)
+            self._prepare_questions(asked, section, model, built.method)
         self._encode(built, examples, model)
 
     def _prepare_questions(
-        self, asked: Sequence[Conversation], section: EvaluateSection | None, model: Model
+        self,
+        asked: Sequence[Conversation],
+        section: EvaluateSection | None,
+        model: Model,
+        method: Method,
     ) -> None:
         from peftkit import generation
 
@@ -72,11 +81,14 @@ class Exam:
         self.prompts = generation.encode_prompts(
             [example.prompt for example in asked],
             self._tokenizer,
-            max_tokens=generation.max_prompt_tokens(model, self._config),
+            max_tokens=generation.max_prompt_tokens(
+                model, self._config, longest=source_limit(method)
+            ),
+            encode=generation.prompt_encoder(model),
         )
         self.references = [example.reference for example in asked]
 
-    def _encode(self, built: Built, examples: Sequence[Conversation | Text], model: Model) -> None:
+    def _encode(self, built: Built, examples: Sequence[Example], model: Model) -> None:
         from peftkit.generation import num_virtual_tokens
         from peftkit.model import max_positions
         from peftkit.perplexity import windows
@@ -88,7 +100,7 @@ class Exam:
             encode(examples, self._tokenizer) if encode
             else [built.method.encode(example, self._tokenizer) for example in examples]
         )  # fmt: skip
-        self._rows: list[dict[str, list[int]]] = []
+        self._rows: list[Mapping[str, Sequence[int]]] = []
         self._num_bytes = 0
         for example, row in zip(examples, encoded, strict=True):
             if isinstance(row, DataError):
@@ -97,6 +109,9 @@ class Exam:
                 self._rows += windows(row, room)
                 first = self._tokenizer.decode(row["input_ids"][:1])
                 self._num_bytes += len(example.text.encode()) - len(first.encode())
+            elif self.prompts and model.config.is_encoder_decoder:
+                source = self.prompts.input_ids[len(self._rows)]
+                self._rows.append({"input_ids": source, "labels": list(row["labels"])[:positions]})
             else:
                 self._rows.append({key: list(ids)[:room] for key, ids in row.items()})
 

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
+from peftkit.encoding import source_limit
 from peftkit.errors import DataError, ResourceError, UsageError
+from peftkit.examples import Labeled
 from peftkit.questions import Question, question_of_row, question_of_text
 from peftkit.run_dir import RunDir
 
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from peftkit.classification import Prediction
     from peftkit.generation import Prompts
-    from peftkit.plugins import Task
+    from peftkit.plugins import Method, Task
+    from peftkit.trained import TrainedRun
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -26,6 +30,8 @@ MAX_NEW_TOKENS = 256
 """Length of an answer that neither the recipe nor the user limits, where positions allow it."""
 ANSWER = "generated"
 """Key that holds the answer in a batch's lines."""
+LABEL = ("predicted", "probabilities")
+"""Keys that hold a classifier's answer."""
 BATCHES_AT_ONCE = 8
 """Batches of a file that share one sorting by length, and that a stop can lose."""
 
@@ -90,15 +96,39 @@ class Answerer:
         return self._encode([Question(messages=tuple(messages))]).num_cut == 0
 
     def _encode(self, questions: Sequence[Question]) -> Prompts:
-        from peftkit.generation import Prompts, encode_prompts
+        from peftkit.generation import Prompts, encode_prompts, prompt_encoder
 
         if not any(question.text for question in questions):
             asked = [question.messages for question in questions]
-            return encode_prompts(asked, self.tokenizer, max_tokens=self.max_tokens)
+            return encode_prompts(
+                asked,
+                self.tokenizer,
+                max_tokens=self.max_tokens,
+                encode=prompt_encoder(self.model),
+            )
         encoded = [self.tokenizer(question.text)["input_ids"] for question in questions]
         kept = [ids[-self.max_tokens :] if self.max_tokens else ids for ids in encoded]
         num_cut = sum(len(ids) > len(rest) for ids, rest in zip(encoded, kept, strict=True))
         return Prompts(tuple(map(tuple, kept)), num_cut, self.max_tokens)
+
+
+@dataclass(frozen=True)
+class Labeler:
+    """Hold a run's classifier, loaded and ready to name labels."""
+
+    task: Task
+    method: Method
+    model: Model
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int
+
+    def label_many(self, questions: Sequence[Question]) -> list[Prediction]:
+        """Name the label of several texts in batches, in their order."""
+        from peftkit.classification import classify, encoded_rows
+
+        asked = [Labeled(question.texts, "") for question in questions]
+        rows = encoded_rows(self.method, asked, self.tokenizer)
+        return classify(self.model, self.tokenizer, rows, batch_size=self.batch_size)
 
 
 class Conversation:
@@ -109,6 +139,16 @@ class Conversation:
     """
 
     def __init__(self, answerer: Answerer) -> None:
+        """Begin a conversation.
+
+        Raises:
+            UsageError: an encoder reads one text, and none of these models saw a second turn.
+        """
+        if answerer.model.config.is_encoder_decoder:
+            raise UsageError(
+                "an encoder-decoder answers one text at a time and holds no conversation",
+                hint="peftkit generate RUN 'a text', or --file ROWS.jsonl",
+            )
         self._answerer = answerer
         self._messages: list[Mapping[str, str]] = []
         self._num_asked = 0
@@ -141,8 +181,10 @@ class Conversation:
             self._messages.pop()
 
 
-def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = False) -> Answerer:
-    """Load a finished run to answer prompts.
+def open_answerer(
+    path: Path, *, options: Sequence[str] = (), with_base: bool = False
+) -> Answerer | Labeler:
+    """Load a finished run to answer prompts, or to name labels.
 
     Args:
         options: `KEY=VALUE` of `transformers.GenerationConfig`, over those of the recipe.
@@ -150,7 +192,8 @@ def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = 
 
     Raises:
         ArtefactError: the directory holds no trained model.
-        UsageError: an option is unknown or impossible; or there is no base.
+        UsageError: an option is unknown or impossible; or there is no base, or none that knows
+            labels.
     """
     from peftkit import generation
     from peftkit.exhaustion import exhaustion_explained
@@ -161,6 +204,8 @@ def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = 
     run = open_run(RunDir(path))
     if with_base and run.built.recipe.model.config is not None:
         raise UsageError(f"{path} trained a model from scratch: it has no base")
+    if Labeled in run.built.method.examples:
+        return _open_labeler(run, stated, with_base=with_base)
     with exhaustion_explained("loading the model"):
         model = load_base_of(run.built, run.device) if with_base else load_tuned(run)
     section = run.built.recipe.evaluate
@@ -179,8 +224,27 @@ def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = 
         tokenizer=run.tokenizer,
         config=config,
         batch_size=section.batch_size if section else 8,
-        max_tokens=generation.max_prompt_tokens(model, config),
+        max_tokens=generation.max_prompt_tokens(
+            model, config, longest=source_limit(run.built.method)
+        ),
     )
+
+
+def _open_labeler(run: TrainedRun, stated: Mapping[str, Any], *, with_base: bool) -> Labeler:
+    from peftkit.exhaustion import exhaustion_explained
+    from peftkit.trained import load_tuned
+
+    if with_base:
+        raise UsageError("the base knows no labels: its classification head is new and untrained")
+    if stated:
+        raise UsageError(f"a classifier generates nothing, so {next(iter(stated))} has no use")
+    with exhaustion_explained("loading the model"):
+        model = load_tuned(run)
+    section = run.built.recipe.evaluate
+    return Labeler(
+        run.built.task, run.built.method, model, run.tokenizer,
+        section.batch_size if section else 8,
+    )  # fmt: skip
 
 
 def read_questions(task: Task, file: Path) -> list[tuple[Mapping[str, Any], Question]]:
@@ -196,8 +260,9 @@ def read_questions(task: Task, file: Path) -> list[tuple[Mapping[str, Any], Ques
     asked = []
     for row in read_json([file], None, bad):
         try:
-            if ANSWER in row.values:
-                raise DataError(f"the row has a column {ANSWER!r} already")
+            for column in (ANSWER, *LABEL):
+                if column in row.values:
+                    raise DataError(f"the row has a column {column!r} already")
             asked.append((row.values, question_of_row(task, row.values)))
         except (DataError, UsageError) as error:
             bad.add(row.place, error.message)
@@ -208,23 +273,38 @@ def read_questions(task: Task, file: Path) -> list[tuple[Mapping[str, Any], Ques
 
 
 def answer_file(
-    answerer: Answerer,
+    answerer: Answerer | Labeler,
     asked: Sequence[tuple[Mapping[str, Any], Question]],
     out: TextIO,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write each row with its answer under `generated` as a JSON line, as soon as it is known."""
+    """Write each row as a JSON line, as soon as its answer is known.
+
+    The answer stands under `generated`; a label under `predicted`, all of them with their
+    probabilities under `probabilities`.
+    """
     rows = iter(asked)
     done = 0
     while chunk := list(islice(rows, answerer.batch_size * BATCHES_AT_ONCE)):
-        texts = answerer.reply_many([question for _, question in chunk])
-        for (row, _), text in zip(chunk, texts, strict=True):
-            out.write(json.dumps({**row, ANSWER: text}, ensure_ascii=False) + "\n")
+        answers = _answers(answerer, [question for _, question in chunk])
+        for (row, _), answer in zip(chunk, answers, strict=True):
+            out.write(json.dumps({**row, **answer}, ensure_ascii=False) + "\n")
         out.flush()
         done += len(chunk)
         if progress:
             progress(done, len(asked))
+
+
+def _answers(
+    answerer: Answerer | Labeler, questions: Sequence[Question]
+) -> Iterator[Mapping[str, Any]]:
+    if isinstance(answerer, Labeler):
+        for one in answerer.label_many(questions):
+            yield dict(zip(LABEL, (one.label, one.probabilities), strict=True))
+    else:
+        for text in answerer.reply_many(questions):
+            yield {ANSWER: text}
 
 
 def open_out(file: Path) -> TextIO:

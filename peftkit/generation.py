@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError, UsageError
+from peftkit.source_target import cut_before_closing, encode_source, num_closing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -104,8 +106,13 @@ def stop_token_ids(
     return tuple(sorted(token for token in found if token is not None))
 
 
-def max_prompt_tokens(model: PreTrainedModel | PeftModel, config: GenerationConfig) -> int | None:
+def max_prompt_tokens(
+    model: PreTrainedModel | PeftModel, config: GenerationConfig, *, longest: int | None = None
+) -> int | None:
     """Return the longest prompt that leaves room for a whole answer; None when unbounded.
+
+    Args:
+        longest: source that the training of an encoder-decoder read.
 
     Raises:
         UsageError: the answer alone fills the model's positions.
@@ -114,16 +121,17 @@ def max_prompt_tokens(model: PreTrainedModel | PeftModel, config: GenerationConf
 
     positions = max_positions(model.config)
     if positions is None:
-        return None
+        return longest
     num_new = config.max_new_tokens or 1
-    room = positions - num_new - num_virtual_tokens(model)
-    if room < 1:
+    is_apart = model.config.is_encoder_decoder  # the answer has positions of its own
+    room = positions - num_virtual_tokens(model) - (0 if is_apart else num_new)
+    if room < 1 or num_new > positions:
         raise UsageError(
             f"max_new_tokens is {num_new}, but the model has {positions} positions"
-            " for prompt and answer together",
+            f" for {'an answer' if is_apart else 'prompt and answer together'}",
             hint=f"max_new_tokens={max(1, positions // 4)}",
         )
-    return room
+    return room if longest is None else min(room, longest)
 
 
 def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
@@ -148,45 +156,47 @@ def encode_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBas
     return ids or [start]
 
 
+def prompt_encoder(
+    model: PreTrainedModel | PeftModel,
+) -> Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]]:
+    """Return what encodes the messages that a model is asked: as its training did."""
+    return encode_source if model.config.is_encoder_decoder else encode_prompt
+
+
 def encode_prompts(
     prompts: Sequence[Sequence[Message]],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int | None,
+    encode: Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]] = encode_prompt,
 ) -> Prompts:
     """Encode prompts, cutting those that are too long at the end of their last message.
 
     The instruction at the head and the template's opening of the answer both stay, as they do
     when training cuts a row.
+
+    Args:
+        encode: see `prompt_encoder`.
     """
     encoded, num_cut = [], 0
     for messages in prompts:
-        ids = encode_prompt(messages, tokenizer)
+        ids = encode(messages, tokenizer)
         if max_tokens is not None and len(ids) > max_tokens:
-            ids = _cut(ids, max_tokens, _num_closing(messages, tokenizer))
+            closing = num_closing(partial(_encode_with, encode, tokenizer, messages))
+            ids = cut_before_closing(ids, max_tokens, closing)
             num_cut += 1
         encoded.append(tuple(ids))
     return Prompts(tuple(encoded), num_cut, max_tokens)
 
 
-def _num_closing(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Count the template's tokens after the last message's text."""
-    one, other = (
-        encode_prompt([*messages[:-1], {**messages[-1], "content": text}], tokenizer)
-        for text in ("a", "0")
-    )
-    num_equal = 0
-    for left, right in zip(reversed(one), reversed(other), strict=False):
-        if left != right:
-            break
-        num_equal += 1
-    return num_equal
-
-
-def _cut(ids: list[int], max_tokens: int, num_closing: int) -> list[int]:
-    if not 0 < num_closing < max_tokens:
-        return ids[-max_tokens:]
-    return ids[: max_tokens - num_closing] + ids[-num_closing:]
+def _encode_with(
+    encode: Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    text: str,
+) -> list[int]:
+    """Encode messages with another text in the last one."""
+    return encode([*messages[:-1], {**messages[-1], "content": text}], tokenizer)
 
 
 def answer(  # noqa: PLR0913
@@ -318,15 +328,23 @@ def _generate(
     *,
     streamer: _Pieces | None = None,
 ) -> list[tuple[list[int], bool]]:
-    """Generate for one batch; return new tokens up to the end, and whether there was one."""
+    """Generate for one batch; return new tokens up to the end, and whether there was one.
+
+    An encoder counts positions from the left, so that its rows are padded on the right.
+    """
     import torch
 
     width = max(map(len, rows))
-    pads = [width - len(row) for row in rows]
     pad_id = config.pad_token_id or 0
     device = model.get_input_embeddings().weight.device
-    input_ids = torch.tensor([[pad_id] * n + list(r) for n, r in zip(pads, rows, strict=True)])
-    mask = torch.tensor([[0] * n + [1] * len(r) for n, r in zip(pads, rows, strict=True)])
+    is_encoder_decoder = model.config.is_encoder_decoder
+
+    def padded(row: Sequence[int], fill: int) -> list[int]:
+        pads = [fill] * (width - len(row))
+        return [*row, *pads] if is_encoder_decoder else [*pads, *row]
+
+    input_ids = torch.tensor([padded(row, pad_id) for row in rows])
+    mask = torch.tensor([padded([1] * len(row), 0) for row in rows])
     with torch.no_grad():
         made = model.generate(
             input_ids=input_ids.to(device),
@@ -336,7 +354,8 @@ def _generate(
         )
     stops = set(config.eos_token_id or [])
     cut = []
-    for ids in made[:, width:].tolist():
+    num_given = 1 if is_encoder_decoder else width  # what a decoder starts with
+    for ids in made[:, num_given:].tolist():
         end = next((at for at, token in enumerate(ids) if token in stops), None)
         cut.append((ids if end is None else ids[:end], end is not None))
     return cut

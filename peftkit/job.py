@@ -82,11 +82,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     prepared = prepare_data(built, tokenizer, max_positions=longest)
     run_state.check_same_data(run_dir, prepared.fingerprint)
     for split, audit in prepared.audit.items():
-        share = audit.num_trained_tokens / max(1, audit.num_tokens)
-        screen.say(
-            f"  data     {split}: {audit.num_used:,} of {audit.num_rows:,} rows,"
-            f" {audit.num_truncated:,} truncated, {audit.num_tokens:,} tokens, {share:.0%} trained"
-        )
+        screen.say(f"  data     {split}: {audit.describe()}")
     check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)

@@ -33,6 +33,7 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
     from peftkit.recipe.blame import blamed
 
     with exhaustion_explained("reading the base model"):
+        set_seed(seed_of(job))  # a classifier's head is new
         base = load_base(job)
         set_seed(seed_of(job))  # as SFTTrainer does before it attaches an adapter itself
         if job.built.adapter is not None:
@@ -58,9 +59,14 @@ def load_base(job: Job) -> PreTrainedModel:
     from peftkit.recipe.blame import blamed
 
     section, auto_class = job.recipe.model, job.built.method.auto_class
+    config_options = job.prepared.labels.model_options(job.tokenizer)
     if section.config is not None:
         return models.init_model(
-            section, auto_class=auto_class, seed=seed_of(job), tokenizer=job.tokenizer
+            section,
+            auto_class=auto_class,
+            seed=seed_of(job),
+            tokenizer=job.tokenizer,
+            config_options=config_options,
         )
     with blamed(job.recipe, "model.path", "model"):
         return models.load_base(
@@ -68,6 +74,7 @@ def load_base(job: Job) -> PreTrainedModel:
             auto_class=auto_class,
             quantization_config=job.built.quantization_config,
             device=job.machine.device,
+            config_options=config_options,
         )
 
 

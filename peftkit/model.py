@@ -184,11 +184,13 @@ def load_base(
     auto_class: str,
     quantization_config: Any | None = None,
     device: str = "cpu",
+    config_options: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Load the base model's weights, all of them, from safetensors.
 
     Args:
         auto_class: the transformers class to load it as, e.g. `AutoModelForCausalLM`.
+        config_options: what its configuration must say, e.g. a classifier's `id2label`.
         device: where the whole base goes, unless `model.device_map` spreads it.
 
     Raises:
@@ -201,6 +203,7 @@ def load_base(
 
     found = resolve(model)
     config = load_config(model, found)
+    config.update(dict(config_options or {}))
     keywords = _load_keywords(model, quantization_config, device)
     if quantization_config is not None:
         check_quantization(config, quantization_config, device=device)
@@ -223,11 +226,17 @@ def load_base(
 
 
 def init_model(
-    model: ModelSection, *, auto_class: str, seed: int, tokenizer: PreTrainedTokenizerBase
+    model: ModelSection,
+    *,
+    auto_class: str,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    config_options: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Build a new model with random weights from `model.config`, sized to a tokenizer.
 
     Args:
+        config_options: what else its configuration must say, e.g. a classifier's `id2label`.
         seed: of the weights; the global random state of torch is set to it.
 
     Raises:
@@ -246,6 +255,7 @@ def init_model(
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
             **model.config,
+            **(config_options or {}),
         }
     )
     torch.manual_seed(seed)

@@ -1,6 +1,6 @@
-"""Measure how well a causal language model expects tokens, within bounded memory.
+"""Measure how well a language model expects tokens, within bounded memory.
 
-Shapes: B rows, T tokens, K kept positions, V vocabulary, N trained tokens.
+Shapes: B rows, T tokens, S tokens of a target, K kept positions, V vocabulary, N trained tokens.
 """
 
 # ruff: noqa: N803, N806 - shape suffixes
@@ -17,6 +17,7 @@ from peftkit.generation import evaluating, num_virtual_tokens
 from peftkit.masks import IGNORED
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -61,19 +62,24 @@ def token_loss(
 ) -> TokenLoss:
     """Sum the loss over every trained token of rows of `input_ids` and `labels`.
 
-    Each token counts once, whatever its row's length, as in the loss of a batch that holds all
-    rows. Rows may not exceed the model's positions.
+    The labels of an encoder-decoder are a sequence of their own, which its decoder writes. Each
+    token counts once, whatever its row's length, as in the loss of a batch that holds all rows.
+    Rows may not exceed the model's positions.
     """
     import torch
 
-    scored = [row for row in rows if _num_trained(row)]
+    is_apart = model.config.is_encoder_decoder
+    batch_nats = _target_nats if is_apart else _batch_nats
+    # The first token of a row has nothing before it, and that of a target has the source.
+    first = 0 if is_apart else 1
+    scored = [row for row in rows if _num_trained(row, first)]
     order = sorted(range(len(scored)), key=lambda i: -len(scored[i]["input_ids"]))
     nats, num_tokens, done = 0.0, 0, 0
     with evaluating(model), torch.no_grad():
         for indices in _batches(order, scored, model):
             batch = [scored[i] for i in indices]
-            nats += _batch_nats(model, batch)
-            num_tokens += sum(map(_num_trained, batch))
+            nats += batch_nats(model, batch)
+            num_tokens += sum(_num_trained(row, first) for row in batch)
             done += len(batch)
             if progress:
                 progress(done, len(scored))
@@ -93,9 +99,8 @@ def windows(
         yield {"input_ids": ids[start:stop], "labels": labels[start:stop]}
 
 
-def _num_trained(row: Mapping[str, Sequence[int]]) -> int:
-    """Count the predicted tokens: the first of a row has nothing before it."""
-    return sum(label != IGNORED for label in row["labels"][1:])
+def _num_trained(row: Mapping[str, Sequence[int]], first: int) -> int:
+    return sum(label != IGNORED for label in row["labels"][first:])
 
 
 def _batches(
@@ -122,24 +127,51 @@ def _batches(
 def _batch_nats(
     model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
 ) -> float:
-    import torch
-
-    width = max(len(row["input_ids"]) for row in batch)
-    device = model.get_input_embeddings().weight.device
-
-    def padded(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
-
-    input_ids_BT = padded([row["input_ids"] for row in batch], 0)
-    labels_BT = padded([row["labels"] for row in batch], IGNORED)
-    mask_BT = padded([[1] * len(row["input_ids"]) for row in batch], 0)
+    input_ids_BT, mask_BT = _padded_inputs(model, batch)
+    labels_BT = _padded([row["labels"] for row in batch], IGNORED, input_ids_BT.device)
     # Position t predicts token t + 1
     kept_K = (labels_BT[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
     targets_BK = labels_BT[:, 1:][:, kept_K]
     logits_BKV = _logits(model, input_ids_BT, mask_BT, kept_K)
-    trained_BK = targets_BK.to(logits_BKV.device) != IGNORED
-    logits_NV = logits_BKV[trained_BK]
-    targets_N = targets_BK.to(logits_BKV.device)[trained_BK]
+    return _nats(logits_BKV, targets_BK)
+
+
+def _target_nats(
+    model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
+) -> float:
+    input_ids_BT, mask_BT = _padded_inputs(model, batch)
+    labels_BS = _padded([row["labels"] for row in batch], IGNORED, input_ids_BT.device)
+    outputs = model(
+        input_ids=input_ids_BT,
+        attention_mask=mask_BT,
+        decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels_BS),
+        use_cache=False,
+    )
+    # A soft prompt in front of the decoder has logits too
+    return _nats(outputs.logits[:, -labels_BS.shape[1] :], labels_BS)
+
+
+def _padded_inputs(
+    model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
+) -> tuple[Tensor, Tensor]:
+    device = model.get_input_embeddings().weight.device
+    ids = [row["input_ids"] for row in batch]
+    return _padded(ids, 0, device), _padded([[1] * len(row) for row in ids], 0, device)
+
+
+def _padded(values: Sequence[Sequence[int]], fill: int, device: torch.device) -> Tensor:
+    import torch
+
+    width = max(map(len, values))
+    return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
+
+
+def _nats(logits_BKV: Tensor, targets_BK: Tensor) -> float:
+    import torch
+
+    targets_BK = targets_BK.to(logits_BKV.device)
+    trained_BK = targets_BK != IGNORED
+    logits_NV, targets_N = logits_BKV[trained_BK], targets_BK[trained_BK]
     total = 0.0
     for start in range(0, len(targets_N), UPCAST_TOKENS):
         part = slice(start, start + UPCAST_TOKENS)

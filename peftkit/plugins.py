@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from peftkit.errors import UsageError
+from peftkit.examples import Conversation, Example, Labeled, Text  # noqa: F401 - see pyproject.toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,31 +32,6 @@ if TYPE_CHECKING:
     from peftkit.exported import Exported, Trained
 
 GROUPS = ("sources", "tasks", "adapters", "methods", "merges", "exporters")
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Hold one training example as chat messages; every assistant turn is trained."""
-
-    messages: tuple[Mapping[str, str], ...]
-    """Each `{"role": ..., "content": ...}`; the last one is the assistant's."""
-
-    @property
-    def prompt(self) -> tuple[Mapping[str, str], ...]:
-        """Return what the model sees before its last answer."""
-        return self.messages[:-1]
-
-    @property
-    def reference(self) -> str:
-        """Return the last answer, which generation is scored against."""
-        return self.messages[-1]["content"]
-
-
-@dataclass(frozen=True)
-class Text:
-    """Hold one training example as running text; every token is trained."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +91,7 @@ class Task(Protocol):
     def columns(self) -> Sequence[str]:
         """Name the columns that every row needs."""
 
-    def example(self, row: Mapping[str, Any]) -> Conversation | Text:
+    def example(self, row: Mapping[str, Any]) -> Example:
         """Make one example of one row.
 
         Raises:
@@ -156,7 +132,7 @@ class Method(Protocol):
     auto_class: ClassVar[str]
     """The transformers class that loads the model, e.g. `AutoModelForCausalLM`."""
     examples: ClassVar[tuple[type, ...]]
-    """Which of `Conversation` and `Text` it can train on."""
+    """Which of `Conversation`, `Text` and `Labeled` it can train on."""
     owned: ClassVar[Mapping[str, str]]
     """Native keys that peftkit sets itself -> what to use instead."""
 
@@ -166,10 +142,12 @@ class Method(Protocol):
     def decide(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> Sequence[Decision]:
         """Choose the native options that depend on the machine and stand nowhere in the recipe."""
 
-    def encode(
-        self, example: Conversation | Text, tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, list[int]]:
-        """Return `input_ids` and `labels` (-100 where not trained), not yet truncated."""
+    def encode(self, example: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """Return `input_ids` and `labels` (-100 where not trained), not yet truncated.
+
+        Args:
+            example: of one of the kinds in `examples`.
+        """
 
     def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Truncate, pack or cut encoded rows into what the trainer takes, in a fixed order."""

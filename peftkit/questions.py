@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.columns import describe_kind
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins import Text
+from peftkit.examples import Labeled, Text
 
 if TYPE_CHECKING:
-    from peftkit.plugins import Conversation, Task
+    from peftkit.examples import Example
+    from peftkit.plugins import Task
 
 STAND_IN = "\N{LEFT WHITE CORNER BRACKET}answer\N{RIGHT WHITE CORNER BRACKET}"
 """What stands in the columns that are not asked about, so that one can see if they are."""
@@ -25,6 +26,8 @@ class Question:
     """Chat messages up to the answer; empty where a text is continued instead."""
     text: str = ""
     """Running text that the model goes on writing."""
+    texts: tuple[str, ...] = ()
+    """A text, or two that belong together, whose label is asked for."""
 
 
 def question_of_text(task: Task, prompt: str) -> Question:
@@ -88,14 +91,17 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
     return question
 
 
-def _question(example: Conversation | Text) -> Question:
+def _question(example: Example) -> Question:
     if isinstance(example, Text):
         return Question(text=example.text)
+    if isinstance(example, Labeled):
+        return Question(texts=example.texts)
     return Question(messages=tuple(example.prompt))
 
 
 def _words(question: Question) -> str:
-    return question.text + "\n".join(message["content"] for message in question.messages)
+    messages = (message["content"] for message in question.messages)
+    return question.text + "\n".join((*messages, *question.texts))
 
 
 def _has(row: Mapping[str, Any], column: str) -> bool:

@@ -22,7 +22,8 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     """Write `adapter/`, or `model/` for a whole model: it is there whole or not at all.
 
     `adapter_config.json` names the base as plain PEFT needs it: a Hub id with its commit, or the
-    folder that it was read from.
+    folder that it was read from. A classifier's labels stand in a `config.json` beside it, which
+    PEFT does not write.
     """
     is_adapter = hasattr(model, "peft_config")
     folder = job.run_dir.adapter if is_adapter else job.run_dir.model
@@ -31,6 +32,8 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     if is_adapter:
         _pin_base(job, model)
     model.save_pretrained(partial)
+    if is_adapter and job.prepared.labels.names:
+        model.config.save_pretrained(partial)
     job.tokenizer.save_pretrained(partial)
     write_card(partial, _describe(job, is_adapter=is_adapter))
     sync_tree(partial)

@@ -21,6 +21,10 @@ LABELS = {
     "exact_match": "Exact match",
     "token_f1": "Word F1",
     "ter": "TER",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "macro_f1": "Macro F1",
+    "matthews": "Matthews correlation",
 }
 LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "ter"})
 HUNDREDS = frozenset({"bleu", "chrf", "ter", "perplexity"})

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text
+from peftkit.examples import Conversation, Example, Labeled, Text
 
 TRAIN = "train"
 SALT = b"peftkit-split-1"
@@ -61,7 +61,7 @@ def plan_splits(splits: Mapping[str, str]) -> SplitPlan:
     return SplitPlan(native, dict(sorted(cuts.items())))
 
 
-def content_key(row: Mapping[str, Any], example: Conversation | Text | None) -> bytes:
+def content_key(row: Mapping[str, Any], example: Example | None) -> bytes:
     """Return a key that is equal for rows in which the model is asked the same.
 
     Args:
@@ -72,6 +72,8 @@ def content_key(row: Mapping[str, Any], example: Conversation | Text | None) -> 
         content = [[message["role"], message["content"]] for message in example.prompt]
     elif isinstance(example, Text):
         content = example.text
+    elif isinstance(example, Labeled):
+        content = example.texts
     else:
         content = dict(row)
     text = json.dumps(content, sort_keys=True, default=str)

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.combined import Compression
+from peftkit.encoding import CountsRows
 from peftkit.errors import DataError, PeftkitError
+from peftkit.examples import Example, Labeled, Text
 from peftkit.exported import Exported, Trained
 from peftkit.plugins import (
-    Conversation,
     Decision,
     Machine,
     Source,
     Task,
-    Text,
     missing_members,
 )
 from peftkit.recipe.build import construct
@@ -93,17 +93,21 @@ def check_task(
         for state, broken in (("null", {**without, column: None}), ("missing", without)):
             what = f"example() of a row whose {column!r} is {state}"
             _refuses(DataError, partial(task.example, broken), what)
-    references = [e.reference for e in examples if isinstance(e, Conversation)]
+    references = [e.reference for e in examples if not isinstance(e, Text)]
     if not references:
         _require(task.headline == "", "a task without answers has an empty headline")
         return {}
     return _check_scores(task, references, rows)
 
 
-def _check_example(example: Conversation | Text, row: Mapping[str, Any]) -> None:
-    _require(isinstance(example, (Conversation, Text)), f"{row} gave a {type(example).__name__}")
+def _check_example(example: Example, row: Mapping[str, Any]) -> None:
+    _require(isinstance(example, Example), f"{row} gave a {type(example).__name__}")
     if isinstance(example, Text):
         _require(bool(example.text.strip()), f"{row} gave an empty text")
+        return
+    if isinstance(example, Labeled):
+        _require(all(text.strip() for text in example.texts), f"{row} gave an empty text")
+        _require(bool(example.label), f"{row} gave no label")
         return
     last = example.messages[-1]
     _require(last["role"] == "assistant", f"the last message of {row} is not the assistant's")
@@ -172,9 +176,10 @@ def check_method(
     cls: type,
     options: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Conversation | Text],
+    examples: Sequence[Example],
 ) -> None:
     """Check a method: its decisions, its owned keys, and how it encodes and arranges rows."""
+    import numpy as np
     from datasets import Dataset
 
     _check_class(cls, "methods", options)
@@ -192,7 +197,11 @@ def check_method(
         "encode() differs when called twice",
     )
     for row in encoded:
-        _check_encoded(row["input_ids"], row["labels"])
+        if isinstance(method, CountsRows):
+            counted = method.count({key: np.asarray(values) for key, values in row.items()})
+            _require(counted.num_trained > 0, "count() finds nothing to train")
+        else:
+            _check_encoded(row["input_ids"], row["labels"])
     arranged = [method.arrange(Dataset.from_list(encoded), tokenizer) for _ in range(2)]
     _require(len(arranged[0]) > 0, "arrange() leaves no row")
     _require(arranged[0].to_list() == arranged[1].to_list(), "arrange() differs when called twice")

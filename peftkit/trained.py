@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from peftkit.recipe.build import Built
     from peftkit.run_dir import RunDir
 
-CAUSAL = "AutoModelForCausalLM"
+KNOWN_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+)
+"""What can be evaluated and asked."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,11 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
     recipe = load_recipe(run_dir.resolved, overrides)
     machine = describe_machine()
     built = build(recipe, machine)
-    if built.method.auto_class != CAUSAL:
+    if built.method.auto_class not in KNOWN_CLASSES:
         raise UsageError(
             f"{run_dir.path} trained a model of {built.method.auto_class},"
             " which does not answer prompts",
-            hint="evaluate and generate work on causal language models",
+            hint="evaluate and generate work on language models and classifiers",
         )
     section = recipe.model
     if section.config is not None:
@@ -71,8 +76,13 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
     return TrainedRun(run_dir, built, tokenizer, device)
 
 
-def load_base_of(built: Built, device: str) -> PreTrainedModel:
+def load_base_of(
+    built: Built, device: str, config_options: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
     """Load the base model that a recipe starts from.
+
+    Args:
+        config_options: what its configuration must say, e.g. a classifier's labels.
 
     Raises:
         UsageError: the recipe builds a new model, so there is none.
@@ -84,6 +94,7 @@ def load_base_of(built: Built, device: str) -> PreTrainedModel:
         auto_class=built.method.auto_class,
         quantization_config=built.quantization_config,
         device=device,
+        config_options=config_options,
     )
 
 
@@ -94,13 +105,21 @@ def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
     if run.run_dir.adapter.is_dir():
         from peftkit.adapters.continued import load_adapter
 
-        base = load_base_of(run.built, run.device)
+        base = load_base_of(run.built, run.device, trained_labels(run.run_dir))
         return load_adapter(base, run.run_dir.adapter, is_trainable=False)
     whole = dataclasses.replace(
         run.built.recipe.model,
         path=str(run.run_dir.model), config=None, revision=None, subfolder=None, tokenizer=None,
     )  # fmt: skip
     return load_base(whole, auto_class=run.built.method.auto_class, device=run.device)
+
+
+def trained_labels(run_dir: RunDir) -> dict[str, Any]:
+    """Return what a trained classifier's configuration says of its labels; nothing for others."""
+    from peftkit.labels import labels_of_config
+
+    file = run_dir.adapter / "config.json"
+    return labels_of_config(run_dir.read_json(file)) if file.exists() else {}
 
 
 def keeps_base(model: PreTrainedModel | PeftModel) -> bool:

@@ -22,19 +22,20 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bits
 # name with a dot is one module that stands higher than its package.
 LAYERS = [
     {"errors"},
-    {"combined", "exported", "plugins"},
+    {"combined", "examples", "exported", "plugins"},
     # the ground: files, the machine, the screen, and what the stack says
     {"allocator", "checkpoint_files", "columns", "embedded", "exhaustion", "load_errors",
      "machine", "progress", "quantize", "quiet", "recipes", "run_dir", "stop"},
     {"recipe"},
     # the parts: plugins' folders, and one noun each
     {"adapters", "audit", "card", "data", "embedded.build_model", "embedded.build_notice",
-     "embedded.build_sample", "encoding", "exporters", "kernels", "masks", "merges", "methods",
-     "model", "resume", "run_state", "sources", "splits", "step", "tasks", "versions"},
+     "embedded.build_sample", "encoding", "exporters", "kernels", "labeled_rows", "labels", "masks",
+     "merges", "methods", "model", "resume", "run_state", "source_target", "sources", "splits",
+     "step", "tasks", "versions"},
     # the steps that verbs are made of
-    {"callbacks", "exam", "generation", "guess", "job", "loading", "loss_curve", "memory",
-     "perplexity", "plan_table", "questions", "saving", "score_table", "trained", "training",
-     "trials"},
+    {"callbacks", "classification", "exam", "generation", "guess", "job", "loading", "loss_curve",
+     "memory", "perplexity", "plan_table", "questions", "samples", "saving", "score_table",
+     "trained", "training", "trials"},
     # one module a verb
     {"audit_view", "bench", "check", "doctor", "evaluate", "export", "exporters.vllm", "generate",
      "init", "merge", "plugins_view", "report", "run", "runs", "testing"},

@@ -81,16 +81,16 @@ def test_a_model_that_answers_no_prompts_is_refused(
 
     real = building.build
 
-    def as_classifier(*arguments: Any) -> Any:
+    def as_reader(*arguments: Any) -> Any:
         built = real(*arguments)
 
-        class Classify(type(built.method)):
-            auto_class = "AutoModelForSequenceClassification"
+        class Read(type(built.method)):
+            auto_class = "AutoModelForQuestionAnswering"
 
-        built.method.__class__ = Classify
+        built.method.__class__ = Read
         return dataclasses.replace(built)
 
-    monkeypatch.setattr(building, "build", as_classifier)
+    monkeypatch.setattr(building, "build", as_reader)
     with pytest.raises(UsageError, match="which does not answer prompts"):
         open_run(RunDir(tiny_run))
 

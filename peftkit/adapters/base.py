@@ -105,6 +105,10 @@ class PeftAdapter:
         config = copy.deepcopy(self.config)
         config.task_type = task_type(model)
         check_targets(config, model)
+        if config.task_type == "SEQ_CLS":
+            # PEFT knows two names of a head; what it misses would stay at random.
+            named = [*(config.modules_to_save or ()), *head_modules(model)]
+            config.modules_to_save = list(dict.fromkeys(named))
         try:
             with upstream_notices_ignored():
                 attached = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -151,6 +155,15 @@ def task_type(model: PreTrainedModel) -> str | None:
         return "SEQ_2_SEQ_LM"
     name = type(model).__name__
     return next((kind for ending, kind in _TASK_TYPES if name.endswith(ending)), None)
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Name what a model has beside its body and can be trained: a classifier's new modules."""
+    return [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and next(module.parameters(), None) is not None
+    ]
 
 
 def count_parameters(model: Any) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from peftkit.cli.terminal import Typewriter, ask, busy, counting, note, read_pro
 from peftkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from peftkit.generate import Answerer
+    from peftkit.generate import Answerer, Labeler
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of the split.")]
 
@@ -105,6 +105,13 @@ def generate(
         answerer = generating.open_answerer(run, options=options or (), with_base=base)
     if file is not None:
         _answer_file(answerer, file, out)
+    elif isinstance(answerer, generating.Labeler):
+        if prompt is None and sys.stdin.isatty():
+            raise UsageError(
+                "a classifier names the label of one text and holds no conversation",
+                hint="peftkit generate RUN 'a text', or --file ROWS.jsonl",
+            )
+        _label(answerer, sys.stdin.read() if prompt is None else prompt, as_json=as_json)
     elif prompt is None and sys.stdin.isatty():
         _chat(answerer)
     else:
@@ -125,6 +132,18 @@ def _answer(answerer: Answerer, prompt: str, *, as_json: bool) -> None:
         note(line)
 
 
+def _label(labeler: Labeler, text: str, *, as_json: bool) -> None:
+    from peftkit.questions import question_of_text
+
+    (found,) = labeler.label_many([question_of_text(labeler.task, text)])
+    if as_json:
+        print_json({"prompt": text, "predicted": found.label, "probabilities": found.probabilities})
+        return
+    width = max(map(len, found.probabilities))
+    for label, probability in found.probabilities.items():
+        say(f"{label:<{width}}  {probability:.3f}")
+
+
 def _chat(answerer: Answerer) -> None:
     from peftkit.generate import Conversation
 
@@ -142,7 +161,7 @@ def _chat(answerer: Answerer) -> None:
             note(line)
 
 
-def _answer_file(answerer: Answerer, file: Path, out: Path | None) -> None:
+def _answer_file(answerer: Answerer | Labeler, file: Path, out: Path | None) -> None:
     from peftkit.generate import answer_file, open_out, read_questions
 
     asked = read_questions(answerer.task, file)

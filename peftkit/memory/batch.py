@@ -22,6 +22,9 @@ class Point:
     """`full`: rows of one length; `padded`: rows of several lengths, so that attention needs a
     mask; `packed`: one row of all documents, with the mask that keeps them apart; `flat`: the
     same for a kernel that needs no mask."""
+    target_length: int = 0
+    """Tokens that an encoder-decoder writes for each row, padding included; `length` is what its
+    encoder reads then."""
 
     @property
     def num_tokens(self) -> int:
@@ -68,12 +71,15 @@ class AllOnes(torch.Tensor):
         return func(*_unwrap(args), **_unwrap(kwargs or {}))
 
 
-def make_batch(auto_class: str, point: Point, *, has_mask: bool = True) -> dict[str, Any]:
+def make_batch(
+    auto_class: str, point: Point, *, has_mask: bool = True, has_types: bool = False
+) -> dict[str, Any]:
     """Make the tensors of one micro-batch; call it inside fake mode.
 
     Args:
         auto_class: the transformers class whose forward takes them.
         has_mask: whether the collator makes an attention mask at all.
+        has_types: whether tokens say which of two texts they are of.
     """
     rows, length = point.micro_batch, point.length
     if point.layout in ("packed", "flat"):
@@ -87,7 +93,14 @@ def make_batch(auto_class: str, point: Point, *, has_mask: bool = True) -> dict[
         # Without a mask and a cache, transformers looks for rows packed into one, and takes fake
         # positions for such. A mask of no bytes that masks nothing is what it then leaves out.
         batch["attention_mask"] = AllOnes(_integers(1, 1).expand(rows, length))
-    if auto_class == "AutoModelForSequenceClassification":
+    if has_types:
+        batch["token_type_ids"] = _integers(rows, length)
+    if auto_class == "AutoModelForSeq2SeqLM":
+        written = point.target_length or length
+        batch["labels"], batch["decoder_input_ids"] = (_integers(rows, written) for _ in range(2))
+        # The collator makes none, which transformers can tell from a mask for real tensors only.
+        batch["decoder_attention_mask"] = AllOnes(_integers(1, 1).expand(rows, written))
+    elif auto_class == "AutoModelForSequenceClassification":
         batch["labels"] = _integers(rows)
     elif auto_class == "AutoModelForQuestionAnswering":
         batch["start_positions"], batch["end_positions"] = _integers(rows), _integers(rows)

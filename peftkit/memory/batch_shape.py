@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftkit.encoding import CutsTargets, source_limit
+from peftkit.memory.lengths import longest_target
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from peftkit.plugins import Method
     from peftkit.recipe.build import Built
 
 
@@ -29,6 +33,8 @@ class BatchShape:
     """Whether attention needs a dense mask to keep rows apart or to skip padding."""
     varies: bool
     """Whether rows have several lengths, so that shorter ones are padded."""
+    target_length: int = 0
+    """Tokens of the longest target that a decoder writes; 0 where there is none."""
 
     def layout(self, rows: int) -> str:
         """Return the layout of a micro-batch of this many rows; see `Point`."""
@@ -51,7 +57,8 @@ def batch_shape(
     rows = int(args.per_device_train_batch_size)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
     multiple = getattr(args, "pad_to_multiple_of", None) or 1
-    stated = lengths or [int(getattr(args, "max_length", None) or longest)]
+    cut_at = source_limit(built.method) or getattr(args, "max_length", None)
+    stated = lengths or [int(cut_at or longest)]
     padded = [-(-length // multiple) * multiple for length in stated]
     attention = built.recipe.model.attn_implementation or "sdpa"
     is_sorted = getattr(args, "train_sampling_strategy", None) == "group_by_length"
@@ -66,7 +73,14 @@ def batch_shape(
         is_flat=is_flat,
         takes_mask=not attention.startswith("flash"),
         varies=lengths is not None and min(stated) < max(padded),
+        target_length=_target_length(built.method, lengths),
     )
+
+
+def _target_length(method: Method, lengths: Sequence[int] | None) -> int:
+    if not isinstance(method, CutsTargets):
+        return 0
+    return longest_target(lengths) or method.max_target_length
 
 
 def padded_length(lengths: Sequence[int], rows: int, *, is_sorted: bool) -> float:

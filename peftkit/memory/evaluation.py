@@ -22,6 +22,7 @@ from peftkit.trained import keeps_base
 if TYPE_CHECKING:
     import torch
 
+    from peftkit.memory.batch_shape import BatchShape
     from peftkit.memory.rehearsal import Rehearsed
     from peftkit.memory.runtime import Runtime
     from peftkit.recipe.build import Built
@@ -50,17 +51,27 @@ class EvaluationPeak:
 
 
 def evaluation_peaks(
-    rehearsed: Rehearsed, built: Built, *, length: int, runtime: Runtime
+    rehearsed: Rehearsed, built: Built, *, length: int, runtime: Runtime, target_length: int = 0
 ) -> tuple[EvaluationPeak, ...]:
     """Plan the stages of the evaluation that a recipe asks for; none where it asks for none.
 
     Args:
         length: tokens of the longest training row, which no prompt and no row is taken to exceed.
+        target_length: the same of what an encoder-decoder writes.
     """
     section = built.recipe.evaluate
     if section is None:
         return ()
     scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, built.recipe))
+    if built.method.auto_class.endswith("SequenceClassification"):
+        return (scoring.read_texts(section.batch_size, length),)
+    if target_length:
+        num_new = int(section.generation.get("max_new_tokens", MAX_NEW_TOKENS))
+        rows = section.batch_size * int(section.generation.get("num_beams", 1))
+        return (
+            scoring.read_targets(length, target_length),
+            *scoring.write_targets(rows, length, num_new),
+        )
     found = [scoring.read_rows(length)]
     if built.task.headline:  # running text asks nothing
         options = section.generation
@@ -73,10 +84,20 @@ def evaluation_peaks(
 
 
 def worst_stage(
-    rehearsed: Rehearsed, built: Built, *, length: int, runtime: Runtime
+    rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime
 ) -> EvaluationPeak | None:
-    """Return the stage of an evaluation that takes most; None where none is asked for."""
-    peaks = evaluation_peaks(rehearsed, built, length=length, runtime=runtime)
+    """Return the stage of an evaluation that takes most; None where none is asked for.
+
+    Args:
+        shape: of the training's rows, whose longest are scored.
+    """
+    peaks = evaluation_peaks(
+        rehearsed,
+        built,
+        length=shape.length,
+        target_length=shape.target_length,
+        runtime=runtime,
+    )
     return max(peaks, key=lambda peak: peak.num_bytes, default=None)
 
 
@@ -101,21 +122,69 @@ class _Scoring:
         """
         import torch
 
-        model = self.rehearsed.model
-        vocab_size = int(model.get_input_embeddings().weight.shape[0])
-        budget = max(1, LOGITS_BYTES // (vocab_size * model.dtype.itemsize))
-        kept = max(1, min(length - 1, budget))
-        rows = min(MAX_ROWS, budget // kept)
+        rows, kept = self._rows_read(length - 1)
 
         def read() -> Any:
             picked = torch.empty(kept, dtype=torch.int64)
-            logits = self._forward(rows, length, use_cache=False, logits_to_keep=picked).logits
-            trained = torch.empty_like(logits)
-            upcast = trained.flatten(0, 1)[:UPCAST_TOKENS].float()
-            return logits, trained, torch.log_softmax(upcast, -1)
+            return _score(self._forward(rows, length, use_cache=False, logits_to_keep=picked))
 
         (peak,) = self._of_all_layers(lambda: (self._peak(read),))
         return EvaluationPeak(peak, "rows", rows, length, 0)
+
+    def read_texts(self, rows: int, length: int) -> EvaluationPeak:
+        """Follow the longest texts through a classifier."""
+        (peak,) = self._of_all_layers(
+            lambda: (self._peak(lambda: self._forward(rows, length, use_cache=None)),)
+        )
+        return EvaluationPeak(peak, "rows", rows, length, 0)
+
+    def read_targets(self, length: int, target_length: int) -> EvaluationPeak:
+        """Follow the batch whose targets' likelihoods are read."""
+        rows, _ = self._rows_read(target_length)
+        peak = self._peak(
+            lambda: _score(self._decode(rows, length, target_length, use_cache=False))
+        )
+        return EvaluationPeak(peak, "rows", rows, length, 0)
+
+    def write_targets(self, rows: int, length: int, num_new: int) -> list[EvaluationPeak]:
+        """Follow sources through the encoder, and the last token that is written of each."""
+        prompts = self._peak(lambda: self._next(self._decode(rows, length, 1)))
+        with self._fake():
+            before = self._decode(rows, length, max(1, num_new - 1))
+            read, cache = (before.encoder_last_hidden_state,), before.past_key_values
+            del before
+        held = [*_cached(cache), *read]
+        cache_bytes = sum(tensor.untyped_storage().nbytes() for tensor in _cached(cache))
+        answers = self._peak(
+            lambda: self._next(
+                self._decode(rows, length, 1, encoder_outputs=read, past_key_values=cache)
+            ),
+            held,
+        )
+        return [
+            EvaluationPeak(prompts, "prompts", rows, length, cache_bytes),
+            EvaluationPeak(answers, "answers", rows, length + num_new, cache_bytes),
+        ]
+
+    def _rows_read(self, num_trained: int) -> tuple[int, int]:
+        """Return the rows that are read at once, and the logits that each of them keeps."""
+        model = self.rehearsed.model
+        vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        budget = max(1, LOGITS_BYTES // (vocab_size * model.dtype.itemsize))
+        kept = max(1, min(num_trained, budget))
+        return min(MAX_ROWS, budget // kept), kept
+
+    def _decode(self, rows: int, length: int, num_written: int, **options: Any) -> Any:
+        """Run an encoder over sources, unless its outputs are given, and the decoder."""
+        import torch
+
+        if "encoder_outputs" not in options:
+            options["input_ids"] = torch.empty((rows, length), dtype=torch.int64)
+        return self.rehearsed.model(
+            attention_mask=torch.empty((rows, length), dtype=torch.int64),
+            decoder_input_ids=torch.empty((rows, num_written), dtype=torch.int64),
+            **options,
+        )
 
     def generate(self, rows: int, length: int, num_new: int) -> list[EvaluationPeak]:
         """Follow the prompts, and the last token of their answers."""
@@ -170,7 +239,9 @@ class _Scoring:
             "logits_to_keep": 1,
             **options,
         }
-        if options["use_cache"]:  # generation counts positions from each row's first real token
+        if options["use_cache"] is None:  # a classifier's own default
+            del options["use_cache"]
+        elif options["use_cache"]:  # generation counts positions from each row's first real token
             options["position_ids"] = torch.empty_like(ids)
         known = inspect.signature(native.forward).parameters
         for name in ("logits_to_keep", "position_ids"):
@@ -219,9 +290,20 @@ class _Scoring:
         return compile_trace(trace).peak(sizes, block=self.runtime.block)
 
 
+def _score(outputs: Any) -> Any:
+    """Do what `peftkit.perplexity` does with logits, every token taken to be trained."""
+    import torch
+
+    trained = torch.empty_like(outputs.logits)
+    upcast = trained.flatten(0, 1)[:UPCAST_TOKENS].float()
+    return outputs, trained, torch.log_softmax(upcast, -1)
+
+
 def _cached(cache: Any) -> Iterable[torch.Tensor]:
     """Give the tensors of a cache, whatever kind its layers are."""
     import torch
 
-    for layer in cache.layers:
-        yield from (value for value in vars(layer).values() if isinstance(value, torch.Tensor))
+    halves = [getattr(cache, f"{name}_attention_cache", None) for name in ("self", "cross")]
+    for one in [half for half in halves if half is not None] or [cache]:
+        for layer in one.layers:
+            yield from (value for value in vars(layer).values() if isinstance(value, torch.Tensor))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import PeftkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from datasets import Dataset
+    from transformers import PretrainedConfig
 
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
@@ -40,12 +40,46 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
     return found, f"the longest of {len(found):,} rows"
 
 
-def lengths_of(rows: Dataset) -> list[int]:
+class RowLengths(list[int]):
+    """Hold the tokens of each row, of its source where a target of its own is trained."""
+
+    longest_target: int = 0
+    """Tokens of the longest target, or of the longest row where rows are one sequence."""
+    num_labels: int = 0
+    """Labels that rows have; 0 where they have none."""
+
+
+def lengths_of(rows: Dataset) -> RowLengths:
     """Return the tokens of each encoded row."""
-    lengths: list[int] = []
+    lengths = RowLengths()
     for batch in rows.with_format("arrow").iter(10_000):
         lengths += batch["input_ids"].combine_chunks().value_lengths().to_pylist()
+        if "labels" not in batch.column_names:
+            continue
+        labels = batch["labels"].combine_chunks()
+        if hasattr(labels, "value_lengths"):
+            longest = int(labels.value_lengths().to_numpy().max())
+            lengths.longest_target = max(lengths.longest_target, longest)
+        else:
+            lengths.num_labels = max(lengths.num_labels, int(labels.to_numpy().max()) + 1)
     return lengths
+
+
+def longest_target(lengths: Sequence[int] | None) -> int:
+    """Return the tokens of the longest target, as far as the lengths know of one."""
+    return getattr(lengths, "longest_target", 0)
+
+
+def fit_head(
+    config: PretrainedConfig, auto_class: str, lengths: Sequence[int] | None
+) -> PretrainedConfig:
+    """Give a classifier's configuration what training will: its labels, and a padding token."""
+    if auto_class.endswith("SequenceClassification"):
+        text = config.get_text_config()
+        if text.pad_token_id is None:
+            text.pad_token_id = 0
+        config.num_labels = getattr(lengths, "num_labels", 0) or config.num_labels
+    return config
 
 
 def longest_rows(lengths: Sequence[int], num_rows: int) -> list[int]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import PeftkitError
 from peftkit.machine import describe_machine
 from peftkit.memory.growth import Footprint, largest_that_fits
+from peftkit.memory.lengths import fit_head
 from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.quiet import quiet_stack
 from peftkit.run_dir import SCHEMA_VERSION
@@ -199,7 +200,7 @@ def plan(
     machine = machine or describe_machine()
     built = build(recipe, machine, is_here=False)
     _leave_imports_uncollected()
-    config = planned_config(recipe.model)
+    config = fit_head(planned_config(recipe.model), built.method.auto_class, lengths)
     rehearsed = Rehearsed(built, config, device=machine.device)
     runtime = runtime_of(machine)
     shape = batch_shape(built, config, lengths)
@@ -209,7 +210,7 @@ def plan(
         at = rows if rows == shape.micro_batch else min(rows, 2)
         key = "one" if rows == 1 else shape.layout(rows)
         if key not in replays:
-            point = Point(at, shape.length, shape.layout(rows))
+            point = Point(at, shape.length, shape.layout(rows), shape.target_length)
             replays[key] = rehearsed.rehearse(
                 point, reserved=runtime.num_bytes, block=runtime.block
             )
@@ -223,7 +224,7 @@ def plan(
         device=machine.device,
         accumulation=rehearsed.settings.accumulation,
         footprints=lambda rows: rehearsal(rows).footprint,
-        scoring=partial(worst_stage, rehearsed, built, length=shape.length, runtime=runtime),
+        scoring=partial(worst_stage, rehearsed, built, shape, runtime),
         seconds=time.perf_counter() - start,
     )
 

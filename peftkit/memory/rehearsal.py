@@ -191,7 +191,14 @@ class Rehearsed:
     def _make_batch(self, point: Point) -> dict[str, Any]:
         from peftkit.memory.batch import make_batch
 
-        return make_batch(self.method.auto_class, point, has_mask=self.fuses_head)
+        auto_class = self.method.auto_class
+        return make_batch(
+            auto_class,
+            point,
+            # Blocks of running text are all of one length, all other rows are padded.
+            has_mask=self.fuses_head or auto_class != "AutoModelForCausalLM",
+            has_types=getattr(self.config, "type_vocab_size", 0) > 1,
+        )
 
     def kernels(self, model: Any | None = None) -> AbstractContextManager[Any]:
         """Return what makes the CPU's operators allocate as the planned device's."""

@@ -199,5 +199,7 @@ _SMALLEST_PAGED = 100_000
 def _body(model: Any) -> Any:
     """Return the module whose output the head takes: the backbone, inside any adapter."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
+    if getattr(base.config, "is_encoder_decoder", False):
+        return base.get_decoder()
     body = getattr(base, "base_model", None)
     return body if body is not None and body is not base else None

@@ -7,14 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from peftkit.checkpoint_files import read_json
 from peftkit.errors import ArtefactError
+from peftkit.labels import labels_of_config
 from peftkit.merge.adapter import OpenedAdapter
 from peftkit.merge.layout import Written, WrittenShard, lay_out
 from peftkit.merge.meta_model import model_class, tied_parameters
 from peftkit.merge.names import Names
 from peftkit.merge.weights_io import FLOATS, Checkpoint, Tensor, read_into, reading
 
-_HEADS = ("lm_head.weight", "lm_head.bias")
+_HEADS = (
+    "lm_head.", "cls.predictions.", "cls.seq_relationship.", "vocab_transform.",
+    "vocab_layer_norm.", "vocab_projector.",
+)  # fmt: skip
+"""How the tensors of a language model's own head begin, decoders' and encoders'."""
 _TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 
@@ -206,12 +212,15 @@ def _follow_task(draft: _Draft) -> None:
     if cls.__name__ in (draft.config.get("architectures") or []):
         return
     draft.config["architectures"] = [cls.__name__]
+    saved = draft.adapter.folder / "config.json"
+    if saved.is_file():  # a run writes the labels there
+        draft.config.update(labels_of_config(read_json(saved)))
     width = next(w.final_shape[0] for n, w in draft.new.items() if n.endswith("weight"))
     if width != 2 and "id2label" not in draft.config:
         draft.config["id2label"] = {str(label): f"LABEL_{label}" for label in range(width)}
         draft.config["label2id"] = {f"LABEL_{label}": label for label in range(width)}
-    for head in _HEADS:
-        draft.written.pop(head, None)
+    for name in [name for name in draft.written if name.startswith(_HEADS)]:
+        del draft.written[name]
 
 
 def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
-from peftkit.methods.sft import OWNED
-from peftkit.plugins import Decision, Text
+from peftkit.methods import arguments
+from peftkit.plugins import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-    from peftkit.plugins import Machine
+    from peftkit.plugins import Decision, Machine
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -47,27 +47,13 @@ CHAT_TEMPLATE = (
 """One turn per role token; only the assistant's words and the end of its turn are trained on."""
 
 
-ON_CPU = [
-    ("use_cpu", True, "the run is on the CPU; transformers raises on bf16 there unless told"),
-    ("dataloader_pin_memory", False, "pinned pages only speed up copies to a device"),
-]
-LOGGING = [
-    ("logging_steps", 0.005, "200 points on the loss curve, whatever the run's length"),
-    ("save_steps", 0.1, "a hard kill loses a tenth of the run at most"),
-    ("save_total_limit", 2, "the newest checkpoint, and one to fall back on"),
-    ("include_num_input_tokens_seen", "all", "every token of a full block is real"),
-    ("disable_tqdm", True, "peftkit shows its own bar"),
-    ("logging_nan_inf_filter", False, "transformers would show a lost loss as 0.0"),
-]
-
-
 class PretrainLM:
     """Train a causal model on every token of packed text, through transformers' Trainer."""
 
     Config = "peftkit.methods.pretrain_lm:PretrainLMArguments"
     auto_class = "AutoModelForCausalLM"
     examples = (Text,)
-    owned = OWNED
+    owned = arguments.OWNED
 
     def __init__(self, config: TrainingArguments) -> None:
         self.config = config
@@ -80,14 +66,12 @@ class PretrainLM:
     @staticmethod
     def decide(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> Sequence[Decision]:  # noqa: ARG004
         """Choose device and logging where the recipe is silent; precision is upstream's default."""
-        chosen = list(LOGGING)
-        if machine.device == "cpu":
-            chosen += ON_CPU
-        return [
-            Decision(f"method.pretrain_lm.{key}", value, reason)
-            for key, value, reason in chosen
-            if key not in options
+        chosen = [
+            *arguments.on_cpu(machine.device, why="transformers raises on bf16"),
+            *arguments.logging(options),
+            ("include_num_input_tokens_seen", "all", "every token of a full block is real"),
         ]
+        return arguments.decisions("pretrain_lm", chosen, options)
 
     def encode(self, example: Text, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
         """Return `input_ids` and equal `labels`, ending in the end-of-text token."""

@@ -6,7 +6,8 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins import Conversation, Decision, Text
+from peftkit.methods import arguments
+from peftkit.plugins import Conversation, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,19 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
     from trl import SFTConfig
 
-    from peftkit.plugins import Machine
-
-_HUB = "train first; then upload the run's adapter folder with `hf upload`"
-_LABELS = "data.task: peftkit encodes the rows and sets the labels itself"
-_CHECKPOINTS = "nothing: peftkit's checkpoints always resume with the same command"
+    from peftkit.plugins import Decision, Machine
 
 OWNED: Mapping[str, str] = {
-    "output_dir": "`peftkit run --out DIR`, or `name:`",
-    "run_name": "`name:`",
-    "resume_from_checkpoint": "the same `peftkit run` command again: it resumes by itself",
-    "enable_jit_checkpoint": "nothing: the first SIGINT, SIGTERM or SIGHUP writes a checkpoint",
-    "save_only_model": _CHECKPOINTS,
-    "restore_callback_states_from_checkpoint": _CHECKPOINTS,
+    **arguments.OWNED,
     "model_init_kwargs": "the keys of `model:`",
     "trust_remote_code": "model.trust_remote_code",
     "chat_template_path": "model.chat_template",
@@ -38,24 +30,10 @@ OWNED: Mapping[str, str] = {
     "pad_token": "a tokenizer with a padding token; peftkit picks one where it is missing",
     "dataset_text_field": "data.task: {text: {text: COLUMN}}",
     "dataset_num_proc": "nothing: rows are encoded in batches before training",
-    "dataset_kwargs": _LABELS,
-    "completion_only_loss": _LABELS,
-    "assistant_only_loss": _LABELS,
-    "remove_unused_columns": _LABELS,
-    "label_names": _LABELS,
+    "dataset_kwargs": arguments.LABELS_ARE_OURS,
+    "completion_only_loss": arguments.LABELS_ARE_OURS,
+    "assistant_only_loss": arguments.LABELS_ARE_OURS,
     "eval_packing": "method.sft.packing, which packs every split",
-    "do_train": "`peftkit run`",
-    "do_eval": "method.sft.eval_strategy",
-    "do_predict": "`peftkit evaluate` or `peftkit generate`",
-    "disable_tqdm": "nothing: peftkit shows its own bar, or plain lines without a terminal",
-    "logging_nan_inf_filter": "nothing: a loss that is not a number stops the run",
-    "push_to_hub": _HUB,
-    "hub_model_id": _HUB,
-    "hub_strategy": _HUB,
-    "hub_token": _HUB,
-    "hub_private_repo": _HUB,
-    "hub_always_push": _HUB,
-    "hub_revision": _HUB,
 }
 
 
@@ -95,18 +73,14 @@ class SFT:
         """Choose precision, checkpointing and logging where the recipe is silent."""
         device = "cpu" if options.get("use_cpu") else machine.device
         chosen = [
-            *_precision(options, dtype=dtype, device=device, machine=machine),
+            *arguments.precision(options, dtype=dtype, device=device, machine=machine),
             *_device(device),
             *_logging(options),
         ]
         stated = set(options)
         if "gradient_checkpointing" in stated:  # the older name of the same option
             stated.add("activation_checkpointing")
-        return [
-            Decision(f"method.sft.{key}", value, reason)
-            for key, value, reason in chosen
-            if key not in stated
-        ]
+        return arguments.decisions("sft", chosen, dict.fromkeys(stated))
 
     def encode(
         self, example: Conversation | Text, tokenizer: PreTrainedTokenizerBase
@@ -195,71 +169,32 @@ class SFT:
         return trainer
 
 
-def _precision(
-    options: Mapping[str, Any], *, dtype: str, device: str, machine: Machine
-) -> list[tuple[str, Any, str]]:
-    """Choose mixed precision: trl's default is bf16 whatever `model.dtype` says."""
-    if "bf16" in options or "fp16" in options:
-        return []
-    if dtype == "float32":
-        return [
-            ("bf16", False, "model.dtype is float32; trl's default would compute in bfloat16"),
-            ("fp16", False, "model.dtype is float32"),
-        ]
-    if device == "cpu":
-        why = "a CPU computes in the weights' own dtype; autocast would cast each of them anew"
-        return [("bf16", False, why), ("fp16", False, why)]
-    if dtype == "float16":
-        why = "model.dtype is float16: the adapter stays float32 and its loss is scaled"
-        return [("fp16", True, why), ("bf16", False, why)]
-    if machine.supports_bfloat16:
-        return [("bf16", True, f"{machine.name} computes in bfloat16")]
-    why = f"{machine.name} has no bfloat16 arithmetic"
-    return [("bf16", False, why), ("fp16", False, why)]
-
-
-def _device(device: str) -> list[tuple[str, Any, str]]:
+def _device(device: str) -> list[arguments.Chosen]:
     """Choose what depends on where the model sits."""
     if device == "cpu":
         return [
-            ("use_cpu", True, "the run is on the CPU; trl raises on bf16 there unless told"),
+            *arguments.on_cpu(device, why="trl raises on bf16"),
             ("activation_checkpointing", False, "recomputing costs time, resident memory is ample"),
-            ("dataloader_pin_memory", False, "pinned pages only speed up copies to a device"),
         ]
     return [("activation_checkpointing", True, "trl's default: a third more time, far less memory")]
 
 
-def _logging(options: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    """Choose how often the run is logged and saved, in shares of its length."""
+def _logging(options: Mapping[str, Any]) -> list[arguments.Chosen]:
     is_flat = options.get("packing") or options.get("padding_free")
-    chosen: list[tuple[str, Any, str]] = []
-    if options.get("logging_strategy", "steps") == "steps":
-        why = "200 points on the loss curve, whatever the run's length"
-        chosen.append(("logging_steps", 0.005, why))
-    if options.get("save_strategy", "steps") == "steps":
-        chosen.append(("save_steps", 0.1, "a hard kill loses a tenth of the run at most"))
     return [
-        *chosen,
-        ("save_total_limit", 2, "the newest checkpoint, and one to fall back on"),
-        (
-            "include_num_input_tokens_seen",
-            "all" if is_flat else "non_padding",
-            "tokens per second count real tokens, and go on counting after a resume",
-        ),
+        *arguments.logging(options),
+        (arguments.REAL_TOKENS[0], "all", arguments.REAL_TOKENS[2])
+        if is_flat
+        else arguments.REAL_TOKENS,
         ("dataset_kwargs", {"skip_prepare_dataset": True}, OWNED["dataset_kwargs"]),
-        ("disable_tqdm", True, "peftkit shows its own bar"),
-        ("logging_nan_inf_filter", False, "transformers would show a lost loss as 0.0"),
     ]
 
 
 def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:
     """Cut both columns of rows that are too long; return the same rows when none is."""
-    import pyarrow.compute
+    from peftkit.encoding import longest
 
-    longest = pyarrow.compute.max(
-        pyarrow.compute.list_value_length(rows.with_format("arrow")["input_ids"][:])
-    ).as_py()
-    if longest is None or longest <= max_length:
+    if longest(rows, "input_ids") <= max_length:
         return rows
     kept = slice(-max_length, None) if keep_end else slice(max_length)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ TASK_TYPES = {
 }
 """Class that a method loads -> PEFT's word for it."""
 
+HEADS = ("classifier", "pre_classifier", "classification_head", "score")
+"""What transformers calls the modules of a classification head."""
+
 RECORDED = (
     "activation_checkpointing",
     "bf16",
@@ -58,7 +61,9 @@ RECORDED = (
     "lr_scheduler_type",
     "max_grad_norm",
     "max_length",
+    "max_source_length",
     "max_steps",
+    "max_target_length",
     "num_train_epochs",
     "optim",
     "packing",
@@ -107,8 +112,7 @@ def build(
     builder = _Builder(recipe)
     method_class = find("methods", recipe.method.name)
     decisions = decide(recipe, machine)
-    chosen = {decision.key.rpartition(".")[2]: decision.value for decision in decisions}
-    arguments: dict[str, Any] = {**recipe.method.options, **chosen}
+    arguments: dict[str, Any] = {**recipe.method.options, **_chosen("method.", decisions)}
     if output_dir is not None:
         arguments["output_dir"] = str(output_dir)
     elif isinstance(method_class.Config, str):
@@ -119,7 +123,7 @@ def build(
     task = builder.plugin("tasks", "data.task", recipe.data.task)
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
     adapter = builder.adapter(method_class.auto_class)
-    quantization = builder.quantization()
+    quantization = builder.quantization(_chosen("model.quantize.", decisions))
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     return Built(
@@ -144,7 +148,24 @@ def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
     adapter = find("adapters", choice.name) if choice else None
     if adapter is not None and hasattr(adapter, "decide"):
         made.update({d.key: d for d in adapter.decide(name, options)})
-    return tuple(made.values())
+    return (*made.values(), *_keep_heads(recipe.model.quantize, method.auto_class))
+
+
+def _keep_heads(quantize: Choice | None, auto_class: str) -> list[Decision]:
+    """Leave a classification head out of the quantization: it is new, and trained whole."""
+    option = "llm_int8_skip_modules"
+    if quantize is None or auto_class != "AutoModelForSequenceClassification":
+        return []
+    known = signature_of(quantization_classes()[quantize.name]).options
+    if option not in known or option in quantize.options:
+        return []
+    reason = "a new head is trained whole, and quantized weights cannot be"
+    return [Decision(f"model.quantize.{quantize.name}.{option}", list(HEADS), reason)]
+
+
+def _chosen(section: str, decisions: Sequence[Decision]) -> dict[str, Any]:
+    """Return what was decided of one section, by option."""
+    return {d.key.rpartition(".")[2]: d.value for d in decisions if d.key.startswith(section)}
 
 
 class _Builder:
@@ -186,13 +207,14 @@ class _Builder:
             options["task_type"] = TASK_TYPES.get(auto_class)
         return self.plugin("adapters", "adapter", Choice(section.choice.name, options))
 
-    def quantization(self) -> Any:
+    def quantization(self, chosen: Mapping[str, Any]) -> Any:
         """Construct the quantization config; None where there is none."""
         choice = self.recipe.model.quantize
         if choice is None:
             return None
         path = join("model.quantize", choice.name)
-        config = self.config(path, quantization_classes()[choice.name], choice.options)
+        options = {**choice.options, **chosen}
+        config = self.config(path, quantization_classes()[choice.name], options)
         return None if config is _FAILED else config
 
     def check_device(self, device: str) -> None:
@@ -286,11 +308,11 @@ def _resolve(
     method = {
         name: to_plain(getattr(arguments, name)) for name in RECORDED if hasattr(arguments, name)
     }
-    method.update({d.key.rpartition(".")[2]: to_plain(d.value) for d in decisions})
+    method.update({key: to_plain(value) for key, value in _chosen("method.", decisions).items()})
     method.update(recipe.method.options)
     resolved = {
         "name": recipe.name,
-        "model": _plain_model(recipe),
+        "model": _plain_model(recipe, _chosen("model.quantize.", decisions)),
         "data": data,
         "adapter": _plain_adapter(recipe),
         "method": {recipe.method.name: dict(sorted(method.items()))},
@@ -310,12 +332,13 @@ def _filled(config: Any, choice: Choice) -> Any:
     return dict(choice.options)
 
 
-def _plain_model(recipe: Recipe) -> dict[str, Any]:
+def _plain_model(recipe: Recipe, quantize: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for item in fields(recipe.model):
         value = getattr(recipe.model, item.name)
         if isinstance(value, Choice):
-            value = {value.name: value.options}
+            chosen = quantize if item.name == "quantize" else {}
+            value = {value.name: {**value.options, **chosen}}
         if value is not None:
             plain[item.name] = value
     return plain

@@ -76,6 +76,8 @@ BOUNDS: Mapping[str, Bound] = {
     "seed": Bound(0, 2**32 - 1),
     "data_seed": Bound(0, 2**32 - 1),
     "max_length": _AT_LEAST_1,
+    "max_source_length": _AT_LEAST_1,
+    "max_target_length": _AT_LEAST_1,
     "pad_to_multiple_of": _AT_LEAST_1,
     "router_aux_loss_coef": _AT_LEAST_0,
     # Adapters.
@@ -187,6 +189,8 @@ TRACKERS = (
 _TRACKER = Kind("choice", choices=TRACKERS)
 CORRECTED_EVERYWHERE: Mapping[str, Kind] = {
     "report_to": union(_TRACKER, Kind("list", (_TRACKER,)), NULL),
+    # Hinted as text for its command line's sake; text is deprecated.
+    "fsdp": union(Kind("bool"), Kind("str"), NULL),
 }
 """The same for options of every class that inherits them."""
 

@@ -1,0 +1,239 @@
+"""Classifiers train as with plain transformers and peft, and go through every verb."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_heads
+import torch
+from training_fixture import losses
+
+from peftkit.errors import DataError, RecipeError, UsageError
+from peftkit.run_dir import RunDir
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+ROWS = tiny_heads.pairs(14)
+TASK = {"classify": {"text": "text", "second": "second", "label": "label", "positive": "same"}}
+ALONE = {"classify": {"text": "text", "label": "label"}}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    return tiny_heads.save(folder, tiny_heads.BERT, "AutoModelForPreTraining")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    return tiny_heads.recipe(folder, bert, ROWS, {"classify": tiny_heads.CLASSIFY}, TASK)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> RunDir:
+    return tiny_heads.train(tmp_path_factory.mktemp("run") / "run", recipe)
+
+
+@pytest.fixture(scope="module")
+def decoder_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunDir:
+    """Return a run of a decoder on an nf4 base, one text a row."""
+    folder = tmp_path_factory.mktemp("decoder")
+    quantize = {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+    made = tiny_heads.recipe(
+        folder, tiny_model, ROWS, {"classify": tiny_heads.CLASSIFY}, ALONE,
+        model={"path": str(tiny_model), "dtype": "float32", "quantize": quantize},
+    )  # fmt: skip
+    return tiny_heads.train(folder / "run", made)
+
+
+def plain_losses(base: Path, out: Path) -> list[float]:
+    """Train with plain transformers and peft alone; return the loss of each step."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    own = ("max_length", "save_steps", "save_total_limit")
+    options = {key: value for key, value in tiny_heads.CLASSIFY.items() if key not in own}
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = tokenizer([row["text"] for row in ROWS], [row["second"] for row in ROWS])
+    rows["labels"] = [int(row["label"] == "same") for row in ROWS]
+    set_seed(options["seed"])
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, dtype=torch.float32, num_labels=2
+    )
+    set_seed(options["seed"])
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **tiny_heads.LORA))
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(out), use_cpu=True, save_strategy="no", disable_tqdm=True,
+            dataloader_pin_memory=False, **options,
+        ),
+        train_dataset=Dataset.from_dict(dict(rows)),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def test_losses_are_plain_transformers_to_the_bit(run: RunDir, bert: Path, tmp_path: Path) -> None:
+    assert losses(run) == plain_losses(bert, tmp_path)
+
+
+def test_a_run_resumes_to_the_bit(run: RunDir, recipe: Path, tmp_path: Path) -> None:
+    tiny_heads.assert_resumes(run, recipe, tmp_path / "part")
+
+
+def test_plain_peft_loads_the_adapter_with_its_head_and_predicts_alike(
+    run: RunDir, bert: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    adapter = json.loads((run.adapter / "adapter_config.json").read_text())
+    assert adapter["task_type"] == "SEQ_CLS"
+    assert "classifier" in adapter["modules_to_save"]
+    config = AutoConfig.from_pretrained(run.adapter)
+    assert config.id2label == {0: "other", 1: "same"}
+    assert config.label2id == {"other": 0, "same": 1}
+    base = AutoModelForSequenceClassification.from_pretrained(bert, config=config)
+    model = PeftModel.from_pretrained(base, run.adapter).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.adapter)
+    samples = [json.loads(line) for line in run.samples.read_text().splitlines()]
+    assert len(samples) == 6
+    for sample, row in zip(samples, ROWS, strict=False):
+        assert sample["texts"] == [row["text"], row["second"]]
+        assert sample["reference"] == row["label"]
+        with torch.no_grad():
+            logits = model(**tokenizer(row["text"], row["second"], return_tensors="pt")).logits
+        shares = logits.double().softmax(-1)[0]
+        assert sample["tuned"] == config.id2label[int(shares.argmax())]
+        assert sample["probability"] == pytest.approx(float(shares.max()), abs=1e-6)
+
+
+def test_scores_have_no_base_and_the_most_frequent_label_beside(run: RunDir) -> None:
+    scores = json.loads(run.scores.read_text())
+    assert scores["base"] == {}
+    assert scores["headline"] == "accuracy"
+    assert set(scores["tuned"]) == {"accuracy", "macro_f1", "f1", "matthews"}
+    assert scores["baselines"]["most_frequent"]["accuracy"] == 0.5
+    assert "its classification head is new" in scores["notes"][0]
+    report = run.report.read_text()
+    assert "Accuracy" in report
+    assert "Most frequent" in report
+
+
+def test_the_audit_counts_labels(run: RunDir) -> None:
+    data = json.loads(run.data.read_text())
+    assert data["splits"]["train"]["labels"] == {"other": 7, "same": 7}
+    assert data["mask_samples"]["train"][0]["label"] == "other"
+
+
+def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tmp_path: Path):
+    from peftkit.generate import Labeler, answer_file, open_answerer, read_questions
+    from peftkit.questions import question_of_text
+
+    labeler = open_answerer(run.path)
+    assert isinstance(labeler, Labeler)
+    file = tiny.write_jsonl(tmp_path / "asked.jsonl", [{**ROWS[0], "label": None}, ROWS[1]])
+    out = io.StringIO()
+    answer_file(labeler, read_questions(labeler.task, file), out)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    samples = [json.loads(line) for line in run.samples.read_text().splitlines()]
+    for line, sample in zip(lines, samples, strict=False):
+        assert (
+            line["predicted"]
+            == sample["tuned"]
+            == max(line["probabilities"], key=line["probabilities"].get)
+        )
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(UsageError, match="several columns at once"):
+        question_of_text(labeler.task, "sort")
+    with pytest.raises(UsageError, match="the base knows no labels"):
+        open_answerer(run.path, with_base=True)
+    with pytest.raises(UsageError, match="generates nothing"):
+        open_answerer(run.path, options=["max_new_tokens=3"])
+
+
+def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
+    from peftkit.generate import Labeler, open_answerer
+    from peftkit.questions import question_of_text
+
+    resolved = decoder_run.resolved.read_text()
+    assert "llm_int8_skip_modules" in resolved
+    assert losses(decoder_run)[-1] < losses(decoder_run)[0]
+    labeler = open_answerer(decoder_run.path)
+    assert isinstance(labeler, Labeler)
+    assert labeler.model.config.pad_token_id == labeler.tokenizer.pad_token_id
+    questions = [question_of_text(labeler.task, row["text"]) for row in ROWS[:3]]
+    together = labeler.label_many(questions)
+    for question, found in zip(questions, together, strict=True):
+        (alone,) = labeler.label_many([question])
+        assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-3)
+
+
+@pytest.mark.parametrize("adapter", ["full", {"vera": {"r": 8, "target_modules": ["query"]}}])
+def test_other_adapters_train_and_are_found_again(adapter, recipe: Path, tmp_path: Path) -> None:
+    from peftkit.generate import Labeler, open_answerer
+
+    document = {**json.loads(recipe.read_text()), "adapter": adapter}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(document))
+    trained = tiny_heads.train(tmp_path / "run", file)
+    labeler = open_answerer(trained.path)
+    assert isinstance(labeler, Labeler)
+    assert labeler.model.config.id2label == {0: "other", 1: "same"}
+
+
+def test_a_merged_run_is_a_classifier_with_its_labels(run: RunDir, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from peftkit.merge.merge import merge
+
+    merged = merge(run.path, out=tmp_path / "merged", verify=True)
+    assert merged.verification is not None
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "merged", output_loading_info=True
+    )
+    assert model.config.id2label == {0: "other", 1: "same"}
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+
+
+def test_a_head_that_peft_does_not_know_by_name_is_trained_whole(tmp_path: Path) -> None:
+    from transformers import BartConfig, BartForSequenceClassification
+
+    from peftkit.adapters.peft_types import Lora
+
+    config = {key: value for key, value in tiny_heads.BART.items() if key != "model_type"}
+    base = BartForSequenceClassification(BartConfig(**config))
+    from peft import LoraConfig
+
+    model = Lora(LoraConfig(r=2, target_modules=["q_proj"])).attach(base)
+    head = [p for n, p in model.named_parameters() if "classification_head.modules_to_save" in n]
+    assert len(head) == 4
+    assert all(parameter.requires_grad for parameter in head)
+
+
+def test_wrong_labels_and_tasks_are_refused_by_name(recipe: Path, bert: Path, tmp_path: Path):
+    from peftkit.recipe.load import load_recipe
+
+    with pytest.raises(RecipeError, match="makes Conversation examples, classify trains on Label"):
+        load_recipe(recipe, ["data.task={summarize: {document: text, summary: second}}"])
+    floats = [{**row, "label": 0.5} for row in ROWS]
+    made = tiny_heads.recipe(tmp_path, bert, floats, {"classify": tiny_heads.CLASSIFY}, TASK)
+    with pytest.raises(DataError, match=r"label is a float.*regression"):
+        tiny_heads.train(tmp_path / "run", made)

@@ -1,0 +1,192 @@
+"""Encoder-decoders train as with plain transformers and peft, and go through every verb."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_heads
+import torch
+from training_fixture import losses
+
+from peftkit.errors import DataError, RecipeError, UsageError
+from peftkit.run_dir import RunDir
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+ROWS = tiny.rows(9)
+TASK = {"summarize": {}}
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_heads.save(tmp_path_factory.mktemp("t5"), tiny_heads.T5, "AutoModelForSeq2SeqLM")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, t5: Path) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    return tiny_heads.recipe(folder, t5, ROWS, {"seq2seq": tiny_heads.SEQ2SEQ}, TASK)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> RunDir:
+    return tiny_heads.train(tmp_path_factory.mktemp("run") / "run", recipe)
+
+
+def plain_losses(base: Path, out: Path, *, smoothing: float = 0.0) -> list[float]:
+    """Train with plain transformers and peft alone; return the loss of each step."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        set_seed,
+    )
+
+    own = ("max_source_length", "max_target_length", "save_steps", "save_total_limit")
+    options = {key: value for key, value in tiny_heads.SEQ2SEQ.items() if key not in own}
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    sources = tokenizer(["Summarize the text.\n\n" + row["document"] for row in ROWS])
+    targets = tokenizer(text_target=[row["summary"] for row in ROWS])
+    rows = {"input_ids": sources["input_ids"], "labels": targets["input_ids"]}
+    set_seed(options["seed"])
+    model = AutoModelForSeq2SeqLM.from_pretrained(base, dtype=torch.float32)
+    set_seed(options["seed"])
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", **tiny_heads.LORA))
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            output_dir=str(out), use_cpu=True, save_strategy="no", disable_tqdm=True,
+            label_smoothing_factor=smoothing, dataloader_pin_memory=False, **options,
+        ),
+        train_dataset=Dataset.from_dict(rows),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def test_losses_are_plain_transformers_to_the_bit(run: RunDir, t5: Path, tmp_path: Path) -> None:
+    assert losses(run) == plain_losses(t5, tmp_path)
+
+
+def test_label_smoothing_is_the_trainer_s(
+    run: RunDir, recipe: Path, t5: Path, tmp_path: Path
+) -> None:
+    overrides = ("method.seq2seq.label_smoothing_factor=0.1", "evaluate=false")
+    smoothed = losses(tiny_heads.train(tmp_path / "run", recipe, *overrides))
+    assert smoothed == plain_losses(t5, tmp_path / "plain", smoothing=0.1)
+    assert smoothed != losses(run)
+
+
+def test_a_run_resumes_to_the_bit(run: RunDir, recipe: Path, tmp_path: Path) -> None:
+    tiny_heads.assert_resumes(run, recipe, tmp_path / "part")
+
+
+def test_plain_peft_loads_the_adapter_and_scores_what_was_scored(run: RunDir, t5: Path) -> None:
+    from peft import AutoPeftModelForSeq2SeqLM
+    from transformers import AutoTokenizer
+
+    config = json.loads((run.adapter / "adapter_config.json").read_text())
+    assert config["task_type"] == "SEQ_2_SEQ_LM"
+    model = AutoPeftModelForSeq2SeqLM.from_pretrained(run.adapter).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.adapter)
+    nats = num_tokens = 0.0
+    answers = []
+    for row in ROWS[:6]:
+        source = tokenizer("Summarize the text.\n\n" + row["document"], return_tensors="pt")
+        labels = tokenizer(text_target=row["summary"], return_tensors="pt")["input_ids"]
+        inputs = {key: source[key] for key in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            loss = model(**inputs, labels=labels).loss
+            made = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        nats, num_tokens = nats + float(loss) * labels.numel(), num_tokens + labels.numel()
+        answers.append(tokenizer.decode(made[0], skip_special_tokens=True).strip())
+    scores = json.loads(run.scores.read_text())
+    assert scores["tuned"]["perplexity"] == pytest.approx(
+        torch.tensor(nats / num_tokens).exp().item(), rel=1e-4
+    )
+    samples = [json.loads(line) for line in run.samples.read_text().splitlines()]
+    assert [sample["tuned"] for sample in samples] == answers
+    assert scores["base"]["perplexity"] > scores["tuned"]["perplexity"]
+    assert set(scores["baselines"]) == {"first_sentence"}
+
+
+def test_a_run_answers_prompts_and_files_but_holds_no_conversation(run: RunDir) -> None:
+    from peftkit.generate import Answerer, Conversation, open_answerer
+    from peftkit.questions import question_of_text
+
+    answerer = open_answerer(run.path, options=["max_new_tokens=8"])
+    assert isinstance(answerer, Answerer)
+    written: list[str] = []
+    question = question_of_text(answerer.task, ROWS[0]["document"])
+    reply = answerer.reply(question, written.append)
+    assert "".join(written) == reply.text == answerer.reply_many([question] * 2)[1]
+    with pytest.raises(UsageError, match="holds no conversation"):
+        Conversation(answerer)
+
+
+def test_the_report_and_the_audit_show_both_sides(run: RunDir) -> None:
+    data = json.loads(run.data.read_text())
+    audit = data["splits"]["train"]
+    assert audit["max_length"] == 96
+    assert audit["max_target_length"] == 24
+    sample = data["mask_samples"]["train"][0]
+    trained = "".join(t for t, is_on in zip(*sample.values(), strict=True) if is_on)
+    assert trained == ROWS[0]["summary"] + "<|endoftext|>"
+    assert audit["num_trained_tokens"] < audit["num_tokens"]
+    assert "seq2seq" in run.report.read_text()
+
+
+@pytest.mark.parametrize("adapter", ["full", {"ia3": {}}])
+def test_other_adapters_train(adapter, recipe: Path, tmp_path: Path) -> None:
+    document = {**json.loads(recipe.read_text()), "adapter": adapter, "evaluate": False}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(document))
+    found = losses(tiny_heads.train(tmp_path / "run", file))
+    assert len(found) == 4
+    assert found[-1] < found[0]
+
+
+def test_bart_trains_and_what_is_merged_answers_alike(tmp_path: Path) -> None:
+    from peftkit.merge.merge import merge
+
+    base = tiny_heads.save(tmp_path, tiny_heads.BART, "AutoModelForSeq2SeqLM")
+    made = tiny_heads.recipe(tmp_path, base, ROWS, {"seq2seq": tiny_heads.SEQ2SEQ}, TASK)
+    trained = tiny_heads.train(tmp_path / "run", made, "method.seq2seq.max_steps=12")
+    found = losses(trained)
+    assert sum(found[-4:]) < sum(found[:4])
+    merged = merge(trained.path, out=tmp_path / "merged", verify=True)
+    assert merged.verification is not None
+
+
+def test_owned_keys_and_other_examples_are_refused(recipe: Path, tmp_path: Path) -> None:
+    from peftkit.recipe.load import load_recipe
+
+    with pytest.raises(RecipeError, match=r"predict_with_generate.*evaluate.generation"):
+        load_recipe(recipe, ["method.seq2seq.predict_with_generate=true"])
+    with pytest.raises(RecipeError, match="makes Text examples, seq2seq trains on Conversation"):
+        load_recipe(recipe, ["data.task={text: {text: document}}"])
+    turns = [{"role": role, "content": "sort"} for role in ("user", "assistant") * 2]
+    chat = tiny_heads.recipe(
+        tmp_path, Path(json.loads(recipe.read_text())["model"]["path"]),
+        [{"messages": turns}] * 3, {"seq2seq": tiny_heads.SEQ2SEQ}, {"chat": {}},
+    )  # fmt: skip
+    with pytest.raises(DataError, match="several turns, and an encoder-decoder reads one"):
+        tiny_heads.train(tmp_path / "run", chat)
+
+
+def test_what_is_too_long_is_named_side_by_side(recipe: Path, tmp_path: Path) -> None:
+    overrides = ("method.seq2seq.max_source_length=20", "method.seq2seq.max_target_length=4")
+    with pytest.raises(DataError) as caught:
+        tiny_heads.train(tmp_path / "run", recipe, *overrides)
+    text = str(caught.value)
+    assert "9 of 9 sources are longer than method.seq2seq.max_source_length 20" in text
+    assert "9 of 9 targets are longer than method.seq2seq.max_target_length 4" in text
