@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit import resume, run_state
+from peftkit.errors import UsageError
 from peftkit.exhaustion import exhaustion_explained
 from peftkit.job import Job, Session, prepare
 from peftkit.loading import load_last, load_model, load_trained
+from peftkit.machine import launched_processes
 from peftkit.progress import Screen, duration, gibibytes
 from peftkit.run_dir import RunDir, write_atomically, write_json
 from peftkit.run_state import Ledger
@@ -38,12 +40,13 @@ def run(
         dry_run: do all but train, and write nothing.
 
     Raises:
-        UsageError: the directory belongs to another run.
+        UsageError: the directory belongs to another run, or this is one of several processes.
         DataError: the audit refuses the rows; no weight was read.
         ResourceError: memory, the budget or the disk does not suffice.
         DivergedError: a step's loss is not a number; the last checkpoint is kept.
         StoppedError: a signal came; says what is on disk.
     """
+    check_alone(recipe)
     screen, run_dir = Screen(console), RunDir(out or Path("runs") / recipe.name)
     if dry_run:
         load_model(prepare(recipe, run_dir, screen), screen)
@@ -65,6 +68,26 @@ def run(
             evaluate(job, model, screen)
             finish(job, session)
     return run_dir
+
+
+def check_alone(recipe: Recipe) -> None:
+    """Refuse to train among other processes: they would all write the same run.
+
+    Raises:
+        UsageError: a launcher started several processes, or the recipe shards its model over them.
+    """
+    num_processes = launched_processes()
+    planned = f"`peftkit plan {recipe.file} --num-processes N` says what several would take"
+    if num_processes > 1:
+        raise UsageError(
+            f"a launcher started {num_processes} processes, and a run trains in one",
+            hint=f"start it alone: peftkit run {recipe.file}; {planned}",
+        )
+    if recipe.method.options.get("fsdp"):
+        raise UsageError(
+            f"method.{recipe.method.name}.fsdp shards a model over processes, and a run has one",
+            hint=f"delete it; {planned}",
+        )
 
 
 def is_finished(job: Job, screen: Screen) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from peftkit.memory.growth import Footprint
 from peftkit.memory.plan import Plan, Work
+from peftkit.memory.sharing import ALONE
 from peftkit.memory.terms import Term
 
 GIB = 1 << 30
@@ -68,6 +69,7 @@ def linear_plan(
         num_tokens=rows * length if num_tokens is None else num_tokens,
         padded_tokens=rows * length if padded_tokens is None else padded_tokens,
         host_bytes=0,
+        sharing=ALONE,
         unknown=(),
         seconds=0.0,
         footprints=_no_footprint,

@@ -45,6 +45,19 @@ def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Path:
     return write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
 
 
+def test_one_of_several_processes_is_refused_before_anything_is_written(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded = load_recipe(recipe, ["method.sft.fsdp=true"])
+    with pytest.raises(UsageError, match=r"method\.sft\.fsdp") as caught:
+        run(sharded, out=tmp_path / "run")
+    assert "--num-processes" in str(caught.value.hint)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate do
+    with pytest.raises(UsageError, match="2 processes"):
+        run(load_recipe(recipe), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_writes_everything_and_says_what_it_does(
     tmp_path: Path, tiny_model: Path, rows: Path
 ) -> None:

@@ -9,6 +9,11 @@ import typer
 
 from peftkit.cli.app import Json, Overrides, RecipeFile, app, print_json, show
 
+NumProcesses = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Processes that train together, one a device."),
+]
+
 
 @app.command()
 def plan(
@@ -25,6 +30,7 @@ def plan(
     price_per_hour: Annotated[
         float | None, typer.Option(metavar="PRICE", help="Predict the run's cost at this price.")
     ] = None,
+    num_processes: NumProcesses = 1,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw memory over the step: PNG or SVG.")
     ] = None,
@@ -36,7 +42,12 @@ def plan(
 
     loaded = load_recipe(recipe, overrides or ())
     planned = plan_recipe(
-        loaded, gpus=gpus, here=here, length=length, price_per_hour=price_per_hour
+        loaded,
+        gpus=gpus,
+        here=here,
+        length=length,
+        price_per_hour=price_per_hour,
+        num_processes=num_processes,
     )
     if plot is not None:
         plot_plan(planned.plan, plot)
@@ -55,6 +66,7 @@ def fit(
         list[str] | None,
         typer.Option("--free", metavar="KEY", help="Let this stated key change. Repeatable."),
     ] = None,
+    num_processes: NumProcesses = 1,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the recipe of the first proposal.")
     ] = None,
@@ -73,7 +85,9 @@ def fit(
         raise UsageError(f"--gpu {gpu} names {len(wanted)} devices", hint="fit one at a time")
     loaded = load_recipe(recipe, overrides or ())
     lengths, _ = row_lengths(loaded, wanted[0].as_machine())
-    found = find_fit(loaded, wanted[0], free=free or (), lengths=lengths)
+    found = find_fit(
+        loaded, wanted[0], free=free or (), lengths=lengths, num_processes=num_processes
+    )
     if write is not None:
         write_proposal(loaded, found.proposals[0], write)
     show(render_fit(found), found.to_json(), as_json)

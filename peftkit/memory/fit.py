@@ -20,18 +20,21 @@ def fit(
     *,
     free: Sequence[str] = (),
     lengths: Sequence[int] | None = None,
+    num_processes: int = 1,
 ) -> Fit:
     """Find the settings that fit a device, the fastest first; the global batch stays.
 
     Args:
         free: dotted keys that stand in the recipe and may be changed all the same.
         lengths: tokens of each training row, as for `plan`.
+        num_processes: how many train together, each on such a device.
 
     Raises:
         UsageError: `free` names what fit never changes.
         ResourceError: nothing that is open fits; says by how much, and what would.
     """
-    search = Search(recipe, device, read_levers(recipe, device.as_machine(), free=free), lengths)
+    levers = read_levers(recipe, device.as_machine(), free=free)
+    search = Search(recipe, device, levers, lengths, num_processes)
     now = search.as_it_is()
     setups = search.setups()
     if not setups:

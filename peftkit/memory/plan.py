@@ -19,6 +19,7 @@ from peftkit.errors import PeftkitError
 from peftkit.machine import describe_machine
 from peftkit.memory.growth import Footprint, largest_that_fits
 from peftkit.memory.lengths import fit_head
+from peftkit.memory.sharing import FSDP2, Sharing, sharing_of
 from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.quiet import quiet_stack
 from peftkit.run_dir import SCHEMA_VERSION
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
     from peftkit.memory.batch_shape import BatchShape
     from peftkit.memory.evaluation import EvaluationPeak
-    from peftkit.memory.rehearsal import Rehearsal
+    from peftkit.memory.rehearsal import Rehearsal, Rehearsed
     from peftkit.memory.runtime import Runtime
     from peftkit.plugins import Machine
+    from peftkit.recipe.build import Built
     from peftkit.recipe.schema import ModelSection, Recipe
 
 PHASES = ("load", "forward", "loss", "backward", "step")
@@ -96,6 +98,8 @@ class Plan:
     """Tokens of an average micro-batch, padding included."""
     host_bytes: int
     """Pinned host memory that holds saved tensors at their most, beside the device's memory."""
+    sharing: Sharing
+    """The processes that train together; all numbers are of one of them."""
     unknown: tuple[str, ...]
     """What could not be planned, and is therefore missing from the numbers; empty as a rule."""
     seconds: float
@@ -110,10 +114,12 @@ class Plan:
     def evaluation(self) -> EvaluationPeak | None:
         """Return what scoring after training takes at its worst; None where nothing is scored.
 
+        That of a model in shards is not planned: it is None as well, and `unknown` says so.
+
         Raises:
             PlanningError: an operator of it cannot run without values.
         """
-        return self.scoring()
+        return None if self.sharing.strategy == FSDP2 else self.scoring()
 
     def term_bytes(self, name: str) -> int:
         """Return what the terms of this name hold at the peak."""
@@ -165,6 +171,8 @@ class Plan:
             "length": self.length,
             "accumulation": self.accumulation,
             "device": self.device,
+            "num_processes": self.sharing.num_processes,
+            "strategy": self.sharing.strategy or None,
             "host_bytes": self.host_bytes,
             "unknown": list(self.unknown),
             "devices": [verdict.to_json() for verdict in verdicts],
@@ -177,23 +185,25 @@ def plan(
     *,
     lengths: Sequence[int] | None = None,
     machine: Machine | None = None,
+    num_processes: int = 1,
 ) -> Plan:
     """Plan a recipe's training step on a machine; no weight is read and nothing is computed.
 
     Args:
         lengths: tokens of each training row; the recipe's `max_length` for every row when absent.
         machine: the device to plan for (`peftkit.memory.devices`); this machine when absent.
+        num_processes: how many train together, each on such a device; the plan is that of one.
 
     Raises:
         ArtefactError: the architecture is unknown, or custom code.
         PlanningError: an operator has no fake implementation; names it.
+        UsageError: so many processes cannot train it, or that is not planned.
     """
     start = time.perf_counter()
     quiet_stack()
     from peftkit.memory.batch import Point
     from peftkit.memory.batch_shape import batch_shape
     from peftkit.memory.evaluation import worst_stage
-    from peftkit.memory.rehearsal import Rehearsed
     from peftkit.memory.runtime import runtime_of
     from peftkit.recipe.build import build
 
@@ -201,7 +211,7 @@ def plan(
     built = build(recipe, machine, is_here=False)
     _leave_imports_uncollected()
     config = fit_head(planned_config(recipe.model), built.method.auto_class, lengths)
-    rehearsed = Rehearsed(built, config, device=machine.device)
+    rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
     runtime = runtime_of(machine)
     shape = batch_shape(built, config, lengths)
     replays: dict[str, Rehearsal] = {}
@@ -221,12 +231,23 @@ def plan(
         made,
         shape,
         runtime,
-        device=machine.device,
-        accumulation=rehearsed.settings.accumulation,
+        rehearsed,
         footprints=lambda rows: rehearsal(rows).footprint,
         scoring=partial(worst_stage, rehearsed, built, shape, runtime),
         seconds=time.perf_counter() - start,
     )
+
+
+def _rehearsed(
+    built: Built, config: PretrainedConfig, *, device: str, num_processes: int
+) -> Rehearsed:
+    """Make the fake model whose step stands for that of one process."""
+    from peftkit.memory.rehearsal import Rehearsed, trainer_arguments
+    from peftkit.memory.sharded import Sharded
+
+    sharing = sharing_of(built, trainer_arguments(built), num_processes)
+    kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
+    return kind(built, config, device=device, sharing=sharing)
 
 
 def plan_run(
@@ -292,9 +313,8 @@ def _sum_up(  # noqa: PLR0913
     made: Rehearsal,
     shape: BatchShape,
     runtime: Runtime,
+    rehearsed: Rehearsed,
     *,
-    device: str,
-    accumulation: int,
     footprints: Callable[[int], Footprint],
     scoring: Callable[[], EvaluationPeak | None],
     seconds: float,
@@ -309,13 +329,14 @@ def _sum_up(  # noqa: PLR0913
         timeline=timeline_of(live),
         micro_batch=shape.micro_batch,
         length=shape.length,
-        accumulation=accumulation,
-        device=device,
+        accumulation=rehearsed.settings.accumulation,
+        device=rehearsed.device,
         work={phase: Work(*counts) for phase, counts in made.work.items()},
         num_tokens=shape.num_tokens,
         padded_tokens=shape.padded_tokens,
         host_bytes=host_bytes(live),
-        unknown=made.notes,
+        unknown=(*made.notes, *rehearsed.sharing.notes),
+        sharing=rehearsed.sharing,
         seconds=seconds,
         footprints=footprints,
         scoring=scoring,

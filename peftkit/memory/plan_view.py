@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import UsageError
 from peftkit.memory.admission import available_bytes, planned_evaluation
 from peftkit.memory.plan import Plan, Verdict, plan
-from peftkit.memory.terms import TERMS
+from peftkit.memory.terms import COLLECTIVES, TERMS
 from peftkit.progress import duration, gibibytes
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {
     "base": "#4c72b0", "adapter": "#55a868", "gradients": "#c44e52", "optimizer": "#8172b3",
-    "activations": "#dd8452", "loss": "#da8bc3", "temporaries": "#ccb974", "runtime": "#8c8c8c",
+    "activations": "#dd8452", "loss": "#da8bc3", "temporaries": "#ccb974",
+    COLLECTIVES: "#64b5cd", "runtime": "#8c8c8c",
 }  # fmt: skip
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -59,13 +60,14 @@ class PlannedRecipe:
         }
 
 
-def plan_recipe(
+def plan_recipe(  # noqa: PLR0913 - what the command line takes
     recipe: Recipe,
     *,
     gpus: str | None = None,
     here: bool = False,
     length: int | None = None,
     price_per_hour: float | None = None,
+    num_processes: int = 1,
 ) -> PlannedRecipe:
     """Plan a recipe for GPUs, or for this machine, and hold the plan against each.
 
@@ -74,40 +76,55 @@ def plan_recipe(
         here: plan for this machine, and against what is free on it.
         length: tokens a row; that of the data's longest row, else `max_length`, when absent.
         price_per_hour: of a device, in any currency: predicts what the run costs.
+        num_processes: how many train together, each on a device like those.
 
     Raises:
-        UsageError: `gpus` and `here` at once, a device that is not known, or no price.
+        UsageError: options that exclude each other, a device that is not known, or no price.
     """
     from peftkit.machine import describe_machine
     from peftkit.memory import devices
     from peftkit.memory.forecast import forecast
     from peftkit.memory.lengths import row_lengths
 
-    if gpus is not None and here:
-        raise UsageError("--gpus and --here exclude each other", hint="drop one of them")
-    if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
-        raise UsageError(
-            f"--price-per-hour {price_per_hour}: that is no price", hint="e.g. --price-per-hour 2.5"
-        )
+    _check_options(gpus, here, price_per_hour, num_processes)
     wanted = devices.defaults() if gpus is None else devices.parse(gpus)
     machine = describe_machine() if here else wanted[0].as_machine()
     lengths, origin = ([length], "--length") if length else row_lengths(recipe, machine)
     num_rows = None if length or lengths is None else len(lengths)
     if lengths is None:
         origin = f"max_length: {origin}"
-    made = plan(recipe, lengths=lengths, machine=machine)
+    made = plan(recipe, lengths=lengths, machine=machine, num_processes=num_processes)
     places = [(_here(machine), machine)] if here else [(d, d.as_machine()) for d in wanted]
     verdicts = tuple(
         made.verdict(place.name, available_bytes(made, place) if here else place.total_bytes)
         for _, place in places
     )
     forecasts = tuple(
-        forecast(made, recipe, device, place, num_rows=num_rows) if verdict.fits else None
+        # How long processes wait for each other depends on the links between them.
+        forecast(made, recipe, device, place, num_rows=num_rows)
+        if verdict.fits and num_processes == 1
+        else None
         for (device, place), verdict in zip(places, verdicts, strict=True)
     )
     is_measured = here and machine.device == "cpu"
     rates_from = "rates measured here just now" if is_measured else "published rates"
     return PlannedRecipe(made, verdicts, forecasts, origin, rates_from, price_per_hour)
+
+
+def _check_options(
+    gpus: str | None, here: bool, price_per_hour: float | None, num_processes: int
+) -> None:
+    """Refuse options that exclude each other, and what is no price."""
+    if gpus is not None and here:
+        raise UsageError("--gpus and --here exclude each other", hint="drop one of them")
+    if here and num_processes > 1:
+        raise UsageError(
+            "--here plans for one process on this machine", hint="name the devices: --gpus 24"
+        )
+    if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
+        raise UsageError(
+            f"--price-per-hour {price_per_hour}: that is no price", hint="e.g. --price-per-hour 2.5"
+        )
 
 
 def _here(machine: Machine) -> Device:
@@ -132,6 +149,8 @@ def render_plan(planned: PlannedRecipe) -> Group:
         f"peak {gibibytes(made.peak_bytes)} in {made.peak_phase}, on {made.device}:"
         f" {made.micro_batch}{times} rows of {made.length:,} tokens{origin}"
     )
+    if made.sharing.num_processes > 1:
+        head.append(f"\npredicted for each of {made.sharing.describe()}")
     parts: list[Any] = [head, Text(), _term_table(made), Text(), _device_table(made, verdicts)]
     if made.host_bytes:
         parts.append(Text(f"\nin pinned host memory beside it: {gibibytes(made.host_bytes)}"))
@@ -159,6 +178,9 @@ def _times(planned: PlannedRecipe) -> Iterator[Table | Text]:
     from rich.text import Text
 
     known = [forecast for forecast in planned.forecasts if forecast is not None]
+    if planned.plan.sharing.num_processes > 1:
+        yield Text("time is not predicted for several processes: their links are not known")
+        return
     if not known:
         yield Text("time is predicted for named cards that this fits, e.g. --gpus 4090,h100")
         return

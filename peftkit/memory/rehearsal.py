@@ -19,7 +19,9 @@ from peftkit import step
 from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
 from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
 from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
+from peftkit.memory.sharing import ALONE, DDP, Sharing
 from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_update
+from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import (
     Program,
     Repeat,
@@ -59,12 +61,18 @@ class Rehearsed:
     """Hold a recipe's fake model, ready to be run at any size."""
 
     def __init__(
-        self, built: Built, config: PretrainedConfig, *, device: str, scored_share: float = 1.0
+        self,
+        built: Built,
+        config: PretrainedConfig,
+        *,
+        device: str,
+        scored_share: float = 1.0,
+        sharing: Sharing = ALONE,
     ) -> None:
         """Build the model with its adapter, its optimizer and its checkpointing."""
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        self.method, self.device = built.method, device
+        self.method, self.device, self.sharing = built.method, device, sharing
         self.args: TrainingArguments = trainer_arguments(built)
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.scored_share = scored_share if device == "cuda" else 1.0
@@ -276,11 +284,20 @@ class Rehearsed:
         for term, tensors in self.fake.terms.items():
             tracker.hold(tensors, term)
         tracker.hold(state_tensors(optimizer, device=self.device), "optimizer")
+        if self.sharing.strategy == DDP:
+            # One bucket or several, they hold every gradient once more: accelerate leaves torch's
+            # `gradient_as_bucket_view` off.
+            buckets = sum(p.numel() * p.element_size() for p in trained)
+            tracker.reserve(buckets, COLLECTIVES)
         if self.settings.accumulation > 1:
             with self.mode:
-                gradients = [_like(parameter) for parameter in trained]
+                gradients = self._earlier_gradients()
             tracker.hold(gradients, "gradients")
         return update, tracker.finish()
+
+    def _earlier_gradients(self) -> list[torch.Tensor]:
+        """Return the gradients that earlier micro-batches of the step have left."""
+        return [_like(parameter) for parameter in self.trained]
 
     def _prefers_foreach(self) -> bool:
         """Tell whether torch's optimizer would work on lists on the planned device, as on CUDA."""

@@ -39,6 +39,7 @@ class Search:
     device: Device
     levers: Levers
     lengths: Sequence[int] | None
+    num_processes: int = 1
     plans: dict[tuple[str, ...], tuple[Plan, str] | None] = field(default_factory=dict)
 
     def as_it_is(self) -> Setup:
@@ -64,7 +65,12 @@ class Search:
         try:
             # Packed rows are all of `max_length`, whatever they are made of.
             packs = bool(method_settings(changed, machine).get("packing"))
-            made = plan(changed, lengths=None if packs else self.lengths, machine=machine)
+            made = plan(
+                changed,
+                lengths=None if packs else self.lengths,
+                machine=machine,
+                num_processes=self.num_processes,
+            )
         except PeftkitError:
             if not overrides:
                 raise

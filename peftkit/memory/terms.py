@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from peftkit.memory.runtime import Runtime
     from peftkit.memory.trace import Live
 
+COLLECTIVES = "collectives"
+"""The term of what processes exchange: DDP's buckets; the layers that FSDP2 gathers and reduces."""
+
 TERMS = (
     "base",
     "adapter",
@@ -21,6 +24,7 @@ TERMS = (
     "activations",
     "loss",
     "temporaries",
+    COLLECTIVES,
     "runtime",
 )
 

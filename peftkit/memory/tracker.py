@@ -9,9 +9,11 @@ invisible from here, so the few operators that do so on purpose are listed in `W
 from __future__ import annotations
 
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import HOST, Segment, Trace
 
 _ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
@@ -27,6 +30,15 @@ _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.defa
 _DEVICE = torch.ops.prim.device.default
 """Most of what is dispatched in a fake run asks this."""
 _COPY = torch.ops.aten.copy_.default
+
+
+@dataclass
+class _Watched:
+    storage: torch.UntypedStorage
+    term: str
+    num_bytes: int = 0
+    number: int = 0
+    """Its allocation, while it holds anything."""
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
@@ -46,12 +58,17 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         self._labels: dict[int, str] = {}
         self._owed: list[int] = []
         """Allocations of layers that were freed outside of any, all in one go; see `_settle`."""
+        self._watched: dict[int, _Watched] = {}
+        """Address of a storage that is resized in place -> what it held when it was last seen."""
+        self._wrapper = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+        """What stands for the tensors of all processes; there is none before torch imported it."""
         self._frees_once = False
         self._is_finished = False
         self.enter("load")
 
     def enter(self, phase: str, layer: tuple[str, int] | None = None) -> None:
         """Begin a new segment: another phase, or another layer's part of it."""
+        self._look_again()
         self._settle()
         self._begin(phase, layer)
 
@@ -67,9 +84,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
 
     def hold(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Count tensors that exist already, each storage once."""
-        for tensor in tensors:
+        for tensor in map(_local, tensors):
             self._meet(tensor)
             self.label([tensor], term)
+
+    def watch(self, tensors: Iterable[torch.Tensor], term: str) -> None:
+        """Follow storages that are resized in place, which no operator tells of."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            self._watched[storage._cdata] = _Watched(storage, term)
 
     def reserve(self, num_bytes: int, term: str) -> None:
         """Count bytes that no tensor stands for, until the end of the trace."""
@@ -78,7 +101,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
 
     def label(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Say what tensors are, whatever they were born as."""
-        for tensor in tensors:
+        for tensor in map(_local, tensors):
             number = self._numbers.get(tensor.untyped_storage()._cdata)
             if number is not None:
                 self._labels[number] = term
@@ -86,14 +109,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
     @contextmanager
     def freeing_once(self) -> Iterator[None]:
         """Record what is freed in here once, also where the layer of its birth stands for more."""
-        self._frees_once = True
+        before, self._frees_once = self._frees_once, True
         try:
             yield
         finally:
-            self._frees_once = False
+            self._frees_once = before
 
     def finish(self) -> Trace:
         """Stop listening, and return the trace with a term for every allocation."""
+        self._look_again()
         self._settle()
         self._is_finished = True
         self.trace.terms = [
@@ -115,6 +139,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
             return args[0].fake_device
         if func in _METADATA:
             return func(*args, **kwargs)
+        if self._wrapper in types:
+            return NotImplemented  # the tensors inside come by on their own
+        self._look_again()
         result = func(*args, **kwargs)
         workspace = WORKSPACES.get(func)
         if workspace is not None:
@@ -128,6 +155,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
             self.label(_tensors(result), HOST)
         elif func is _COPY:
             self._count_copy(*args)
+        elif func.namespace == "c10d":
+            self.label(_tensors(args), COLLECTIVES)
         if is_new or func._schema.is_mutable:
             self._count(func, args, kwargs, result)
         return result
@@ -136,7 +165,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         """Record a tensor's storage; False when it is known."""
         storage = tensor.untyped_storage()
         address = storage._cdata
-        if address in self._numbers:
+        if address in self._numbers or address in self._watched:
             return False
         born = _TEMPORARIES
         if self.phase == "backward" and torch.is_grad_enabled():
@@ -145,6 +174,19 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         self._numbers[address] = number
         self._references[address] = weakref.ref(storage, lambda _: self._forget(address))
         return True
+
+    def _look_again(self) -> None:
+        """Record what storages that are resized in place hold now."""
+        for watched in self._watched.values():
+            num_bytes = watched.storage.nbytes()
+            if num_bytes == watched.num_bytes:
+                continue
+            if watched.num_bytes:
+                self._free(watched.number)
+            if num_bytes:
+                watched.number = self._allocate(num_bytes, _TEMPORARIES)
+                self._labels[watched.number] = watched.term
+            watched.num_bytes = num_bytes
 
     def _forget(self, address: int) -> None:
         self._references.pop(address, None)
@@ -231,6 +273,12 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
                 yield value
             elif isinstance(value, list | tuple):
                 yield from _tensors(value)
+
+
+def _local(tensor: Any) -> torch.Tensor:
+    """Return the part of a tensor that this process holds."""
+    part: torch.Tensor = getattr(tensor, "_local_tensor", tensor)
+    return part
 
 
 def _extent(tensor: torch.Tensor) -> int:

@@ -28,7 +28,9 @@ TIMES = "method.sft.gradient_accumulation_steps"
 CHECKPOINTING = "method.sft.activation_checkpointing"
 
 
-def plan_by_formula(recipe: Recipe, *, lengths: Any = None, machine: Any = None) -> Plan:
+def plan_by_formula(
+    recipe: Recipe, *, lengths: Any = None, machine: Any = None, num_processes: int = 1
+) -> Plan:
     """Stand for the planner: a base of 8 GiB, 2 in 4 bits; 1 MiB a token, 0.1 checkpointed.
 
     Checkpointing costs a third more, 4 bits a tenth, as orders of magnitude.

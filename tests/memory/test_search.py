@@ -26,7 +26,9 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool, int]]:
     """Plan by formula; gather (quantized, checkpointed, rows) of every plan that is made."""
     made: list[tuple[bool, bool, int]] = []
 
-    def plan(recipe: Recipe, *, lengths: Any = None, machine: Any = None) -> Plan:
+    def plan(
+        recipe: Recipe, *, lengths: Any = None, machine: Any = None, num_processes: int = 1
+    ) -> Plan:
         options = method_settings(recipe, machine)
         quantized = recipe.model.quantize is not None
         checkpointed = checkpoints_activations(options)

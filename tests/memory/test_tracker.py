@@ -71,3 +71,20 @@ def test_what_a_layer_made_is_freed_in_its_name() -> None:
         ("backward", ("layers", 1), [-1]),
         ("backward", ("layers", 2), [-2]),
     ]
+
+
+def test_what_is_resized_in_place_is_followed() -> None:
+    tracker = Tracker()
+    buffer = torch.empty(64)
+    buffer.untyped_storage().resize_(0)
+    tracker.watch([buffer], "collectives")
+    with tracker:
+        tracker.enter("forward")
+        buffer.untyped_storage().resize_(256)
+        held = torch.ones(8)
+        buffer.untyped_storage().resize_(0)
+        trace = tracker.finish()
+    del held
+    live = compile_trace(trace).live(np.array(trace.num_bytes))
+    assert live.by_term["collectives"].tolist() == [256, 256, 0]
+    assert live.total.max() == 256 + 32

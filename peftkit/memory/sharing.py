@@ -1,0 +1,123 @@
+"""How several processes, one a device, share a training: as its own native keys say.
+
+Without `fsdp` every process has a replica (DDP). With it, FSDP2 cuts parameters, gradients and the
+optimizer's state into as many shards. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from peftkit.recipe.build import Built
+
+DDP, FSDP2 = "DDP", "FSDP2"
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Say how many processes train together, and what each of them holds."""
+
+    num_processes: int
+    strategy: str
+    """`DDP`: all of the model; `FSDP2`: a shard of it."""
+    notes: tuple[str, ...]
+    """What the numbers of one process do not hold."""
+
+    def describe(self) -> str:
+        """Say it, for a person."""
+        return f"{self.num_processes} processes under {self.strategy}"
+
+
+ALONE = Sharing(1, "", ())
+_COLLECTIVES = (
+    "NCCL's own buffers, which are not torch's: some hundred MiB a device, by its topology"
+)
+_OWN_POOLS = (
+    "FSDP2 gathers and reduces on streams of their own: what CUDA's allocator keeps for each"
+)
+_NOT_SCORED = "scoring after training of a model that lies in shards"
+_REPLICATED = (
+    "every device holds the whole 4-bit base: accelerate shards it only where"
+    " bnb_4bit_quant_storage is the dtype that it is computed in"
+)
+
+
+def sharing_of(built: Built, args: Any, num_processes: int) -> Sharing:
+    """Read off a trainer's arguments how it would share the training among processes.
+
+    Raises:
+        UsageError: the recipe asks for what does not work, or for what is not planned.
+    """
+    prefix = f"method.{built.recipe.method.name}"
+    if num_processes == 1:
+        if args.fsdp:
+            raise UsageError(
+                f"{prefix}.fsdp cuts the model into shards, and one process has none to share with",
+                hint="say how many processes train together, e.g. --num-processes 8",
+            )
+        return ALONE
+    for option in ("deepspeed", "parallelism_config"):
+        if getattr(args, option, None):
+            raise UsageError(f"{prefix}.{option} is not planned", hint=f"{prefix}.fsdp=true is")
+    if not args.fsdp:
+        return Sharing(num_processes, DDP, (_COLLECTIVES,))
+    plugin = args.fsdp_plugin_args or {}
+    _check_fsdp(f"{prefix}.fsdp_config", plugin, args)
+    notes = [_COLLECTIVES, _OWN_POOLS, _NOT_SCORED]
+    if _replicates_base(built, args):
+        notes.append(_REPLICATED)
+    return Sharing(num_processes, FSDP2, tuple(notes))
+
+
+def _check_fsdp(key: str, plugin: dict[str, Any], args: Any) -> None:
+    """Refuse what upstream refuses once the model is loaded, and what is not planned."""
+    if plugin.get("fsdp_version") != 2:
+        raise UsageError(f"{key}.version 1 is not planned", hint=f"{key}.version=2, the default")
+    if plugin.get("cpu_offload"):
+        raise UsageError(
+            f"{key}.cpu_offload is not planned: shards and optimizer would lie on the host",
+            hint="delete it, and plan more processes",
+        )
+    if plugin.get("activation_checkpointing") and args.activation_checkpointing:
+        raise UsageError(
+            f"{key}.activation_checkpointing and activation_checkpointing exclude each other",
+            hint=f"{key.rpartition('.')[0]}.activation_checkpointing=false",
+        )
+
+
+def _replicates_base(built: Built, args: Any) -> bool:
+    """Tell whether a quantized base stays whole on every device.
+
+    Source: accelerate 1.15, `fsdp2_prepare_model`: `Params4bit` that are not of a floating dtype
+    are left out of the shards; of int8 weights it knows nothing.
+
+    Raises:
+        UsageError: FSDP2 would lose what the weights mean.
+    """
+    config = built.quantization_config
+    if config is None:
+        return False
+    storage = str(getattr(config, "bnb_4bit_quant_storage", "")).removeprefix("torch.")
+    if not getattr(config, "load_in_4bit", False):
+        raise UsageError(
+            "FSDP2 cannot shard this quantized base: of bitsandbytes' weights accelerate handles"
+            " those of 4 bits only",
+            hint="model.quantize.bitsandbytes.load_in_4bit, or DDP: delete fsdp",
+        )
+    if storage in _FLOATING:
+        computed = "bfloat16" if args.bf16 else "float16" if args.fp16 else storage
+        if computed != storage:
+            raise UsageError(
+                f"bnb_4bit_quant_storage {storage} would be cast to {computed} as it is gathered,"
+                " which destroys the packed weights",
+                hint=f"model.quantize.bitsandbytes.bnb_4bit_quant_storage={computed}",
+            )
+        return False
+    return True
+
+
+_FLOATING = ("float32", "bfloat16", "float16", "float64")

@@ -1,0 +1,130 @@
+"""One of several processes holds its shard by the formula, and takes what real ones take."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import real_processes
+import real_step
+
+from peftkit.memory.batch import Point
+from peftkit.memory.devices import of_size
+from peftkit.memory.fake import PlanningError
+from peftkit.memory.plan import Plan, plan, planned_config
+from peftkit.memory.rehearsal import Rehearsal, Rehearsed, trainer_arguments
+from peftkit.memory.sharded import Sharded, stand_alone
+from peftkit.memory.sharing import FSDP2, sharing_of
+from peftkit.memory.terms import COLLECTIVES
+from peftkit.recipe.build import build
+
+GPU = of_size(24).as_machine()
+FULL = {"adapter": "full"}
+FSDP = {"method.sft.fsdp": True}
+SHARDED_BF16 = {**FSDP, "model.dtype": "bfloat16", "method.sft.bf16": True}
+CELLS: dict[str, tuple[int, dict[str, Any]]] = {
+    "ddp-lora": (2, {}),
+    "ddp-full": (2, FULL),
+    "ddp-full-accumulated": (2, {**FULL, "method.sft.gradient_accumulation_steps": 3}),
+    "fsdp-lora": (2, FSDP),
+    "fsdp-lora-3": (3, FSDP),
+    "fsdp-lora-bf16": (2, SHARDED_BF16),
+    "fsdp-lora-kept": (2, {**FSDP, "method.sft.fsdp_config": {"reshard_after_forward": False}}),
+    "fsdp-full": (2, {**FULL, **FSDP}),
+    "fsdp-full-3": (3, {**FULL, **FSDP}),
+    "fsdp-full-bf16": (2, {**FULL, **SHARDED_BF16}),
+    "fsdp-full-kept": (
+        2, {**FULL, **FSDP, "method.sft.fsdp_config": {"reshard_after_forward": False}}
+    ),
+    "fsdp-full-checkpointed": (
+        2, {**FULL, **FSDP, "method.sft.fsdp_config": {"activation_checkpointing": True}}
+    ),
+    "fsdp-full-accumulated": (2, {**FULL, **FSDP, "method.sft.gradient_accumulation_steps": 3}),
+}  # fmt: skip
+
+
+def recipe_of(folder: Path, changes: dict[str, Any]) -> Any:
+    """Write the recipe of a cell, decided for a GPU."""
+    real_step.save_model(folder, real_processes.LLAMA, "AutoModelForCausalLM")
+    kept = {"method.sft.use_cpu": None, "method.sft.activation_checkpointing": False}
+    return real_step.recipe_for(folder, **{**kept, **changes})
+
+
+def rehearse(recipe: Any, num_processes: int) -> Rehearsal:
+    """Rehearse what one process does, with the CPU's kernels that the real ones run."""
+    built = build(recipe, GPU, is_here=False)
+    sharing = sharing_of(built, trainer_arguments(built), num_processes)
+    kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
+    rehearsed = kind(built, planned_config(recipe.model), device="cpu", sharing=sharing)
+    return rehearsed.rehearse(Point(real_processes.ROWS, real_processes.LENGTH))
+
+
+def planned_peaks(made: Rehearsal) -> dict[str, int]:
+    """Return a rehearsal's peaks as `real_processes.real_peaks` does."""
+    live = made.footprint.live(real_processes.ROWS, real_processes.LENGTH)
+    peaks = live.phase_peaks()
+    peaks.pop("load")
+    most = int(live.by_term[COLLECTIVES].max())
+    return {**peaks, "all": max(peaks.values()), COLLECTIVES: most}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_a_process_takes_what_a_real_one_does(name: str, tmp_path: Path) -> None:
+    num_processes, changes = CELLS[name]
+    recipe = recipe_of(tmp_path, changes)
+    planned = planned_peaks(rehearse(recipe, num_processes))
+    real = real_processes.real_peaks(recipe.file, num_processes)
+    assert planned == pytest.approx(real, rel=2e-3)
+
+
+def _plan(folder: Path, num_processes: int, changes: dict[str, Any]) -> Plan:
+    recipe = recipe_of(folder, {**changes, "method.sft.optim": "adamw_torch"})
+    return plan(recipe, lengths=[24, 24], machine=GPU, num_processes=num_processes)
+
+
+def test_shards_have_as_many_rows_as_the_largest(tmp_path: Path) -> None:
+    made = _plan(tmp_path, 3, {**FULL, **FSDP})
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    rows = [(-(-p.shape[0] // 3), p.numel() // p.shape[0]) for p in model.parameters()]
+    shards = sum(-(-4 * first * rest // 512) * 512 for first, rest in rows)
+    buffers = sum(-(-b.numel() * 4 // 512) * 512 for b in model.buffers())
+    assert made.term_bytes("base") == shards + buffers
+    # Two moments a weight, of the rows that a process really has, and its counts of steps.
+    assert made.term_bytes("optimizer") == pytest.approx(2 * shards, rel=0.02)
+    assert made.term_bytes(COLLECTIVES) > 0
+    assert made.sharing.describe() == "3 processes under FSDP2"
+    assert made.evaluation is None
+    content = made.to_json()
+    assert (content["num_processes"], content["strategy"]) == (3, "FSDP2")
+
+
+def test_a_replica_has_its_gradients_twice(tmp_path: Path) -> None:
+    alone, shared = _plan(tmp_path, 1, {}), _plan(tmp_path, 2, {})
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    trained = sum(
+        4 * (linear.in_features + linear.out_features) * 4
+        for name, linear in model.named_modules()
+        if hasattr(linear, "in_features") and "lm_head" not in name
+    )
+    assert shared.term_bytes(COLLECTIVES) == -(-trained // 512) * 512
+    assert shared.peak_bytes - shared.term_bytes(COLLECTIVES) == alone.peak_bytes
+    assert alone.term_bytes(COLLECTIVES) == 0
+
+
+def test_a_made_up_group_leaves_nothing_behind() -> None:
+    import torch.distributed as dist
+
+    hook = sys.excepthook
+    with stand_alone(4) as mesh:
+        assert mesh.size() == dist.get_world_size() == 4
+        with pytest.raises(PlanningError, match="belongs to a group"), stand_alone(2):
+            pass
+    assert not dist.is_initialized()
+    assert sys.excepthook is hook
