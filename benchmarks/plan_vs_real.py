@@ -40,12 +40,11 @@ def compare(name: str, config: dict[str, Any], changes: dict[str, Any]) -> dict[
     from peftkit.memory.plan import plan
 
     with tempfile.TemporaryDirectory() as folder:
-        saved = real_step.save_model(Path(folder), config, "AutoModelForCausalLM")
+        auto_class = real_step.auto_class_of(changes)
+        saved = real_step.save_model(Path(folder), config, auto_class)
         recipe = real_step.recipe_for(saved, **changes)
-        batch = real_step.token_batch(2, 48)
-        if recipe.method.name == "pretrain_lm":
-            batch.pop("attention_mask")
-        made = plan(recipe, lengths=[48, 48], machine=real_step.CPU)
+        batch, lengths = real_step.batch_of(recipe)
+        made = plan(recipe, lengths=lengths, machine=real_step.CPU)
         real = real_step.real_peaks(recipe, batch)["all"]
     planned = made.peak_bytes - made.term_bytes("runtime")
     return {

@@ -37,7 +37,7 @@ def make_samples(
 
 
 def _question(example: Conversation | Labeled) -> dict[str, Any]:
-    """Return what was asked: a text where it is one, else the messages; a pair's texts apart too."""
+    """Return what was asked: a text where it is one, else the messages; a pair also apart."""
     if isinstance(example, Labeled):
         texts = {"texts": list(example.texts)} if len(example.texts) > 1 else {}
         return {"prompt": "\n\n".join(example.texts), **texts}

@@ -28,6 +28,45 @@ GPT2 = {
     "n_positions": 512, "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
 
+T5 = {
+    "model_type": "t5", "vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 128,
+    "num_layers": 6, "num_heads": 4, "pad_token_id": 0, "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+}  # fmt: skip
+BART = {
+    "model_type": "bart", "vocab_size": 1000, "d_model": 64, "encoder_layers": 5,
+    "decoder_layers": 6, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 512,
+    "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
+}  # fmt: skip
+BERT = {
+    "model_type": "bert", "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512,
+}  # fmt: skip
+NUM_WRITTEN = 20
+"""Tokens of an encoder-decoder's targets."""
+NUM_LABELS = 3
+SEQ2SEQ = {
+    "method": {
+        "seq2seq": {
+            "per_device_train_batch_size": 2, "max_source_length": 48,
+            "max_target_length": NUM_WRITTEN, "use_cpu": True,
+        },
+    },
+}  # fmt: skip
+CLASSIFY = {
+    "method": {"classify": {"per_device_train_batch_size": 2, "max_length": 48, "use_cpu": True}},
+    "data.task": {"classify": {"text": "document", "label": "summary"}},
+}
+
+
+def auto_class_of(changes: dict[str, Any]) -> str:
+    """Return the class that a cell's method loads."""
+    from peftkit.plugins import find
+
+    (name,) = changes.get("method", {"sft": {}})
+    return str(find("methods", name).auto_class)
+
 
 def save_model(folder: Path, config: dict[str, Any], auto_class: str) -> Path:
     """Save a model with random weights; return its folder."""
@@ -35,6 +74,8 @@ def save_model(folder: Path, config: dict[str, Any], auto_class: str) -> Path:
     import transformers
 
     options = {key: value for key, value in config.items() if key != "model_type"}
+    if auto_class.endswith("SequenceClassification"):
+        options |= {"pad_token_id": 0, "num_labels": NUM_LABELS}
     built = transformers.AutoConfig.for_model(config["model_type"], **options)
     torch.manual_seed(0)
     model = getattr(transformers, auto_class).from_config(built)
@@ -119,6 +160,32 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
 
 def _ignore(_phase: str) -> None:
     pass
+
+
+def batch_of(recipe: Any, *, padded: bool = False) -> tuple[dict[str, Any], Any]:
+    """Make two rows of 48 tokens as the recipe's collator does, and the lengths of the rows.
+
+    With `padded`, the last row is half as long.
+    """
+    import torch
+
+    from peftkit.memory.lengths import RowLengths
+
+    rows = token_batch(2, 48, padded=padded)
+    lengths = RowLengths([48, 24] if padded else [48, 48])
+    lengths.longest_target, lengths.num_labels = NUM_WRITTEN, NUM_LABELS
+    method = recipe.method.name
+    if method == "pretrain_lm":
+        rows.pop("attention_mask")
+    elif method == "seq2seq":
+        rows["labels"] = rows["labels"][:, :NUM_WRITTEN].clone()
+        rows["decoder_input_ids"] = rows["labels"].clone().clamp(min=0)
+    elif method == "classify":
+        rows["labels"] = torch.tensor([0, NUM_LABELS - 1])
+        config = json.loads((Path(recipe.model.path) / "config.json").read_text())
+        if config["model_type"] == "bert":
+            rows["token_type_ids"] = torch.zeros_like(rows["input_ids"])
+    return rows, lengths
 
 
 def token_batch(

@@ -34,6 +34,7 @@ QUICK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "accumulated": (real_step.LLAMA, {"method.sft.gradient_accumulation_steps": 3}),
     "logits": (real_step.LLAMA, PRETRAIN),
     "logits-layer-types": ({**real_step.QWEN3, "num_hidden_layers": 8}, PRETRAIN),
+    "bert": (real_step.BERT, real_step.CLASSIFY),
 }
 SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora-checkpointed": (real_step.LLAMA, CHECKPOINTED),
@@ -74,6 +75,28 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         real_step.LLAMA,
         {**PRETRAIN, "method.pretrain_lm.activation_checkpointing": True},
     ),
+    "t5": (real_step.T5, real_step.SEQ2SEQ),
+    "t5-full": (real_step.T5, {**real_step.SEQ2SEQ, "adapter": "full"}),
+    "t5-checkpointed": (
+        real_step.T5,
+        {**real_step.SEQ2SEQ, "method.seq2seq.activation_checkpointing": True},
+    ),
+    "t5-nf4": (real_step.T5, {**real_step.SEQ2SEQ, "model.quantize": NF4}),
+    "t5-ia3": (real_step.T5, {**real_step.SEQ2SEQ, "adapter": {"ia3": {}}}),
+    "bart": (real_step.BART, real_step.SEQ2SEQ),
+    "bart-full": (real_step.BART, {**real_step.SEQ2SEQ, "adapter": "full"}),
+    "bart-checkpointed": (
+        real_step.BART,
+        {**real_step.SEQ2SEQ, "method.seq2seq.activation_checkpointing": True},
+    ),
+    "bert-full": (real_step.BERT, {**real_step.CLASSIFY, "adapter": "full"}),
+    "bert-checkpointed": (
+        real_step.BERT,
+        {**real_step.CLASSIFY, "method.classify.activation_checkpointing": True},
+    ),
+    "bert-nf4": (real_step.BERT, {**real_step.CLASSIFY, "model.quantize": NF4}),
+    "llama-classifier": (real_step.LLAMA, real_step.CLASSIFY),
+    "llama-classifier-nf4": (real_step.LLAMA, {**real_step.CLASSIFY, "model.quantize": NF4}),
     **{
         name: (real_step.LLAMA, {"adapter": adapter})
         for name, adapter in {
@@ -106,13 +129,12 @@ def _without_runtime(made) -> int:
     return made.peak_bytes - made.term_bytes("runtime")
 
 
-def _compare(folder: Path, config: dict[str, Any], changes: dict[str, Any], **batch: Any) -> None:
-    real_step.save_model(folder, config, "AutoModelForCausalLM")
+def _compare(
+    folder: Path, config: dict[str, Any], changes: dict[str, Any], *, padded: bool = False
+) -> None:
+    real_step.save_model(folder, config, real_step.auto_class_of(changes))
     recipe = real_step.recipe_for(folder, **changes)
-    rows = real_step.token_batch(2, 48, **batch)
-    if recipe.method.name == "pretrain_lm":
-        rows.pop("attention_mask")
-    lengths = [48, 24] if batch.get("padded") else [48, 48]
+    rows, lengths = real_step.batch_of(recipe, padded=padded)
     made = plan(recipe, lengths=lengths, machine=real_step.CPU)
     real = real_step.real_peaks(recipe, rows)
     assert _without_runtime(made) == pytest.approx(real["all"], rel=5e-3)
@@ -136,6 +158,26 @@ def test_the_fake_steps_peak_is_the_real_ones_everywhere(name: str, tmp_path: Pa
 
 def test_padding_needs_a_mask(tmp_path: Path) -> None:
     _compare(tmp_path, real_step.LLAMA, {}, padded=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t5", "bart", "bert", "llama-classifier"])
+def test_padding_needs_a_mask_everywhere(name: str, tmp_path: Path) -> None:
+    _compare(tmp_path, *{**QUICK, **SLOW}[name], padded=True)
+
+
+@pytest.mark.slow
+def test_more_sources_of_other_lengths_are_what_another_plan_says(tmp_path: Path) -> None:
+    real_step.save_model(tmp_path, real_step.BART, "AutoModelForSeq2SeqLM")
+    recipe = real_step.recipe_for(tmp_path, **real_step.SEQ2SEQ)
+    _, lengths = real_step.batch_of(recipe)
+    first = plan(recipe, lengths=lengths, machine=real_step.CPU)
+    changes = {**real_step.SEQ2SEQ, "method.seq2seq.per_device_train_batch_size": 3}
+    longer = type(lengths)([301])
+    longer.longest_target = real_step.NUM_WRITTEN
+    other = plan(real_step.recipe_for(tmp_path, **changes), lengths=longer, machine=real_step.CPU)
+    runtime = first.peak_bytes - _without_runtime(first)
+    assert first.bytes_at(micro_batch=3, length=301) - runtime == _without_runtime(other)
 
 
 def test_a_replay_is_what_another_plan_says(tmp_path: Path) -> None:
