@@ -15,8 +15,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from peftkit import step
+from peftkit.errors import UsageError
 from peftkit.memory.fake import PlanningError
-from peftkit.memory.rehearsal import Rehearsed
+from peftkit.memory.rehearsal import Rehearsal, Rehearsed
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import Program, Repeat, Trace, compile_trace
 
@@ -41,6 +42,22 @@ class Sharded(Rehearsed):
         # FSDP2 casts what it gathers; accelerate wraps no model of it in autocast.
         self.settings = dataclasses.replace(self.settings, autocast=None)
         self._is_cut = False
+
+    def rehearse(self, point: Point, *, reserved: int = 0, block: int = 1) -> Rehearsal:
+        """Run the step of one process, see `Rehearsed`.
+
+        Raises:
+            UsageError: real processes would fail as well, e.g. in an optimizer's own operator.
+        """
+        try:
+            return super().rehearse(point, reserved=reserved, block=block)
+        except RuntimeError as error:
+            if "DTensor" not in str(error):
+                raise
+            raise UsageError(
+                f"this cannot be trained in shards: {str(error).splitlines()[0]}",
+                hint="optim: adamw_torch_fused, another adapter, or replicas: delete fsdp",
+            ) from error
 
     def _micro_batch(self, point: Point, *, times: int) -> tuple[Trace, Program, list[Repeat]]:
         """Run forward and backward of a model that is cut anew: what is cut cannot be mended."""
@@ -181,6 +198,8 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
         is_main_process=False,  # which alone writes logs
         device=torch.device("cpu"),
     )
+    for module in packed:
+        module.register_forward_pre_hook(_restore_scales)
     plugin.set_auto_wrap_policy(model)
     if plugin.activation_checkpointing:
         model = fsdp2_apply_ac(accelerator, model)
@@ -189,6 +208,11 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
 
 def _is_packed(module: torch.nn.Module) -> bool:
     return getattr(module._parameters.get("weight"), "quant_state", None) is not None
+
+
+def _restore_scales(module: Any, _args: Any) -> None:
+    """Give a gathered weight its scales back, as bitsandbytes does with a class of its own."""
+    module.weight.quant_state = module.quant_state
 
 
 def _watch(tracker: Tracker, model: Any) -> None:

@@ -158,9 +158,12 @@ def hold_model(tracker: Tracker, model: Any) -> None:
 
 
 def quantization_tensors(model: Any) -> Iterator[torch.Tensor]:
-    """Give what bitsandbytes keeps beside its packed weights: scales, codes and offsets."""
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
+    """Give what bitsandbytes keeps beside its packed weights: scales, codes and offsets.
+
+    Its modules have them too, where a weight that was cut into shards has lost them.
+    """
+    for holder in (*model.parameters(), *model.modules()):
+        state = getattr(holder, "quant_state", None)
         while state is not None:
             yield from (t for t in (state.absmax, state.code, state.offset) if t is not None)
             state = state.state2
