@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import UsageError
+from peftkit.quiet import quiet_stack
 from peftkit.recipe.kinds import ANY, NULL, Kind, from_hint, union
 from peftkit.recipe.signature_cache import cached, installed_version, source_digest
 
@@ -172,6 +173,7 @@ def load_class(reference: str) -> type:
         UsageError: the module or the class is missing.
     """
     module, _, name = reference.partition(":")
+    quiet_stack()
     try:
         value: Any = import_module(module)
         for part in name.split("."):
