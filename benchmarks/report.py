@@ -41,7 +41,13 @@ def load_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
         content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict) and {"kind", "grid", "cell", "basis"} <= content.keys():
             grids[f"{content['kind']}/{content['grid']}"].append(content)
-    return dict(sorted(grids.items()))
+    return {name: sorted(found, key=_order) for name, found in sorted(grids.items())}
+
+
+def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    what = cell["cell"]
+    size = what["gpu_gib"] or 0
+    return what["model"], what["method"], size, what["length"], what["micro_batch"]
 
 
 def memory_table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -157,7 +163,7 @@ def _net_bytes(cell: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def _outcome(cell: Mapping[str, Any]) -> str:
     if cell["basis"] == "predicted":
-        return "*predicted*"
+        return "*predicted* to fit" if _was_planned_to_fit(cell) else "*predicted* not to fit"
     return "fitted" if cell["fitted"] else "ran out"
 
 

@@ -65,7 +65,7 @@ def test_the_page(report: Any, results: Path) -> None:
     page = report.make_page(report.load_results(results))
     assert "| m | exact | 2 x 4,096 | 16 GiB | 10.00 GiB | 10.00 GiB | +0.00% | fitted |" in page
     assert "| m | ran-out | 2 x 4,096 | 16 GiB | 10.00 GiB | - | - | ran out |" in page
-    assert "| m | planned | 2 x 4,096 | 16 GiB | 10.00 GiB | - | - | *predicted* |" in page
+    assert "| m | planned | 2 x 4,096 | 16 GiB | 10.00 GiB | - | - | *predicted* to fit |" in page
     assert "| m | fast | 2 x 4,096 | 16 GiB | 1,500 | 1,234 | fitted |" in page
     assert "broke |" not in page
     assert (
