@@ -105,7 +105,7 @@ def plan_tensors(model: ModelFolder, config: Any) -> list[PlannedTensor]:
         bare = source.removeprefix("bert.")
         if _is_left_out(model, family, config, source):
             continue
-        if bare in ("classifier.weight", "classifier.bias"):
+        if bare.partition(".")[0] in ("classifier", "score"):  # an encoder's, a decoder's
             raise ArtefactError(
                 f"{model.path}: {source} is a classifier, which this export cannot carry",
                 hint="export a classifier with --to onnx",
