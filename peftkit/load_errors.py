@@ -50,7 +50,8 @@ def check_loading_report(
     """
     prefix = f"{base.base_model_prefix}."
     # A classification head over a language model is new, and that model's own head left over.
-    has_new_head = not auto_class.endswith(("ForCausalLM", "ForPreTraining", "AutoModel"))
+    whole = ("ForCausalLM", "ForSeq2SeqLM", "ForPreTraining", "AutoModel")
+    has_new_head = not auto_class.endswith(whole)
 
     def in_body(key: str) -> bool:
         return not has_new_head or key.startswith(prefix)

@@ -34,6 +34,9 @@ class Facts:
     num_parameters: int
     num_trainable: int
     """Of the recipe's adapter: r * (rows + columns), summed over its targets."""
+    auto_class: str = "AutoModelForCausalLM"
+    smaller: dict | None = None
+    """Sizes of the same shape made small; those of a decoder when absent."""
 
 
 def lora_parameters(r: int, layers: int, *, hidden: int, mlp: int, q: int, k: int) -> int:
@@ -42,7 +45,67 @@ def lora_parameters(r: int, layers: int, *, hidden: int, mlp: int, q: int, k: in
     return layers * r * (attention + 3 * (hidden + mlp))
 
 
+def t5_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int, heads: int) -> int:
+    """Count a LoRA on all linear modules of a gated T5; `heads` is the width of all heads."""
+    attention, feed_forward = 4 * (hidden + heads), 3 * (hidden + mlp)
+    return layers * r * ((attention + feed_forward) + (2 * attention + feed_forward))
+
+
+def bert_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int) -> int:
+    """Count a LoRA on all linear modules of a BERT, its pooler included."""
+    return r * (layers * (4 * 2 * hidden + 2 * (hidden + mlp)) + 2 * hidden)
+
+
 FACTS = {
+    "classify-mrpc-bert": Facts(
+        "google-bert/bert-base-uncased",
+        {
+            "model_type": "bert",
+            "vocab_size": 30522,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "max_position_embeddings": 512,
+        },
+        # the body's, and a new head for two labels
+        109_482_240 + 2 * 768 + 2,
+        bert_lora_parameters(16, 12, hidden=768, mlp=3072) + 2 * 768 + 2,
+        "AutoModelForSequenceClassification",
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "vocab_size": 512,
+            "num_attention_heads": 4,
+        },
+    ),
+    "summarize-flan-t5-small": Facts(
+        "google/flan-t5-small",
+        {
+            "model_type": "t5",
+            "vocab_size": 32128,
+            "d_model": 512,
+            "d_ff": 1024,
+            "d_kv": 64,
+            "num_layers": 8,
+            "num_heads": 6,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": 0,
+        },
+        # transformers 5 ties the head, of which the checkpoint brings one of its own
+        76_961_152 - 32128 * 512,
+        t5_lora_parameters(16, 8, hidden=512, mlp=1024, heads=384),
+        "AutoModelForSeq2SeqLM",
+        {
+            "d_model": 64,
+            "d_ff": 128,
+            "d_kv": 16,
+            "num_layers": 2,
+            "num_heads": 4,
+            "vocab_size": 512,
+        },
+    ),
     "summarize-qwen2.5-0.5b": Facts(
         "Qwen/Qwen2.5-0.5B-Instruct",
         {
@@ -121,6 +184,12 @@ def config_of(name: str, **changes):
     return AutoConfig.for_model(**{**FACTS[name].config, **changes})
 
 
+def auto_class_of(name: str):
+    import transformers
+
+    return getattr(transformers, FACTS[name].auto_class)
+
+
 def test_every_hub_recipe_has_its_facts() -> None:
     assert sorted(FACTS) == sorted(file.stem for file in HUB.glob("*.yaml"))
 
@@ -128,12 +197,12 @@ def test_every_hub_recipe_has_its_facts() -> None:
 @pytest.mark.recipe
 @pytest.mark.parametrize("name", FACTS)
 def test_the_real_sizes_take_the_adapter(name: str) -> None:
-    from transformers import AutoModelForCausalLM
-
     facts = FACTS[name]
     assert built(name).recipe.model.path == facts.path
+    assert built(name).method.auto_class == facts.auto_class
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config_of(name), dtype=torch.bfloat16)
+        dtype = getattr(torch, built(name).recipe.model.dtype)
+        base = auto_class_of(name).from_config(config_of(name), dtype=dtype)
     assert count_parameters(base)[1] == facts.num_parameters
     attached = built(name).adapter.attach(base)
     trainable, total = count_parameters(attached)
@@ -145,22 +214,23 @@ def test_the_real_sizes_take_the_adapter(name: str) -> None:
 @pytest.mark.recipe
 @pytest.mark.parametrize("name", FACTS)
 def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    config = config_of(name, **SMALLER)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    config = config_of(name, **(FACTS[name].smaller or SMALLER))
+    auto_class = auto_class_of(name)
+    auto_class.from_config(config).save_pretrained(tmp_path)
     quantization = built(name).quantization_config
     keywords = {"dtype": torch.bfloat16}
     if quantization is not None:
         check_quantization(config, quantization, device="cpu")
         keywords |= {"quantization_config": quantization, "device_map": {"": "cpu"}}
-    base = AutoModelForCausalLM.from_pretrained(tmp_path, **keywords)
+    base = auto_class.from_pretrained(tmp_path, **keywords)
     if quantization is not None:
         keep_layout_for_training(base)
     model = built(name).adapter.attach(base).train()
     ids = torch.arange(5, 21).unsqueeze(0)
     with torch.autocast("cpu", torch.bfloat16):
-        model(input_ids=ids, labels=ids.clone()).loss.backward()
+        is_labelled = "Classification" in FACTS[name].auto_class
+        labels = torch.tensor([1]) if is_labelled else ids.clone()
+        model(input_ids=ids, labels=labels).loss.backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from peftkit.errors import ArtefactError, NetworkError, ResourceError
-from peftkit.load_errors import explain_hub_error, explain_load_error, is_hub_error
+from peftkit.load_errors import (
+    check_loading_report,
+    explain_hub_error,
+    explain_load_error,
+    is_hub_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +49,21 @@ def test_a_dataset_s_page_is_named_as_such() -> None:
 
     explained = explain_hub_error(OfflineModeIsEnabled("x"), "owner/rows", kind="dataset")
     assert explained.message.startswith("dataset 'owner/rows' is not in the Hub cache")
+
+
+def test_only_a_classifier_s_new_head_may_be_missing() -> None:
+    class Model:
+        base_model_prefix = "transformer"
+
+    report = {
+        "missing_keys": {"decoder.block.0.layer.0.SelfAttention.q.weight"},
+        "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": [],
+    }  # fmt: skip
+    with pytest.raises(ArtefactError, match=r"missing decoder\.block\.0"):
+        check_loading_report(Model(), report, "here", auto_class="AutoModelForSeq2SeqLM")
+    report["missing_keys"] = {"classifier.weight"}
+    kind = "AutoModelForSequenceClassification"
+    check_loading_report(Model(), report, "here", auto_class=kind)
+    report["missing_keys"] = {"transformer.embed.weight"}
+    with pytest.raises(ArtefactError, match=r"missing transformer\.embed"):
+        check_loading_report(Model(), report, "here", auto_class=kind)
