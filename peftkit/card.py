@@ -106,9 +106,16 @@ def _front_matter(card: Card) -> dict[str, Any]:
     if card.is_on_hub:
         matter["base_model"] = card.base_model
     matter["tags"] = ["peftkit", card.method, *([card.adapter] if card.adapter else [])]
-    if card.auto_class == "AutoModelForCausalLM":
-        matter["pipeline_tag"] = "text-generation"
+    if card.auto_class in _PIPELINES:
+        matter["pipeline_tag"] = _PIPELINES[card.auto_class]
     return matter
+
+
+_PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSequenceClassification": "text-classification",
+}
+"""The Hub's words for what models of a class do."""
 
 
 def _usage(card: Card) -> str:
@@ -117,10 +124,15 @@ def _usage(card: Card) -> str:
             f"from transformers import {card.auto_class}\n\n"
             f'model = {card.auto_class}.from_pretrained("THIS FOLDER")'
         )
+    has_labels = card.auto_class == "AutoModelForSequenceClassification"
+    names = f"AutoConfig, {card.auto_class}" if has_labels else card.auto_class
+    config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
+    place = f"{card.base_location!r}, config=config" if has_labels else repr(card.base_location)
     return (
         "from peft import PeftModel\n"
-        f"from transformers import {card.auto_class}\n\n"
-        f"base = {card.auto_class}.from_pretrained({card.base_location!r})\n"
+        f"from transformers import {names}\n\n"
+        f"{config if has_labels else ''}"
+        f"base = {card.auto_class}.from_pretrained({place})\n"
         'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
     )
 

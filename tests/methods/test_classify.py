@@ -124,6 +124,15 @@ def test_plain_peft_loads_the_adapter_with_its_head_and_predicts_alike(
         assert sample["probability"] == pytest.approx(float(shares.max()), abs=1e-6)
 
 
+def test_the_card_s_own_lines_load_the_classifier(run: RunDir) -> None:
+    card = (run.adapter / "README.md").read_text()
+    usage = card.split("```python\n")[1].split("```")[0].replace("THIS FOLDER", str(run.adapter))
+    loaded: dict = {}
+    exec(usage, loaded)  # noqa: S102 - what our own card says
+    assert loaded["model"].config.id2label == {0: "other", 1: "same"}
+    assert "pipeline_tag: text-classification" in card
+
+
 def test_scores_have_no_base_and_the_most_frequent_label_beside(run: RunDir) -> None:
     scores = json.loads(run.scores.read_text())
     assert scores["base"] == {}
