@@ -194,15 +194,45 @@ def compile_trace(
 
     chosen = [trace.segments[at] for at in trace.repeated(repeats)]
     chosen = [segment for segment in chosen if segment.phase != without]
-    term_names = tuple(dict.fromkeys(trace.terms))
+    events = np.array([e for s in chosen for e in s.events], np.int64)
+    terms = _agreeing_terms(trace, events) if repeats else trace.terms
+    term_names = tuple(dict.fromkeys(terms))
     phase_names = tuple(dict.fromkeys(s.phase for s in chosen if s.events))
     return Program(
-        events=np.array([e for s in chosen for e in s.events], np.int64),
-        terms=np.array([term_names.index(term) for term in trace.terms], np.int64),
+        events=events,
+        terms=np.array([term_names.index(term) for term in terms], np.int64),
         term_names=term_names,
         phases=np.array([phase_names.index(s.phase) for s in chosen for _ in s.events], np.int64),
         phase_names=phase_names,
     )
+
+
+def _agreeing_terms(trace: Trace, events: NDArray[np.int64]) -> list[str]:
+    """Return the term of each allocation, in agreement with what frees its copies.
+
+    A repeated layer may free what the layer before it allocated. Then copies of one allocation are
+    born, and as many of another are freed; the last of a kind may live longer than the others and
+    be called otherwise, and what it is called must not leave a term with less than nothing.
+    """
+    import numpy as np
+
+    terms = list(trace.terms)
+    counts = np.bincount(abs(events) - 1, weights=np.sign(events), minlength=len(terms))
+    freed: dict[tuple[int, int], list[str]] = {}
+    for number in np.flatnonzero(counts < 0):
+        key = (-int(counts[number]), trace.num_bytes[number])
+        freed.setdefault(key, []).append(terms[number])
+    left = []
+    for number in np.flatnonzero(counts > 0):
+        key = (int(counts[number]), trace.num_bytes[number])
+        if terms[number] in freed.get(key, ()):
+            freed[key].remove(terms[number])
+        else:
+            left.append((number, key))
+    for number, key in left:
+        if freed.get(key):
+            terms[number] = freed[key].pop(0)
+    return terms
 
 
 def join_programs(programs: Sequence[Program]) -> Program:

@@ -49,6 +49,24 @@ def test_a_repeated_layer_stands_for_as_many() -> None:
     assert sum_work(small, [Repeat("layers", (1,), 6)])["forward"] == (8 * 7, 0, 0, 0)
 
 
+def _handed_on(num_layers: int) -> Trace:
+    """Each layer frees what the layer before it left; the last one's lives on until backward."""
+    trace = Trace([10] * num_layers, ["temporaries"] * (num_layers - 1) + ["activations"])
+    for layer in range(num_layers):
+        events = [layer + 1] if layer == 0 else [layer + 1, -layer]
+        trace.segments.append(Segment("forward", ("layers", layer), events))
+    trace.segments.append(Segment("backward", None, [-num_layers]))
+    return trace
+
+
+def test_a_layer_that_frees_another_ones_leaves_no_term_below_nothing() -> None:
+    few, whole = _handed_on(4), _handed_on(12)
+    live = compile_trace(few, [Repeat("layers", (3,), 9)]).live(np.array(few.num_bytes))
+    expected = compile_trace(whole).live(np.array(whole.num_bytes))
+    assert np.array_equal(live.total, expected.total)
+    assert all(values.min() >= 0 for values in live.by_term.values())
+
+
 def test_bytes_are_rounded_up_to_the_allocators_block() -> None:
     trace = _layered(2)
     program = compile_trace(trace)
