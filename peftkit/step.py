@@ -109,6 +109,25 @@ def model_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     return loss
 
 
+def plain_loss(args: TrainingArguments) -> Loss:
+    """Return the loss of plain Trainer: the model's own, or a smoothed one of its logits."""
+    if not args.label_smoothing_factor:
+        return model_loss
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    smoother = LabelSmoother(epsilon=args.label_smoothing_factor)
+
+    def smoothed(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        native = model.get_base_model() if hasattr(model, "peft_config") else model
+        is_causal = type(native).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+        loss: torch.Tensor = smoother(outputs, batch["labels"], shift_labels=is_causal)
+        return loss
+
+    return smoothed
+
+
 def forward_backward(
     model: Any, batch: Mapping[str, Any], loss_of: Loss, settings: StepSettings, enter: Enter
 ) -> torch.Tensor:

@@ -139,7 +139,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
             model.get_base_model() if hasattr(model, "peft_config") else model,
             outputs=("log_probs", "entropy", "is_top1"),
         )
-    loss_of = step.fused_loss if fuses else step.model_loss
+    loss_of = step.fused_loss if fuses else step.plain_loss(args)
     settings = step.StepSettings.of(args, "cpu")
     optimizer = step.make_optimizer(model, args)
     trained = [p for p in model.parameters() if p.requires_grad]

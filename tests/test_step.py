@@ -28,8 +28,10 @@ def _trained(recipe, model, rows, tmp_path) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("method", ["sft", "pretrain_lm"])
-def test_a_step_is_the_trainers(method: str, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("method", "smoothing"), [("sft", 0.0), ("pretrain_lm", 0.0), ("pretrain_lm", 0.1)]
+)
+def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None:
     from peftkit.model import load_base
 
     folder = real_step.save_model(
@@ -38,7 +40,7 @@ def test_a_step_is_the_trainers(method: str, tmp_path) -> None:
     options = {
         "per_device_train_batch_size": 2, "max_length": 24, "max_steps": 1, "use_cpu": True,
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "report_to": "none",
-        "save_strategy": "no",
+        "save_strategy": "no", "label_smoothing_factor": smoothing,
     }  # fmt: skip
     changes = {"method": {method: options}, "adapter": "full"}
     if method == "pretrain_lm":
@@ -66,7 +68,7 @@ def test_a_step_is_the_trainers(method: str, tmp_path) -> None:
     settings = step.StepSettings.of(args, "cpu")
     optimizer = step.make_optimizer(ours, args)
     phases: list[str] = []
-    loss_of = step.fused_loss if fuses else step.model_loss
+    loss_of = step.fused_loss if fuses else step.plain_loss(args)
     step.forward_backward(ours, batch, loss_of, settings, phases.append)
     step.update(list(ours.parameters()), optimizer, settings, phases.append)
     assert phases == ["forward", "backward", "step"]

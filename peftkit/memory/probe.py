@@ -40,7 +40,7 @@ def probe_longest_batch(trainer: Trainer, *, device: str, fuses_head: bool) -> i
     chosen = longest_rows(lengths, args.per_device_train_batch_size)
     batch = trainer.data_collator([rows[index] for index in chosen])
     settings = step.StepSettings.of(args, device)
-    loss_of = step.fused_loss if fuses_head else step.model_loss
+    loss_of = step.fused_loss if fuses_head else step.plain_loss(args)
     was_training = model.training
     with _undone(model, device):
         model.train()

@@ -194,7 +194,7 @@ class Rehearsed:
 
     @property
     def _loss(self) -> Loss:
-        return step.fused_loss if self.fuses_head else step.model_loss
+        return step.fused_loss if self.fuses_head else step.plain_loss(self.args)
 
     def _make_batch(self, point: Point) -> dict[str, Any]:
         from peftkit.memory.batch import make_batch

@@ -76,6 +76,12 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**PRETRAIN, "method.pretrain_lm.activation_checkpointing": True},
     ),
     "t5": (real_step.T5, real_step.SEQ2SEQ),
+    "t5-smoothed": (
+        real_step.T5, {**real_step.SEQ2SEQ, "method.seq2seq.label_smoothing_factor": 0.1}
+    ),
+    "logits-smoothed": (
+        real_step.LLAMA, {**PRETRAIN, "method.pretrain_lm.label_smoothing_factor": 0.1}
+    ),
     "t5-full": (real_step.T5, {**real_step.SEQ2SEQ, "adapter": "full"}),
     "t5-checkpointed": (
         real_step.T5,
