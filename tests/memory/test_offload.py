@@ -146,6 +146,8 @@ def test_what_is_offloaded_is_what_upstreams_hooks_offload(
         trace, _, repeats = rehearsed._micro_batch(Point(*SIZE), times=rehearsed._blocks()[0])
     fake = _peaks(compile_trace(trace, repeats), trace)
     real = _real(recipe, built, monkeypatch)
-    assert real["host"] > 0
-    # Upstream knows tensors by address, so that one where another was may stay on the device.
+    on_host, really = fake.pop("host"), real.pop("host")
     assert fake == pytest.approx(real, rel=5e-3)
+    # Upstream knows tensors by address, so that one where another was may not go.
+    assert 0.97 * on_host <= really <= 1.005 * on_host
+    assert really > 0
