@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from peftkit.memory.evaluation import EvaluationPeak
 from peftkit.memory.growth import Footprint
 from peftkit.memory.plan import Plan, Work
 from peftkit.memory.sharing import ALONE
@@ -47,6 +49,7 @@ def linear_plan(
     operators: int = 1000,
     num_tokens: int | None = None,
     padded_tokens: int | None = None,
+    scoring: Callable[[int | None], EvaluationPeak | None] = lambda _: None,
 ) -> LinearPlan:
     """Make a plan whose forward, loss and backward cost 1/3, 0 and 2/3 of the given work."""
     work = {
@@ -73,7 +76,7 @@ def linear_plan(
         unknown=(),
         seconds=0.0,
         footprints=_no_footprint,
-        scoring=lambda: None,
+        scoring=scoring,
         fixed_bytes=fixed,
         bytes_per_token=per_token,
     )

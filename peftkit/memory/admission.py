@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError
-from peftkit.memory.fake import PlanningError
+from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.memory.ways_out import SPARE, explain_smallest, ways_out
 from peftkit.progress import gibibytes
 
 if TYPE_CHECKING:
-    from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.plan import Plan
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
@@ -37,13 +35,6 @@ def plan_json(made: Plan, recipe: Recipe, machine: Machine, *, num_rows: int) ->
         "limits": [{"name": name, "num_bytes": limit} for name, limit in limits.items()],
         "speeds": [] if found is None else [found.to_json()],
     }
-
-
-def planned_evaluation(made: Plan) -> EvaluationPeak | None:
-    """Return what scoring takes; None where nothing is scored, or it cannot be planned."""
-    with suppress(PlanningError):
-        return made.evaluation
-    return None
 
 
 def available_bytes(made: Plan, machine: Machine) -> int:
@@ -89,10 +80,8 @@ def _check_evaluation_fits(made: Plan, recipe: Recipe, name: str, limit: int) ->
     if found is None or recipe.evaluate is None or found.num_bytes <= limit:
         return
     hint = "score it on a larger device: leave out `evaluate`, and `peftkit evaluate RUN` there"
-    fixed = sum(made.term_bytes(term) for term in ("base", "adapter", "runtime"))
-    room = limit * (1 - SPARE) - fixed
-    rows = int(recipe.evaluate.batch_size * room / (found.num_bytes - fixed))
-    if found.stage != "rows" and rows > 0:
+    rows = batch_size_that_fits(made, recipe.evaluate.batch_size, int(limit * (1 - SPARE)))
+    if rows > 0:
         hint = f"evaluate.batch_size={rows}"
     raise ResourceError(
         f"scoring after training is planned to take {gibibytes(found.num_bytes)} for"

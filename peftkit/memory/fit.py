@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.memory.devices import Device
 from peftkit.memory.levers import read_levers
-from peftkit.memory.proposal import Fit, Proposal
+from peftkit.memory.proposal import Change, Fit, Proposal, Setup
 from peftkit.memory.search import Search
 
 if TYPE_CHECKING:
@@ -39,9 +40,18 @@ def fit(
     setups = search.setups()
     if not setups:
         raise search.refusal()
-    proposals = [
-        Proposal(setup, search.changes(now, setup), device.total_bytes - setup.peak_bytes)
-        for setup in setups
-    ]
+    proposals = tuple(_propose(search, now, setup) for setup in setups)
     pinned = {key: recipe.lines.get(key) for key in search.levers.pinned()}
-    return Fit(device, now, tuple(proposals), pinned)
+    return Fit(device, now, proposals, pinned, search.scored({}).num_bytes, num_processes)
+
+
+def _propose(search: Search, now: Setup, setup: Setup) -> Proposal:
+    """Say what a setup changes, and add fewer prompts at once where its scoring would not fit."""
+    headroom, changes = search.device.total_bytes - setup.peak_bytes, search.changes(now, setup)
+    scored = search.scored(setup.settings)
+    if scored.batch_size is not None and scored.num_bytes and scored.fitting_bytes:
+        settings = {"evaluate.batch_size": scored.batch_size}
+        saved = scored.num_bytes - scored.fitting_bytes
+        changes = (*changes, Change("scoring", settings, saved, 1.0))
+        setup = dataclasses.replace(setup, settings={**setup.settings, **settings})
+    return Proposal(setup, changes, headroom, scored.fitting_bytes)

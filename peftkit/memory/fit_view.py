@@ -27,13 +27,16 @@ def render_fit(found: Fit) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    verdict = "fits" if found.fits_now else "does not fit"
+    total = found.device.total_bytes
+    verdict = "fits" if found.now.peak_bytes <= total else "does not fit"
     lines: list[RenderableType] = [
         Text(
             f"as it is: {gibibytes(found.now.peak_bytes)}, {verdict} {found.device.name}"
-            f" ({gibibytes(found.device.total_bytes)}); {_speed(found.now)}"
+            f" ({gibibytes(total)}); {_speed(found.now)}"
         )
     ]
+    if found.scoring_bytes is not None and found.scoring_bytes > total:
+        lines.append(Text(f"scoring afterwards: {gibibytes(found.scoring_bytes)}, does not fit"))
     for rank, proposal in enumerate(found.proposals[:NUM_SHOWN], 1):
         lines.append(Text(f"\n{rank}. {_summary(proposal)}"))
         if proposal.changes:
@@ -43,10 +46,16 @@ def render_fit(found: Fit) -> RenderableType:
             for change in proposal.changes:
                 table.add_row(*_row(change))
             lines.append(table)
+        if proposal.scoring_bytes is not None and proposal.scoring_bytes > total:
+            lines.append(Text(_unscored(proposal.scoring_bytes), style="yellow"))
     if found.pinned:
         lines.append(Text("\n" + _pinned(found)))
     speed = found.now.speed
-    lines.append(Text(f"\ntimes are predicted, from the published rates of {speed.device}"))
+    several = found.num_processes > 1
+    left_out = f", without what {found.num_processes} processes exchange" if several else ""
+    lines.append(
+        Text(f"\ntimes are predicted, from the published rates of {speed.device}{left_out}")
+    )
     return Group(*lines)
 
 
@@ -74,6 +83,13 @@ def write_proposal(recipe: Recipe, proposal: Proposal, file: Path) -> None:
         else:
             write_atomically(file, before)
         raise
+
+
+def _unscored(num_bytes: int) -> str:
+    return (
+        f"   scoring afterwards still takes {gibibytes(num_bytes)}, which does not fit: release"
+        " evaluate.batch_size, or leave out `evaluate` and score it on a larger device"
+    )
 
 
 def _summary(proposal: Proposal) -> str:

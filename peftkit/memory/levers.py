@@ -55,6 +55,8 @@ class Levers:
     """All but the micro-batch, in the order in which they are explained."""
     batching: Lever
     """Rows of one forward; its choices follow from the plan."""
+    scoring: Lever
+    """Prompts that are scored at once after training; the same holds."""
     micro_batch: int
     accumulation: int
 
@@ -64,7 +66,8 @@ class Levers:
 
     def pinned(self) -> tuple[str, ...]:
         """Return the keys that stand in the recipe and hold a lever."""
-        return tuple(key for lever in (*self.levers, self.batching) for key in lever.pinned_by)
+        every = (*self.levers, self.batching, self.scoring)
+        return tuple(key for lever in every for key in lever.pinned_by)
 
     def releasable(self) -> tuple[str, ...]:
         """Return those of the pinned keys whose release would give more room."""
@@ -107,8 +110,8 @@ def read_levers(recipe: Recipe, machine: Machine, *, free: Sequence[str] = ()) -
     known = frozenset(signature_of(find("methods", recipe.method.name).Config).options)
     reader = _Reader(recipe, frozenset(free), settings, known)
     levers = tuple(_levers(reader))
-    batching = _batching(reader)
-    keys = {key for lever in (*levers, batching) for key in lever.keys}
+    batching, scoring = _batching(reader), _scoring(reader)
+    keys = {key for lever in (*levers, batching, scoring) for key in lever.keys}
     unknown = [key for key in free if key not in keys]
     if unknown:
         raise UsageError(
@@ -117,6 +120,7 @@ def read_levers(recipe: Recipe, machine: Machine, *, free: Sequence[str] = ()) -
     return Levers(
         levers,
         batching,
+        scoring,
         micro_batch=int(settings.get("per_device_train_batch_size") or 1),
         accumulation=int(settings.get("gradient_accumulation_steps") or 1),
     )
@@ -189,6 +193,11 @@ def _packing(reader: _Reader) -> Lever:
 def _batching(reader: _Reader) -> Lever:
     keys = (reader.at("per_device_train_batch_size"), reader.at("gradient_accumulation_steps"))
     return Lever("micro-batch", keys, pinned_by=reader.holds(*keys))
+
+
+def _scoring(reader: _Reader) -> Lever:
+    key = "evaluate.batch_size"
+    return Lever("scoring", (key,), pinned_by=reader.holds(key))
 
 
 def _is_same_or_below(key: str, parent: str) -> bool:

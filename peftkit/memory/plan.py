@@ -107,8 +107,9 @@ class Plan:
 
     footprints: Callable[[int], Footprint] = field(repr=False, compare=False)
     """From a micro-batch to what replays it; one row allocates otherwise than several."""
-    scoring: Callable[[], EvaluationPeak | None] = field(repr=False, compare=False)
-    """Plans the evaluation, which takes a second or two for a large model."""
+    scoring: Callable[[int | None], EvaluationPeak | None] = field(repr=False, compare=False)
+    """Plans the evaluation, which takes a second or two for a large model; from the prompts that
+    are scored at once, or None for the recipe's own."""
 
     @cached_property
     def evaluation(self) -> EvaluationPeak | None:
@@ -119,7 +120,11 @@ class Plan:
         Raises:
             PlanningError: an operator of it cannot run without values.
         """
-        return None if self.sharing.strategy == FSDP2 else self.scoring()
+        return self.scoring(None)
+
+    def evaluation_at(self, batch_size: int) -> EvaluationPeak | None:
+        """Return what scoring would take with so many prompts at once, see `evaluation`."""
+        return self.scoring(batch_size)
 
     def term_bytes(self, name: str) -> int:
         """Return what the terms of this name hold at the peak."""
@@ -203,7 +208,6 @@ def plan(
     quiet_stack()
     from peftkit.memory.batch import Point
     from peftkit.memory.batch_shape import batch_shape
-    from peftkit.memory.evaluation import worst_stage
     from peftkit.memory.runtime import runtime_of
     from peftkit.recipe.build import build
 
@@ -233,7 +237,7 @@ def plan(
         runtime,
         rehearsed,
         footprints=lambda rows: rehearsal(rows).footprint,
-        scoring=partial(worst_stage, rehearsed, built, shape, runtime),
+        scoring=partial(_score, rehearsed, built, shape, runtime),
         seconds=time.perf_counter() - start,
     )
 
@@ -309,6 +313,21 @@ def _leave_imports_uncollected() -> None:
     gc.freeze()
 
 
+def _score(
+    rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime, batch_size: int | None
+) -> EvaluationPeak | None:
+    from peftkit.memory.evaluation import worst_stage
+
+    section = built.recipe.evaluate
+    if section is None or rehearsed.sharing.strategy == FSDP2:
+        return None
+    if batch_size is not None:
+        section = dataclasses.replace(section, batch_size=batch_size)
+        recipe = dataclasses.replace(built.recipe, evaluate=section)
+        built = dataclasses.replace(built, recipe=recipe)
+    return worst_stage(rehearsed, built, shape, runtime)
+
+
 def _sum_up(  # noqa: PLR0913
     made: Rehearsal,
     shape: BatchShape,
@@ -316,7 +335,7 @@ def _sum_up(  # noqa: PLR0913
     rehearsed: Rehearsed,
     *,
     footprints: Callable[[int], Footprint],
-    scoring: Callable[[], EvaluationPeak | None],
+    scoring: Callable[[int | None], EvaluationPeak | None],
     seconds: float,
 ) -> Plan:
     """Make the plan of what a rehearsal found."""

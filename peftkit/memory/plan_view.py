@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
-from peftkit.memory.admission import available_bytes, planned_evaluation
+from peftkit.memory.admission import available_bytes
 from peftkit.memory.plan import Plan, Verdict, plan
+from peftkit.memory.scoring import planned_evaluation
 from peftkit.memory.terms import COLLECTIVES, TERMS
 from peftkit.progress import duration, gibibytes
 

@@ -34,6 +34,18 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Say what scoring after training takes under some settings."""
+
+    num_bytes: int | None
+    """None where nothing is scored, or it cannot be planned."""
+    fitting_bytes: int | None
+    """With `batch_size`; the same without one."""
+    batch_size: int | None
+    """The prompts at once that fit; None where all do, or none."""
+
+
+@dataclass(frozen=True)
 class Change:
     """Say what one change saves and costs, with those before it made."""
 
@@ -52,6 +64,8 @@ class Proposal:
     setup: Setup
     changes: tuple[Change, ...]
     headroom_bytes: int
+    scoring_bytes: int | None
+    """What scoring after training then takes; None where nothing is scored or it is not planned."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -59,6 +73,7 @@ class Proposal:
             "settings": dict(self.setup.settings),
             "peak_bytes": self.setup.peak_bytes,
             "headroom_bytes": self.headroom_bytes,
+            "scoring_bytes": self.scoring_bytes,
             "micro_batch": self.setup.micro_batch,
             "accumulation": self.setup.accumulation,
             "speed": self.setup.speed.to_json(),
@@ -84,19 +99,25 @@ class Fit:
     proposals: tuple[Proposal, ...]
     pinned: Mapping[str, int | None]
     """Key that stands in the recipe and was left alone -> its line; None for an override."""
+    scoring_bytes: int | None
+    """What scoring takes as it is; None where nothing is scored or it is not planned."""
+    num_processes: int = 1
+    """How many train together, each on such a device."""
 
     @property
     def fits_now(self) -> bool:
-        """Tell whether the recipe fits as it is."""
-        return self.now.peak_bytes <= self.device.total_bytes
+        """Tell whether the recipe fits as it is, its scoring included."""
+        return max(self.now.peak_bytes, self.scoring_bytes or 0) <= self.device.total_bytes
 
     def to_json(self) -> dict[str, Any]:
         """Return what `fit --json` prints."""
         return {
             "schema_version": 1,
             "device": {"name": self.device.name, "total_bytes": self.device.total_bytes},
+            "num_processes": self.num_processes,
             "fits_now": self.fits_now,
             "peak_bytes": self.now.peak_bytes,
+            "scoring_bytes": self.scoring_bytes,
             "speed": self.now.speed.to_json(),
             "proposals": [proposal.to_json() for proposal in self.proposals],
             "pinned": dict(self.pinned),

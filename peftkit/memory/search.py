@@ -14,8 +14,9 @@ from peftkit.memory import devices
 from peftkit.memory.devices import Device
 from peftkit.memory.levers import Lever, Levers
 from peftkit.memory.plan import Plan, plan
-from peftkit.memory.proposal import Change, Settings, Setup, overrides_of
+from peftkit.memory.proposal import Change, Scored, Settings, Setup, overrides_of
 from peftkit.memory.roofline import predict
+from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.memory.settings import matrix_dtype, method_settings
 from peftkit.progress import gibibytes
 from peftkit.recipe.load import load_recipe
@@ -41,6 +42,7 @@ class Search:
     lengths: Sequence[int] | None
     num_processes: int = 1
     plans: dict[tuple[str, ...], tuple[Plan, str] | None] = field(default_factory=dict)
+    scorings: dict[str, Scored] = field(default_factory=dict)
 
     def as_it_is(self) -> Setup:
         """Plan the recipe unchanged."""
@@ -216,6 +218,33 @@ class Search:
             return then
         planned = self.planned(settings)
         return self.setup(settings, *planned, self.levers.micro_batch) if planned else None
+
+    def scored(self, settings: Settings) -> Scored:
+        """Say what scoring takes under settings, and how many prompts at once would fit.
+
+        Of all levers only the base's dtype and the rows' length change it.
+        """
+        planned = self.planned(settings)
+        section = self.recipe.evaluate
+        if planned is None or section is None:
+            return Scored(None, None, None)
+        made = planned[0]
+        key = f"{settings.get('model.quantize', self)!r}, {made.length}"
+        if key not in self.scorings:
+            self.scorings[key] = self._scored(made, section.batch_size)
+        return self.scorings[key]
+
+    def _scored(self, made: Plan, batch_size: int) -> Scored:
+        found = planned_evaluation(made)
+        if found is None:
+            return Scored(None, None, None)
+        limit, rows = self.device.total_bytes, 0
+        if found.num_bytes > limit and not self.levers.scoring.pinned_by:
+            rows = batch_size_that_fits(made, batch_size, limit)
+        fitting = planned_evaluation(made, rows) if rows else None
+        if fitting is None:
+            return Scored(found.num_bytes, found.num_bytes, None)
+        return Scored(found.num_bytes, fitting.num_bytes, rows)
 
     def refusal(self) -> ResourceError:
         """Say by how much nothing fits, and the smallest setting that would work."""

@@ -13,6 +13,7 @@ from peftkit.errors import RecipeError
 from peftkit.memory.levers import Levers, read_levers
 from peftkit.memory.plan import Plan, plan_run
 from peftkit.memory.proposal import Settings, overrides_of
+from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.progress import gibibytes
 from peftkit.recipe.load import load_recipe
 
@@ -104,7 +105,7 @@ class _Finder:
             if made is not None and (rows > most or rows == made.micro_batch):
                 most = max(most, rows)
                 peak = made.bytes_at(micro_batch=rows, length=made.length)
-                yield WayOut({**settings, **_batching(self.levers, rows)}, peak)
+                yield self._way_out(made, {**settings, **_batching(self.levers, rows)}, peak)
 
     def with_shorter_rows(self) -> Iterator[WayOut]:
         """Give shorter rows, as far as the audit lets them be cut, where more of them then fit."""
@@ -114,9 +115,8 @@ class _Finder:
             tokens = self.made.longest_length(self.limit, micro_batch=rows)
             if rows > whole and tokens >= shortest:
                 peak = self.made.bytes_at(micro_batch=rows, length=tokens)
-                yield WayOut(
-                    {**_batching(self.levers, rows), _key(self.recipe, "max_length"): tokens}, peak
-                )
+                shorter = {_key(self.recipe, "max_length"): tokens}
+                yield self._way_out(self.made, {**_batching(self.levers, rows), **shorter}, peak)
                 return
 
     def with_everything(self) -> Iterator[WayOut]:
@@ -127,7 +127,21 @@ class _Finder:
         if made is not None and tokens >= _SHORTEST:
             shorter = {_key(self.recipe, "max_length"): min(tokens, made.length)}
             peak = made.bytes_at(micro_batch=1, length=min(tokens, made.length))
-            yield WayOut({**settings, **_batching(self.levers, 1), **shorter}, peak)
+            everything = {**settings, **_batching(self.levers, 1), **shorter}
+            yield self._way_out(made, everything, peak)
+
+    def _way_out(self, made: Plan, settings: Settings, peak_bytes: int) -> WayOut:
+        """Add what lets the scoring fit too: fewer prompts at once, or none scored here.
+
+        Args:
+            made: the plan under these settings, at any batch.
+        """
+        section, found = self.recipe.evaluate, planned_evaluation(made)
+        if section is None or found is None or found.num_bytes <= self.limit:
+            return WayOut(settings, peak_bytes)
+        rows = batch_size_that_fits(made, section.batch_size, self.limit)
+        scoring = {"evaluate.batch_size": rows} if rows else {"evaluate": False}
+        return WayOut({**settings, **scoring}, peak_bytes)
 
     def planned(self, settings: Settings) -> Plan | None:
         """Plan the recipe under settings; None where the gate or the planner refuses them."""

@@ -13,6 +13,7 @@ from plan_fixture import GIB, linear_plan
 
 from peftkit.errors import ResourceError
 from peftkit.memory import devices, search
+from peftkit.memory.evaluation import EvaluationPeak
 from peftkit.memory.fit import fit as find_fit
 from peftkit.memory.plan import Plan
 from peftkit.memory.proposal import Fit
@@ -169,6 +170,36 @@ def test_packing_keeps_the_tokens_of_a_step_and_needs_the_batch_released() -> No
     assert packed.settings[ROWS] * packed.settings[TIMES] == 4
     full = fit(48, flash, free=(ROWS,), lengths=[1024])
     assert "method.sft.packing" not in full.proposals[0].setup.settings, "nothing to gain"
+
+
+def test_a_proposal_lets_the_scoring_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scored(recipe: Recipe, **options: Any) -> Plan:
+        made = plan_by_formula(recipe, **options)
+        base = made.term_bytes("base")
+
+        def scoring(batch_size: int | None) -> EvaluationPeak:
+            rows = recipe.evaluate.batch_size if batch_size is None else batch_size
+            return EvaluationPeak(base + rows * GIB, "prompts", rows, 1024, 0)
+
+        object.__setattr__(made, "scoring", scoring)
+        return made
+
+    monkeypatch.setattr(search, "plan", scored)
+    rows = "evaluate.batch_size=40"
+    found = fit(24, rows, free=("evaluate.batch_size",))
+    assert not found.fits_now
+    assert found.scoring_bytes == 48 * GIB
+    for proposal in found.proposals:
+        fitting = proposal.setup.settings["evaluate.batch_size"]
+        base = 2 if "model.quantize" in proposal.setup.settings else 8
+        assert proposal.scoring_bytes == (base + fitting) * GIB <= 24 * GIB
+        assert fitting == 24 - base
+        assert proposal.changes[-1].lever == "scoring"
+        assert proposal.changes[-1].saved_bytes == (40 - fitting) * GIB
+    held = fit(24, rows)  # a key that stands in the recipe is left alone, and that is said
+    assert "evaluate.batch_size" not in held.proposals[0].setup.settings
+    assert held.proposals[0].scoring_bytes == 48 * GIB
+    assert "evaluate.batch_size" in held.pinned
 
 
 def test_json() -> None:

@@ -29,8 +29,8 @@ def setup_of(peak: int, settings: dict[str, object]) -> Setup:
 def found_of(settings: dict[str, object]) -> Fit:
     device = devices.of_size(16)
     change = Change("micro-batch", settings, 3 * GIB, 1.1)
-    proposal = Proposal(setup_of(15 * GIB, settings), (change,), GIB)
-    return Fit(device, setup_of(18 * GIB, {}), (proposal,), {"model.dtype": 4})
+    proposal = Proposal(setup_of(15 * GIB, settings), (change,), GIB, 17 * GIB)
+    return Fit(device, setup_of(18 * GIB, {}), (proposal,), {"model.dtype": 4}, 20 * GIB, 8)
 
 
 def text_of(renderable: object) -> str:
@@ -46,9 +46,12 @@ def test_what_is_shown() -> None:
     text = text_of(render_fit(found_of(CHANGES)))
     assert "as it is: 18.00 GiB, does not fit 16 GiB (16.00 GiB)" in text
     assert "method.sft.per_device_train_batch_size=1" in text
+    assert "scoring afterwards: 20.00 GiB, does not fit" in text
+    assert "still takes 17.00 GiB" in text and "evaluate.batch_size" in text
     assert "3.00 GiB" in text and "+10 %" in text
     assert "model.dtype (line 4)" in text and "--free KEY" in text
     assert "predicted, from the published rates of NVIDIA GeForce RTX 4090" in text
+    assert "without what 8 processes exchange" in text
 
 
 def test_the_written_recipe_keeps_its_comments_and_passes_the_gate(tiny_recipe: Path) -> None:

@@ -38,8 +38,9 @@ def test_overrides_mean_the_settings() -> None:
 
 def test_json() -> None:
     change = Change("optimizer", {"method.sft.optim": "adamw_8bit"}, 2 * GIB, 1.02)
-    proposal = Proposal(setup_of(14 * GIB, SETTINGS), (change,), 2 * GIB)
-    found = Fit(devices.of_size(16), setup_of(18 * GIB, {}), (proposal,), {"model.dtype": 4})
+    proposal = Proposal(setup_of(14 * GIB, SETTINGS), (change,), 2 * GIB, 9 * GIB)
+    now = setup_of(18 * GIB, {})
+    found = Fit(devices.of_size(16), now, (proposal,), {"model.dtype": 4}, 9 * GIB)
     assert not found.fits_now
     content = json.loads(json.dumps(found.to_json()))
     assert content["peak_bytes"] == 18 * GIB

@@ -65,6 +65,26 @@ def test_what_is_named_fits_when_it_is_applied(planned, rows: int) -> None:
     }
 
 
+@pytest.mark.slow
+def test_what_is_named_can_be_scored_too(planned) -> None:
+    recipe, _ = planned
+    scored = load_recipe(recipe.file, ["evaluate={split: train, batch_size: 512}"])
+    made = plan(scored, lengths=LENGTHS, machine=MACHINE)
+    assert made.evaluation is not None
+    limit = made.bytes_at(micro_batch=20, length=made.length)
+    assert made.evaluation.num_bytes > limit
+    way = ways_out(scored, MACHINE, limit, LENGTHS, made)[0]
+    assert way.settings["evaluate.batch_size"] < 512
+    *words, _, _ = shlex.split(str(way))
+    changed = load_recipe(scored.file, (*scored.overrides, *words))
+    then = plan(changed, lengths=LENGTHS, machine=MACHINE)
+    assert then.peak_bytes <= limit
+    assert 0.7 * limit < then.evaluation.num_bytes <= limit
+    # Where not even one prompt fits, it is trained here and scored elsewhere.
+    object.__setattr__(made, "scoring", lambda _: made.evaluation)
+    assert ways_out(scored, MACHINE, limit, LENGTHS, made)[0].settings["evaluate"] is False
+
+
 def test_rows_are_not_cut_beyond_the_audit(planned) -> None:
     recipe, made = planned
     limit = made.bytes_at(micro_batch=20, length=made.length)
