@@ -19,6 +19,28 @@ PROMPTS = ("prompt", "instruction", "question", "query", "input", "problem")
 COMPLETIONS = ("completion", "output", "response", "answer", "solution")
 CONTEXTS = ("input", "context")
 TEXTS = ("text", "content", "document", "body", "code")
+LABELS = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "stars", "target")
+LABELLED = (
+    "text",
+    "sentence",
+    "review",
+    "comment",
+    "content",
+    "document",
+    "body",
+    "tweet",
+    "title",
+)
+LABELLED_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("question", "sentence"),
+    ("first", "second"),
+)
+MAX_LABELS = 50
+"""Distinct values of a column that is taken for a label."""
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat")
 LANGUAGES = {
     "ar": "Arabic",
@@ -61,8 +83,11 @@ OPTIONS = {
     "prompt_completion": ("prompt", "completion"),
     "chat": ("messages",),
     "text": ("text",),
+    "classify": ("text", "label"),
 }
 """Task -> the options that name its columns."""
+OPTIONAL = {"prompt_completion": ("context",), "classify": ("second",)}
+"""Task -> the options that may name one more column."""
 SHOWN_CHARS = 60
 
 
@@ -113,7 +138,7 @@ def take_task(
     if task not in OPTIONS:
         raise UsageError(f"init knows no task {task!r}", hint=f"one of {', '.join(OPTIONS)}")
     columns = list(rows[0])
-    known = (*OPTIONS[task], *(("context",) if task == "prompt_completion" else ()))
+    known = (*OPTIONS[task], *OPTIONAL.get(task, ()))
     for option, column in mapping.items():
         if option not in known:
             raise UsageError(
@@ -159,8 +184,10 @@ def _flags(file: str, guess: Guess | None = None) -> str:
 
 
 def _guesses(rows: Sequence[Mapping[str, Any]], task: str | None = None) -> Iterator[Guess]:
-    """Give every task that fits; plain text only where nothing else does."""
+    """Give every task that fits; labels, and then plain text, only where nothing else does."""
     found = [guess for guess in _pairs(rows) if task in {None, guess.task}]
+    if not found and task in {None, "classify"}:
+        found = list(_classify(rows))
     if not found and task in {None, "text"}:
         found = list(_text(rows))
     yield from found
@@ -184,6 +211,23 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
         if context:
             options["context"] = context
         yield Guess("prompt_completion", options, f"columns {prompt!r} and {completion!r}")
+
+
+def _classify(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
+    label = _first(list(rows[0]), LABELS)
+    values = {row[label] for row in rows if isinstance(row[label], str | int)} if label else set()
+    if not 2 <= len(values) <= min(MAX_LABELS, len(rows) // 2):
+        return
+    texts = [name for name in _text_columns(rows) if name != label]
+    why = f"column {label!r} has {len(values)} values in {len(rows)} rows"
+    for one, other in LABELLED_PAIRS:
+        first, second = _first(texts, (one,)), _first(texts, (other,))
+        if first and second:
+            yield Guess("classify", {"text": first, "second": second, "label": label}, why)
+            return
+    text = _first(texts, LABELLED) or (texts[0] if len(texts) == 1 else None)
+    if text:
+        yield Guess("classify", {"text": text, "label": label}, why)
 
 
 def _text(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:

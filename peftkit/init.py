@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from peftkit import embedded
 from peftkit.audit import describe_dropped
 from peftkit.errors import DataError, UsageError
+from peftkit.examples import Conversation, Example, Labeled, Text
 from peftkit.guess import Guess, guess_task, take_task
-from peftkit.plugins import Conversation, Text, find
+from peftkit.plugins import find
 from peftkit.recipe.load import load_recipe
 from peftkit.run_dir import write_atomically
 from peftkit.sources.paths import open_bytes
@@ -47,6 +48,7 @@ WANTED_STEPS = 200
 BATCH_SIZE = 8
 EMBEDDED_MODEL = "docstring-lm"
 HUB_MODEL = "Qwen/Qwen3-0.6B"
+HUB_ENCODER = "google-bert/bert-base-uncased"
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def source_options(data_file: Path, field: str | None = None) -> tuple[str, dict
     return name, options
 
 
-def measure(examples: Sequence[Conversation | Text]) -> Lengths:
+def measure(examples: Sequence[Example]) -> Lengths:
     """Measure rows with the embedded model's tokenizer, a few tokens a message added."""
     from tokenizers import Tokenizer
 
@@ -178,6 +180,8 @@ def measure(examples: Sequence[Conversation | Text]) -> Lengths:
     for example in examples:
         if isinstance(example, Text):
             parts = [example.text]
+        elif isinstance(example, Labeled):
+            parts = list(example.texts)
         else:
             parts = [message["content"] for message in example.messages]
         counts = [len(encoding.ids) for encoding in tokenizer.encode_batch(parts)]
@@ -188,7 +192,7 @@ def measure(examples: Sequence[Conversation | Text]) -> Lengths:
 
 
 def choose_splits(
-    data_file: Path, examples: Sequence[Conversation | Text]
+    data_file: Path, examples: Sequence[Example]
 ) -> tuple[dict[str, str], dict[str, Path]]:
     """Take the files beside `train.*` as the other splits, or cut shares that hold enough rows."""
     files = {"train": data_file}
@@ -224,7 +228,7 @@ def write_recipe(draft: Draft) -> str:
         name=flow(draft.name),
         data_name=" ".join(draft.data_name.split()),
         task=guess.task,
-        hub_model=HUB_MODEL,
+        hub_model=HUB_ENCODER if guess.task == "classify" else HUB_MODEL,
         embedded_model=EMBEDDED_MODEL,
         source=flow(draft.source),
         splits=flow(draft.splits),
@@ -283,13 +287,13 @@ def _construct(group: str, name: str, options: Mapping[str, Any]) -> Any:
     return plugin(plugin.Config(**options))
 
 
-def _examples(rows: Dataset, task: Any, file: str) -> list[Conversation | Text]:
+def _examples(rows: Dataset, task: Any, file: str) -> list[Example]:
     """Make the examples of all usable rows.
 
     Raises:
         DataError: none is; says why.
     """
-    made: list[Conversation | Text] = []
+    made: list[Example] = []
     reasons: Counter[str] = Counter()
     for row in rows:
         try:

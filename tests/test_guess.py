@@ -108,7 +108,8 @@ def test_columns_that_fit_nothing_are_shown_with_the_flags():
         "  barbar  text: y\n"
         "  n       a number: 3\n"
         "  try: say it: peftkit init 'my rows.jsonl' --task summarize --map document=COLUMN"
-        " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text)"
+        " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text,"
+        " classify)"
     )
 
 
@@ -143,7 +144,7 @@ def test_flags_win_and_the_rest_is_guessed():
             "sumarize",
             {},
             "init knows no task 'sumarize'\n"
-            "  try: one of summarize, translate, prompt_completion, chat, text",
+            "  try: one of summarize, translate, prompt_completion, chat, text, classify",
         ),
         (
             "summarize",
@@ -155,7 +156,8 @@ def test_flags_win_and_the_rest_is_guessed():
             {"document": "x"},
             "a.jsonl has no column 'x':\n  a  text: 1\n  b  text: 2\n"
             "  try: say it: peftkit init a.jsonl --task summarize --map document=COLUMN"
-            " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text)",
+            " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text,"
+            " classify)",
         ),
         (
             "summarize",
@@ -173,3 +175,40 @@ def test_flags_that_cannot_be_meant_say_so(task, mapping, message):
 
 def test_examples_stand_on_one_line():
     assert show_columns([{"a": "x\n y", "bb": None}]) == "  a   text: x y\n  bb  null: None"
+
+
+def labelled(num_rows: int, **columns) -> list[dict]:
+    return [{name: make(number) for name, make in columns.items()} for number in range(num_rows)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        (
+            {"review": "number {}".format, "sentiment": lambda n: ("bad", "good")[n % 2]},
+            {"text": "review", "label": "sentiment"},
+        ),
+        (
+            {
+                "idx": int,
+                "sentence1": "one {}".format,
+                "sentence2": "two {}".format,
+                "label": lambda n: n % 2,
+            },
+            {"text": "sentence1", "second": "sentence2", "label": "label"},
+        ),
+    ],
+)
+def test_few_values_beside_a_text_are_labels(columns: dict, options: dict) -> None:
+    guess = guess_task(labelled(12, **columns), file="rows.csv")
+    assert (guess.task, guess.options) == ("classify", options)
+    assert "has 2 values in 12 rows" in guess.reason
+
+
+def test_many_values_are_no_labels() -> None:
+    rows = labelled(12, text="number {}".format, label="own {}".format)
+    assert guess_task(rows, file="rows.csv").task == "text"
+    taken = take_task("classify", {"text": "text", "label": "label"}, rows, file="rows.csv")
+    assert taken.options == {"text": "text", "label": "label"}
+    both = {"text": "text", "second": "label", "label": "label"}
+    assert take_task("classify", both, rows, file="rows.csv").options == both

@@ -140,6 +140,23 @@ def test_columns_by_flag():
     assert load_recipe(result.file).data.task.options == {"document": "on", "summary": "yes"}
 
 
+def test_a_text_with_few_labels_beside_it_becomes_a_classifier_s_recipe():
+    from peftkit.audit_view import show_data
+
+    texts = [row["document"] for row in tiny.rows(120)]
+    rows = [{"review": text, "stars": at % 3} for at, text in enumerate(texts)]
+    result = init(write_rows("reviews.jsonl", rows))
+    assert result.task == "classify"
+    recipe = load_recipe(result.file)
+    assert recipe.method.name == "classify"
+    assert recipe.data.task.options == {"text": "review", "label": "stars"}
+    assert "# path: google-bert/bert-base-uncased" in result.text
+    assert "\n\n" not in result.text
+    view = show_data(recipe, num_rows=1)
+    assert not view.breaches
+    assert set(view.audit["train"].labels) == {"0", "1", "2"}
+
+
 def test_a_recipe_is_never_overwritten_without_force():
     write_rows("a.jsonl", tiny.rows(20))
     Path("a.yaml").write_text("mine")
