@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +21,9 @@ class EmbeddedConfig:
 
     name: str
     """A folder of `peftkit/embedded`, e.g. `docstring-summaries`."""
+    mismatched: bool = False
+    """Give half of the documents another one's summary, and every row a column `match`: yes or
+    no. A hash of the document says which half, so that it is the same wherever it is read."""
 
 
 class EmbeddedSource:
@@ -33,6 +38,7 @@ class EmbeddedSource:
                 f"embedded: no sample data is called {config.name!r}", hint=f"use one of {known}"
             )
         self._folder = embedded.dataset_path(config.name)
+        self._is_mismatched = config.mismatched
 
     def splits(self) -> list[str]:
         """List the splits, training first."""
@@ -49,4 +55,24 @@ class EmbeddedSource:
         if split not in self.splits():
             raise DataError(f"embedded: no split {split!r}", hint=f"use one of {self.splits()}")
         with (self._folder / f"{split}.jsonl").open(encoding="utf-8") as lines:
-            return Dataset.from_list([json.loads(line) for line in lines])
+            rows = [json.loads(line) for line in lines]
+        return Dataset.from_list(mismatch(rows) if self._is_mismatched else rows)
+
+
+def mismatch(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Give half of the documents, chosen by a hash, the summary of the next one of that half.
+
+    Returns: the rows in their order, each with `match`: `yes` or `no`.
+    """
+    order = sorted(range(len(rows)), key=lambda at: _hash(rows[at]["document"]))
+    half = order[: len(rows) // 2]
+    made = [{**row, "match": "yes"} for row in rows]
+    for place, at in enumerate(half):
+        own = rows[at]["summary"]
+        others = (rows[other]["summary"] for other in (*half[place + 1 :], *half[:place]))
+        made[at] = {**rows[at], "match": "no", "summary": next(s for s in others if s != own)}
+    return made
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

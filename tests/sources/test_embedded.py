@@ -103,3 +103,20 @@ def test_receipt_belongs_to_the_weights() -> None:
     assert receipt["recipe_sha256"] == hashlib.sha256(recipe).hexdigest()
     measured = json.loads((ROOT / "benchmarks/results/bits_per_byte.json").read_text("utf-8"))
     assert measured["weights_sha256"] == weights
+
+
+def test_half_of_the_pairs_are_mismatched_the_same_way_every_time(rows) -> None:
+    source = EmbeddedSource(EmbeddedConfig(name="docstring-summaries", mismatched=True))
+    for split, originals in rows.items():
+        found = source.load(split).to_list()
+        assert found == source.load(split).to_list()
+        assert [row["document"] for row in found] == [row["document"] for row in originals]
+        own = {row["document"]: row["summary"] for row in originals}
+        matches = [row["match"] for row in found]
+        assert matches.count("no") == len(found) // 2
+        assert set(matches) == {"yes", "no"}
+        for row in found:
+            assert (row["summary"] == own[row["document"]]) == (row["match"] == "yes")
+            assert row["summary"] in own.values()
+        # no summary gives a mismatch away by coming twice
+        assert len({row["summary"] for row in found}) == len(found)
