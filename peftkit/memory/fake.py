@@ -111,6 +111,10 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
         for name, value in list(vars(module).items()):
             if isinstance(value, torch.Tensor) and not _is_fake(value):
                 setattr(module, name, replace(value))
+            elif type(value) is dict:  # peft's places of FourierFT, which are no buffers
+                for key, item in value.items():
+                    if isinstance(item, torch.Tensor) and not _is_fake(item):
+                        value[key] = replace(item)
     return fake
 
 

@@ -155,6 +155,17 @@ def hold_model(tracker: Tracker, model: Any) -> None:
     tracker.hold(model.parameters(), "base")
     tracker.hold(model.buffers(), "base")
     tracker.hold(quantization_tensors(model), "base")
+    tracker.hold(loose_tensors(model), "base")
+
+
+def loose_tensors(model: Any) -> Iterator[torch.Tensor]:
+    """Give tensors that modules hold without having registered them, as peft's FourierFT does."""
+    import torch
+
+    for module in model.modules():
+        for value in vars(module).values():
+            held = value.values() if type(value) is dict else (value,)
+            yield from (tensor for tensor in held if isinstance(tensor, torch.Tensor))
 
 
 def quantization_tensors(model: Any) -> Iterator[torch.Tensor]:
