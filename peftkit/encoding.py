@@ -67,6 +67,11 @@ class CutsTargets(Protocol):
         """Return the tokens that a target may have."""
 
 
+def length_option(method: Any) -> str:
+    """Name the option that says where a method, or its class, cuts what a model reads."""
+    return "max_source_length" if hasattr(method, "max_target_length") else "max_length"
+
+
 @dataclass(frozen=True, slots=True)
 class RowCount:
     """Count one row's tokens."""

@@ -65,6 +65,15 @@ def lengths_of(rows: Dataset) -> RowLengths:
     return lengths
 
 
+def length_key(recipe: Recipe) -> str:
+    """Return the recipe's key that says where its rows are cut, e.g. `method.sft.max_length`."""
+    from peftkit.encoding import length_option
+    from peftkit.plugins import find
+
+    name = recipe.method.name
+    return f"method.{name}.{length_option(find('methods', name))}"
+
+
 def longest_target(lengths: Sequence[int] | None) -> int:
     """Return the tokens of the longest target, as far as the lengths know of one."""
     return getattr(lengths, "longest_target", 0)

@@ -85,7 +85,7 @@ def plan_recipe(  # noqa: PLR0913 - what the command line takes
     from peftkit.machine import describe_machine
     from peftkit.memory import devices
     from peftkit.memory.forecast import forecast
-    from peftkit.memory.lengths import row_lengths
+    from peftkit.memory.lengths import length_key, row_lengths
 
     _check_options(gpus, here, price_per_hour, num_processes)
     wanted = devices.defaults() if gpus is None else devices.parse(gpus)
@@ -93,7 +93,7 @@ def plan_recipe(  # noqa: PLR0913 - what the command line takes
     lengths, origin = ([length], "--length") if length else row_lengths(recipe, machine)
     num_rows = None if length or lengths is None else len(lengths)
     if lengths is None:
-        origin = f"max_length: {origin}"
+        origin = f"{length_key(recipe).rpartition('.')[2]}: {origin}"
     made = plan(recipe, lengths=lengths, machine=machine, num_processes=num_processes)
     places = [(_here(machine), machine)] if here else [(d, d.as_machine()) for d in wanted]
     verdicts = tuple(

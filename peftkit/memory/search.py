@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import PeftkitError, RecipeError, ResourceError
 from peftkit.memory import devices
 from peftkit.memory.devices import Device
+from peftkit.memory.lengths import length_key
 from peftkit.memory.levers import Lever, Levers
 from peftkit.memory.plan import Plan, plan
 from peftkit.memory.proposal import Change, Scored, Settings, Setup, overrides_of
@@ -258,7 +259,7 @@ class Search:
         longest = made.longest_length(self.device.total_bytes, micro_batch=rows)
         ways = []
         if longest > 0:
-            ways.append(f"method.{self.recipe.method.name}.max_length={longest}")
+            ways.append(f"{length_key(self.recipe)}={longest}")
         releasable = self.levers.releasable()
         if releasable:
             ways.append("--free " + " --free ".join(releasable))

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import RecipeError
+from peftkit.memory.lengths import length_key
 from peftkit.memory.levers import Levers, read_levers
 from peftkit.memory.plan import Plan, plan_run
 from peftkit.memory.proposal import Settings, overrides_of
@@ -67,7 +68,7 @@ def explain_smallest(recipe: Recipe, machine: Machine) -> str:
     settings = {
         **{key: value for choice in _savers(levers).values() for key, value in choice.items()},
         **_batching(levers, 1),
-        _key(recipe, "max_length"): _SHORT,
+        length_key(recipe): _SHORT,
     }
     made = _planned(recipe, machine, settings, [_SHORT])
     if made is None:
@@ -115,7 +116,7 @@ class _Finder:
             tokens = self.made.longest_length(self.limit, micro_batch=rows)
             if rows > whole and tokens >= shortest:
                 peak = self.made.bytes_at(micro_batch=rows, length=tokens)
-                shorter = {_key(self.recipe, "max_length"): tokens}
+                shorter = {length_key(self.recipe): tokens}
                 yield self._way_out(self.made, {**_batching(self.levers, rows), **shorter}, peak)
                 return
 
@@ -125,7 +126,7 @@ class _Finder:
         made = self.planned(settings)
         tokens = 0 if made is None else made.longest_length(self.limit, micro_batch=1)
         if made is not None and tokens >= _SHORTEST:
-            shorter = {_key(self.recipe, "max_length"): min(tokens, made.length)}
+            shorter = {length_key(self.recipe): min(tokens, made.length)}
             peak = made.bytes_at(micro_batch=1, length=min(tokens, made.length))
             everything = {**settings, **_batching(self.levers, 1), **shorter}
             yield self._way_out(made, everything, peak)
@@ -208,7 +209,3 @@ def _batching(levers: Levers, rows: int) -> dict[str, Any]:
         return {}
     rows_key, times_key = levers.batching.keys
     return {rows_key: rows, times_key: levers.micro_batch * levers.accumulation // rows}
-
-
-def _key(recipe: Recipe, option: str) -> str:
-    return f"method.{recipe.method.name}.{option}"

@@ -36,3 +36,33 @@ def test_the_longest_rows_are_found() -> None:
     rows = Dataset.from_dict({"input_ids": [[1], [1, 2, 3], [1, 2]]})
     assert lengths_of(rows) == [1, 3, 2]
     assert longest_rows([1, 3, 2], 2) == [1, 2]
+
+
+def test_the_key_that_cuts_rows_is_the_method_s_own() -> None:
+    from types import SimpleNamespace
+
+    from peftkit.memory.lengths import length_key
+
+    found = {
+        name: length_key(SimpleNamespace(method=SimpleNamespace(name=name)))
+        for name in ("sft", "seq2seq", "classify")
+    }
+    assert found == {
+        "sft": "method.sft.max_length",
+        "seq2seq": "method.seq2seq.max_source_length",
+        "classify": "method.classify.max_length",
+    }
+
+
+def test_targets_and_labels_are_kept_beside_the_lengths() -> None:
+    from datasets import Dataset
+
+    from peftkit.memory.lengths import lengths_of, longest_target
+
+    rows = {"input_ids": [[1, 2, 3], [1]], "labels": [[1], [1, 2, 3, 4, 5]]}
+    found = lengths_of(Dataset.from_dict(rows))
+    assert found == [3, 1]
+    assert longest_target(found) == 5
+    labelled = lengths_of(Dataset.from_dict({**rows, "labels": [0, 3]}))
+    assert (labelled, labelled.num_labels, longest_target(labelled)) == ([3, 1], 4, 0)
+    assert longest_target([3]) == longest_target(None) == 0
