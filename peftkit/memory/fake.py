@@ -104,18 +104,18 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
     for module in skeleton.model.modules():
         packed = pack_module(module, mode)
         fake.terms["base"] += packed
-        for table in (module._parameters, module._buffers):
+        for table in _tables(module):
             for name, tensor in list(table.items()):
-                if tensor is not None and not _is_fake(tensor):
+                if isinstance(tensor, torch.Tensor) and not _is_fake(tensor):
                     table[name] = replace(tensor)
-        for name, value in list(vars(module).items()):
-            if isinstance(value, torch.Tensor) and not _is_fake(value):
-                setattr(module, name, replace(value))
-            elif type(value) is dict:  # peft's places of FourierFT, which are no buffers
-                for key, item in value.items():
-                    if isinstance(item, torch.Tensor) and not _is_fake(item):
-                        value[key] = replace(item)
     return fake
+
+
+def _tables(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """Give all that may hold a module's tensors: registered, a plain attribute, or in a dict."""
+    attributes = vars(module)
+    yield from (value for value in attributes.values() if type(value) is dict)
+    yield attributes
 
 
 @contextmanager
