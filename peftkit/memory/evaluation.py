@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from peftkit.generation import MAX_NEW_TOKENS, evaluating
@@ -153,13 +154,12 @@ class _Scoring:
             before = self._decode(rows, length, max(1, num_new - 1))
             read, cache = (before.encoder_last_hidden_state,), before.past_key_values
             del before
-        held = [*_cached(cache), *read]
         cache_bytes = sum(tensor.untyped_storage().nbytes() for tensor in _cached(cache))
         answers = self._peak(
             lambda: self._next(
                 self._decode(rows, length, 1, encoder_outputs=read, past_key_values=cache)
             ),
-            held,
+            chain(read, _cached(cache)),  # a list would hold what the cache drops
         )
         return [
             EvaluationPeak(prompts, "prompts", rows, length, cache_bytes),

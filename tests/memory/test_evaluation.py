@@ -123,3 +123,73 @@ def test_the_runtime_is_part_of_it(tmp_path: Path) -> None:
     without, beside = planned(recipe), planned(recipe, runtime=Runtime(1 << 30, "", 1))
     for stage, peak in without.items():
         assert beside[stage].num_bytes == peak.num_bytes + (1 << 30)
+
+
+WRITTEN = 12
+OTHERS = {
+    "t5": (real_step.T5, real_step.SEQ2SEQ),
+    "bart": (real_step.BART, real_step.SEQ2SEQ),
+    "bert": (real_step.BERT, real_step.CLASSIFY),
+    "classifier": (real_step.LLAMA, real_step.CLASSIFY),
+}
+
+
+def planned_other(folder: Path, name: str) -> tuple[Any, dict[str, int]]:
+    """Save a model and plan its scoring; return the recipe, and stage -> bytes."""
+    from peftkit.memory.lengths import fit_head
+
+    config, changes = OTHERS[name]
+    auto_class = real_step.auto_class_of(changes)
+    real_step.save_model(folder, config, auto_class)
+    generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
+    recipe = real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
+    built = build(recipe, real_step.CPU, is_here=False)
+    native = fit_head(planned_config(recipe.model), auto_class, None)
+    peaks = evaluation_peaks(
+        Rehearsed(built, native, device="cpu"), built,
+        length=LENGTH, target_length=WRITTEN, runtime=NONE,
+    )  # fmt: skip
+    return recipe, {peak.stage: peak.num_bytes for peak in peaks}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_scoring_an_encoder_decoder_takes_what_is_planned(name: str, tmp_path: Path) -> None:
+    from transformers import GenerationConfig
+
+    recipe, made = planned_other(tmp_path, name)
+    start = OTHERS[name][0]["decoder_start_token_id"]
+    options = {**generation.NEUTRAL, **recipe.evaluate.generation}
+    config = GenerationConfig(
+        **options, eos_token_id=[999], pad_token_id=0, decoder_start_token_id=start
+    )
+
+    def answer(model: Any) -> None:
+        sources = [[7] * (LENGTH - at) for at in range(ROWS)]
+        answers = generation._generate(model, sources, config)
+        assert max(len(ids) for ids, _ in answers) == NUM_NEW
+
+    peak = max(made["prompts"], made["answers"])
+    assert peak == pytest.approx(real_peak(recipe, answer), rel=0.03)
+    rows = [{"input_ids": [7] * LENGTH, "labels": [7] * WRITTEN}] * 40
+    read = real_peak(recipe, lambda model: perplexity.token_loss(model, rows))
+    assert made["rows"] == pytest.approx(read, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["bert", pytest.param("classifier", marks=pytest.mark.slow)])
+def test_naming_labels_takes_what_is_planned(name: str, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    from peftkit.classification import classify
+
+    def pad(rows: list[dict[str, list[int]]], **_: Any) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([row["input_ids"] for row in rows])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    recipe, made = planned_other(tmp_path, name)
+    rows = [{"input_ids": [7] * LENGTH}] * (2 * ROWS)
+    tokenizer = SimpleNamespace(pad=pad)
+    read = real_peak(recipe, lambda model: classify(model, tokenizer, rows, batch_size=ROWS))
+    assert made == {"rows": pytest.approx(read, rel=0.01)}
