@@ -24,12 +24,12 @@ def _config(**changes):
     return AutoConfig.for_model(options.pop("model_type"), **options)
 
 
-def _skeleton(config, adapter=None, auto_class: str = "AutoModelForCausalLM"):
+def _skeleton(config, adapter=None, auto_class: str = "AutoModelForCausalLM", quantization=None):
     return build_skeleton(
         config,
         ModelSection(path="x", dtype="bfloat16"),
         auto_class=auto_class,
-        quantization_config=None,
+        quantization_config=quantization,
         adapter=adapter,
     )
 
@@ -46,6 +46,19 @@ def test_tensors_are_fake_and_tied_weights_stay_tied() -> None:
     assert trained == {id(t) for t in fake.terms["adapter"]}
     base = sum(p.numel() for p in fake.terms["base"] if isinstance(p, torch.nn.Parameter))
     assert base == sum(p.numel() for p in model.parameters() if not p.requires_grad)
+
+
+def test_a_four_bit_base_keeps_its_layout_when_it_is_scored(monkeypatch) -> None:
+    from bitsandbytes.nn import modules
+    from transformers import BitsAndBytesConfig
+
+    # What a processor with AVX512-BF16 says, where the first forward in evaluation would repack
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = _skeleton(_config(), quantization=nf4).model
+    layers = [m for m in model.modules() if isinstance(m, modules.Linear4bit)]
+    assert layers
+    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
 
 
 def test_an_architecture_that_is_not_there_is_named() -> None:
