@@ -108,7 +108,8 @@ def _steps(file: str) -> dict[str, int]:
 
     def micro_batch(enter: Any, *, is_last: bool) -> None:
         if args.fsdp:
-            whole.set_requires_gradient_sync(is_last)
+            options = args.accelerator_config.gradient_accumulation_kwargs or {}
+            whole.set_requires_gradient_sync(is_last or options.get("sync_each_batch", False))
         elif not is_last:
             with whole.no_sync():
                 step.forward_backward(whole, dict(batch), step.fused_loss, settings, enter)
@@ -134,7 +135,10 @@ def _steps(file: str) -> dict[str, int]:
                 micro_batch(_ignore, is_last=True)
                 step.update(trained, optimizer, settings, _ignore)
             first_micro_batches()
-    gc.collect()  # what rings of the warm-up still hold would go at any time
+    # Rings of objects hold tensors until the collector comes by: it shall come by at once.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50, 2, 2)
     hold_model(tracker, model)  # also what DDP has broadcast meanwhile
     tracker.hold(state_tensors(optimizer), "optimizer")
     tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")

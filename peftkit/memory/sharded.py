@@ -81,19 +81,24 @@ class Sharded(Rehearsed):
         first, second = super()._blocks()
         return max(first, 2), max(second, 3)
 
-    def _warm_up(self, model: Any, point: Point) -> None:
-        """Let FSDP2 set itself up; gradients of earlier micro-batches stay, whole, where there are.
+    @property
+    def _keeps_whole_gradients(self) -> bool:
+        """Tell whether micro-batches before a step's last are left unreduced.
 
-        Source: accelerate 1.15, `Accelerator.no_sync`: all but the last micro-batch of a step are
-        not reduced.
+        Source: accelerate 1.15, `Accelerator.no_sync`, and transformers 5.23, `Trainer`.
         """
-        accumulates = self.settings.accumulation > 1
-        model.set_requires_gradient_sync(not accumulates)
+        config = self.args.accelerator_config
+        options = getattr(config, "gradient_accumulation_kwargs", None) or {}
+        return self.settings.accumulation > 1 and not options.get("sync_each_batch", False)
+
+    def _warm_up(self, model: Any, point: Point) -> None:
+        """Let FSDP2 set itself up; gradients of earlier micro-batches stay where there are any."""
+        model.set_requires_gradient_sync(not self._keeps_whole_gradients)
         with self.kernels(model):
             batch = self._make_batch(point)
             step.forward_backward(model, batch, self._loss, self.settings, _ignore)
         model.set_requires_gradient_sync(True)
-        if not accumulates:
+        if self.settings.accumulation == 1:
             model.zero_grad()
 
     @contextmanager
@@ -110,6 +115,8 @@ class Sharded(Rehearsed):
         """Return the gradients of earlier micro-batches, whole and as they will be reduced."""
         import torch
 
+        if not self._keeps_whole_gradients:
+            return super()._earlier_gradients()
         precision = self.args.mixed_precision
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
         return [torch.empty(p.shape, dtype=dtypes.get(precision, p.dtype)) for p in self.trained]

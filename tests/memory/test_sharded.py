@@ -25,6 +25,9 @@ GPU = of_size(24).as_machine()
 FULL = {"adapter": "full"}
 FSDP = {"method.sft.fsdp": True}
 SHARDED_BF16 = {**FSDP, "model.dtype": "bfloat16", "method.sft.bf16": True}
+REDUCED = {
+    "method.sft.accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 STORED = {**NF4, "bnb_4bit_quant_storage": "float32"}
 CELLS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -43,6 +46,9 @@ CELLS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "fsdp-full-checkpointed": (
         2, {**FULL, **FSDP, "method.sft.fsdp_config": {"activation_checkpointing": True}}
+    ),
+    "fsdp-full-reduced": (
+        2, {**FULL, **FSDP, "method.sft.gradient_accumulation_steps": 3, **REDUCED}
     ),
     "fsdp-nf4": (2, {**FSDP, "model.quantize": {"bitsandbytes": NF4}}),
     "fsdp-nf4-stored": (2, {**FSDP, "model.quantize": {"bitsandbytes": STORED}}),
@@ -82,7 +88,9 @@ def test_a_process_takes_what_a_real_one_does(name: str, tmp_path: Path) -> None
     recipe = recipe_of(tmp_path, changes)
     planned = planned_peaks(rehearse(recipe, num_processes))
     real = real_processes.real_peaks(recipe.file, num_processes)
-    assert planned == pytest.approx(real, rel=5e-3)
+    assert planned["all"] == pytest.approx(real["all"], rel=1e-3)
+    # What rings hold in real processes goes when the collector comes by.
+    assert planned == pytest.approx(real, rel=2e-2)
 
 
 def _plan(folder: Path, num_processes: int, changes: dict[str, Any]) -> Plan:
