@@ -32,6 +32,7 @@ NEUTRAL: Mapping[str, Any] = {
     "top_p": 1.0,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "min_length": 0,
     "use_cache": True,
 }
 """Stated in full, because transformers fills what is absent from the checkpoint's own sampling."""

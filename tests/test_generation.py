@@ -145,6 +145,7 @@ def test_a_checkpoint_s_own_sampling_is_not_inherited(tiny_model, tokenizer):
     plain = generation.answer(model, tokenizer, encoded, config=config, batch_size=4)
     own = model.generation_config
     own.do_sample, own.temperature, own.top_k, own.repetition_penalty = True, 5.0, 0, 3.0
+    own.min_length = 10_000
     assert generation.answer(model, tokenizer, encoded, config=config, batch_size=4) == plain
 
 
