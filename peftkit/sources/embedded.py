@@ -22,8 +22,8 @@ class EmbeddedConfig:
     name: str
     """A folder of `peftkit/embedded`, e.g. `docstring-summaries`."""
     mismatched: bool = False
-    """Give every document twice, with its own summary and with another one's, and every row a
-    column `match`: yes or no. Neither side alone tells which it is."""
+    """Give half of the documents another one's summary, and every row a column `match`: yes or
+    no. A hash of the document says which half, so that it is the same wherever it is read."""
 
 
 class EmbeddedSource:
@@ -60,17 +60,17 @@ class EmbeddedSource:
 
 
 def mismatch(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Give every document its own summary, and that of the next one in the order of a hash.
+    """Give half of the documents, chosen by a hash, the summary of the next one of that half.
 
-    Returns: for each document in its order a row whose `match` is `yes`, and one with `no`; every
-        summary comes once in each.
+    Returns: the rows in their order, each with `match`: `yes` or `no`.
     """
     order = sorted(range(len(rows)), key=lambda at: _hash(rows[at]["document"]))
-    others = dict(zip(order, [*order[1:], order[0]], strict=True))
-    made = []
-    for at, row in enumerate(rows):
-        made.append({**row, "match": "yes"})
-        made.append({**row, "match": "no", "summary": rows[others[at]]["summary"]})
+    half = order[: len(rows) // 2]
+    made = [{**row, "match": "yes"} for row in rows]
+    for place, at in enumerate(half):
+        own = rows[at]["summary"]
+        others = (rows[other]["summary"] for other in (*half[place + 1 :], *half[:place]))
+        made[at] = {**rows[at], "match": "no", "summary": next(s for s in others if s != own)}
     return made
 
 

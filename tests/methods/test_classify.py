@@ -246,3 +246,12 @@ def test_wrong_labels_and_tasks_are_refused_by_name(recipe: Path, bert: Path, tm
     made = tiny_heads.recipe(tmp_path, bert, floats, {"classify": tiny_heads.CLASSIFY}, TASK)
     with pytest.raises(DataError, match=r"label is a float.*regression"):
         tiny_heads.train(tmp_path / "run", made)
+
+
+def test_the_conformance_checks_hold(tmp_path: Path) -> None:
+    from peftkit.examples import Labeled
+    from peftkit.methods.classify import Classify
+    from peftkit.testing import check_method
+
+    tokenizer = tiny_heads.closed_tokenizer(tmp_path)
+    check_method(Classify, {"max_length": 4}, tokenizer, [Labeled(("sort keys", "read"), "a", 0)])

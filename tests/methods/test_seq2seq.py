@@ -190,3 +190,14 @@ def test_what_is_too_long_is_named_side_by_side(recipe: Path, tmp_path: Path) ->
     text = str(caught.value)
     assert "9 of 9 sources are longer than method.seq2seq.max_source_length 20" in text
     assert "9 of 9 targets are longer than method.seq2seq.max_target_length 4" in text
+
+
+def test_the_conformance_checks_hold(tmp_path: Path) -> None:
+    from peftkit.examples import Conversation
+    from peftkit.methods.seq2seq import Seq2Seq
+    from peftkit.testing import check_method
+
+    tokenizer = tiny_heads.closed_tokenizer(tmp_path)
+    turns = [{"role": "user", "content": "sort"}, {"role": "assistant", "content": "keys"}]
+    options = {"max_source_length": 2, "max_target_length": 2}
+    check_method(Seq2Seq, options, tokenizer, [Conversation(tuple(turns))])
