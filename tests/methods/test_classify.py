@@ -237,6 +237,29 @@ def test_a_head_that_peft_does_not_know_by_name_is_trained_whole(tmp_path: Path)
     assert all(parameter.requires_grad for parameter in head)
 
 
+def test_a_file_s_own_label_names_hold_and_an_unseen_one_is_named(bert: Path, tmp_path: Path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    from peftkit.audit_view import show_data
+    from peftkit.recipe.load import load_recipe
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["spam", "ham"])})
+    rows = {"text": [f"text {at}" for at in range(8)], "label": [0, 1] * 4}
+    file = tmp_path / "rows.parquet"
+    Dataset.from_dict(rows, features=features).to_parquet(file)
+    made = tiny_heads.recipe(tmp_path, bert, ROWS, {"classify": tiny_heads.CLASSIFY}, ALONE)
+    override = f"data.source={{parquet: {{files: {{train: {file}, test: {file}}}}}}}"
+    view = show_data(load_recipe(made, [override]), num_rows=1)
+    assert list(view.audit["train"].labels) == ["spam", "ham"]
+    assert view.rows["test"][0].label == "spam"
+    unseen = tiny.write_jsonl(tmp_path / "unseen.jsonl", [*ROWS, {**ROWS[0], "label": "third"}])
+    document = json.loads(made.read_text())
+    document["data"]["source"]["json"]["files"]["test"] = str(unseen)
+    made.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="row 14 of test has the label 'third', which no row of"):
+        show_data(load_recipe(made))
+
+
 def test_wrong_labels_and_tasks_are_refused_by_name(recipe: Path, bert: Path, tmp_path: Path):
     from peftkit.recipe.load import load_recipe
 
