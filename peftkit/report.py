@@ -47,7 +47,8 @@ class Sample:
     title: str
     prompt: str
     reference: str
-    base: str
+    base: str | None
+    """None where the base was not scored."""
     tuned: str
     score: str
 
@@ -258,13 +259,14 @@ def _sample(number: int, record: Mapping[str, Any], metric: str, skip: int) -> S
     if "tuned" in scores and "base" in scores:
         before, after = (format_score(metric, scores[name]) for name in ("base", "tuned"))
         score = f"{before} → {after}"
+    chance = f", {record['probability']:.0%} sure" if "probability" in record else ""
     return Sample(
         number=number,
         title=first if len(first) <= 90 else first[:89] + "…",
         prompt=prompt,
         reference=_text(record.get("reference")),
-        base=_text(record.get("base")),
-        tuned=_text(record.get("tuned")),
+        base=_text(record["base"]) if "base" in record else None,
+        tuned=_text(record.get("tuned")) + chance,
         score=score,
     )
 

@@ -143,6 +143,9 @@ def test_scores_have_no_base_and_the_most_frequent_label_beside(run: RunDir) -> 
     report = run.report.read_text()
     assert "Accuracy" in report
     assert "Most frequent" in report
+    assert "% sure" in report
+    assert "<h3>Base</h3>" not in report
+    assert "(nothing)" not in report
 
 
 def test_the_audit_counts_labels(run: RunDir) -> None:
