@@ -92,6 +92,8 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         )
     )  # fmt: skip
     recipe = run_dir.recipe.read_text("utf-8", "replace") if run_dir.recipe.exists() else ""
+    audits = data.get("splits", {})
+    found = list(audits.values())
     return {
         "name": str(resolved.get("name") or run_dir.path.name),
         "state": _state(status),
@@ -103,7 +105,9 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "plan": lay_out_plan(plan, measured),
         "samples": _samples(run_dir, str(scores.get("headline", ""))),
         "masks": _masks(data),
-        "audits": data.get("splits", {}),
+        "audits": audits,
+        "labels": list(dict.fromkeys(name for one in found for name in one.get("labels", {}))),
+        "has_targets": any(one.get("target_percentiles") for one in found),
         "fingerprint": data.get("fingerprint", ""),
         "decisions": _decisions(resolved),
         "versions": _versions(versions),
@@ -282,14 +286,17 @@ def _text(value: Any) -> str:
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " …"
 
 
-def _masks(data: Mapping[str, Any]) -> list[tuple[str, int, int, int, list[Piece]]]:
-    """Return split, row, trained tokens, all tokens and pieces for each shown row."""
+def _masks(data: Mapping[str, Any]) -> list[tuple[str, int, str, list[Piece]]]:
+    """Return split, row, what is trained and pieces for each shown row."""
     shown = []
     for split, rows in (data.get("mask_samples") or {}).items():
         for number, row in enumerate(rows):
             tokens, trained = row.get("tokens", []), row.get("trained", [])
             num_trained = sum(map(bool, trained))
-            shown.append((split, number, num_trained, len(tokens), _pieces(tokens, trained)))
+            what = f"{num_trained} of {len(tokens)} tokens trained"
+            if label := row.get("label"):
+                what = f"label {label} for {len(tokens)} tokens"
+            shown.append((split, number, what, _pieces(tokens, trained)))
     return shown[:MAX_MASKS]
 
 

@@ -146,6 +146,9 @@ def test_scores_have_no_base_and_the_most_frequent_label_beside(run: RunDir) -> 
     assert "% sure" in report
     assert "<h3>Base</h3>" not in report
     assert "(nothing)" not in report
+    assert "label other for" in report
+    assert '<tr><th scope="row">Label same</th><td class="number">7</td>' in report
+    assert "Share trained" not in report
 
 
 def test_the_audit_counts_labels(run: RunDir) -> None:
