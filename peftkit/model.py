@@ -15,7 +15,7 @@ from peftkit.checkpoint_files import check_base_folder, check_config_fields, rea
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.load_errors import check_loading_report, explain_hub_error, explain_load_error
 from peftkit.plugins import Decision
-from peftkit.quantize import check_quantization, keep_layout_for_training
+from peftkit.quantize import check_quantization, keep_stored_layout
 from peftkit.quiet import quiet_stack
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def load_base(
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     check_loading_report(base, report, found.path_or_id, auto_class=auto_class)
     if quantization_config is not None and device == "cpu":
-        keep_layout_for_training(base)
+        keep_stored_layout(base)
     return base
 
 

@@ -47,14 +47,15 @@ def check_quantization(config: PretrainedConfig, quantization_config: Any, *, de
             ) from error
 
 
-def keep_layout_for_training(base: PreTrainedModel) -> None:
-    """Hold 4-bit weights on the CPU in the layout that gradients can flow through.
+def keep_stored_layout(base: PreTrainedModel) -> None:
+    """Hold 4-bit weights on the CPU in the layout they are stored in, which has gradients.
 
     Where the processor has AVX512-BF16, bitsandbytes repacks a weight at its first forward in
     evaluation mode, and from then on multiplies by it with an operator that has no backward:
     training after any evaluation would go on with gradients cut (0.50.2,
-    `autograd.matmul_4bit`). The repacking also wants rows in multiples of 32, and its outputs
-    differ from those of training by up to 4e-2. Delete this when `matmul_4bit` unpacks.
+    `autograd.matmul_4bit`). The repacking also wants rows in multiples of 32 and columns in whole
+    blocks, and its outputs differ from those of training by up to 4e-2. Delete this when
+    `matmul_4bit` unpacks.
     """
     from bitsandbytes.nn import Linear4bit
 

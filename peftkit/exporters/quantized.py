@@ -12,6 +12,7 @@ from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
 from peftkit.exporters.parity import compare, token_rows
 from peftkit.machine import describe_machine
+from peftkit.quantize import keep_stored_layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,6 +106,7 @@ def write_quantized(
     reference = None
     placed = {"device_map": {"": 0 if device in ("cuda", "xpu") else device}}
     model = load_model(trained.folder, quantization_config=quantization_config, **placed)
+    keep_stored_layout(model)
     num_quantized = _check_quantized(model, trained.folder)
     model.save_pretrained(out)
     kept = {name: (out / name).read_bytes() for name in _WRITTEN if (out / name).is_file()}
@@ -112,8 +114,10 @@ def write_quantized(
     for name, content in kept.items():
         (out / name).write_bytes(content)
     quantized = _outputs(model, rows)
-    model = None
-    reloaded = _outputs(load_model(out, **placed), rows)
+    model = None  # its memory goes before the next one comes
+    model = load_model(out, **placed)
+    keep_stored_layout(model)
+    reloaded = _outputs(model, rows)
     loss, reload = compare(wanted, quantized), compare(quantized, reloaded)
     proofs = (
         Proof(

@@ -182,13 +182,13 @@ def _quantize(model: Any, quantization_config: Any) -> None:
     """Replace linears by quantized ones, as transformers does before it reads weights."""
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    from peftkit.quantize import keep_layout_for_training
+    from peftkit.quantize import keep_stored_layout
 
     quantizer = AutoHfQuantizer.from_config(copy.deepcopy(quantization_config), pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map={"": "cpu"})
     model.hf_quantizer = quantizer
     quantizer.postprocess_model(model=model)
-    keep_layout_for_training(model)
+    keep_stored_layout(model)
 
 
 def _attach(adapter: Adapter | None, model: Any) -> Any:

@@ -167,7 +167,7 @@ def _build_model(cell: Cell, built: Built, machine: Machine, folder: Path) -> An
 
     from peftkit.memory.fake import build_skeleton
     from peftkit.memory.random_weights import fill_with_random
-    from peftkit.quantize import keep_layout_for_training
+    from peftkit.quantize import keep_stored_layout
 
     skeleton = build_skeleton(
         AutoConfig.from_pretrained(str(folder)),
@@ -178,7 +178,7 @@ def _build_model(cell: Cell, built: Built, machine: Machine, folder: Path) -> An
     )
     fill_with_random(skeleton.model, device=machine.device, seed=cell.seed)
     if built.quantization_config is not None and machine.device == "cpu":
-        keep_layout_for_training(skeleton.model)
+        keep_stored_layout(skeleton.model)
     return skeleton.model
 
 

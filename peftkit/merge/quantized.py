@@ -127,7 +127,7 @@ def load_quantized(base: Path, config: Mapping[str, Any], quantization_config: A
     quiet_stack()
     from transformers.utils import logging
 
-    from peftkit.quantize import keep_layout_for_training
+    from peftkit.quantize import keep_stored_layout
 
     logging.disable_progress_bar()
     keywords: dict[str, Any] = {"dtype": "auto", "device_map": {"": "cpu"}}
@@ -140,7 +140,7 @@ def load_quantized(base: Path, config: Mapping[str, Any], quantization_config: A
             f"{base} cannot be loaded quantized on this machine: {str(error).splitlines()[0]}",
             hint="merge where it was trained, or --onto full with the full-precision weights",
         ) from error
-    keep_layout_for_training(model)
+    keep_stored_layout(model)
     return model.eval()
 
 

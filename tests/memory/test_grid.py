@@ -127,4 +127,4 @@ def test_the_shipped_grids_are_as_large_as_promised() -> None:
     sizes = {file.stem: len(list(cells(read_grid(file), file.stem))) for file in GRIDS}
     assert sizes["cpu-memory"] >= 30
     assert sizes["gpu-memory"] + sizes["gpu-70b"] >= 40
-    assert sizes["gpu-edges"] == 2 * 7
+    assert sizes["gpu-edges"] == 2 * 2 * 7

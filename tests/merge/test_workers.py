@@ -88,7 +88,7 @@ ORPHANS = """
 import os, sys, time
 from peftkit.merge.workers import Workers
 def sleep(_, __):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())  # at once: two print
     time.sleep(60)
 with Workers(sleep, 2) as workers:
     results = [workers.submit(n) for n in range(2)]
@@ -105,12 +105,10 @@ def is_running(process: int) -> bool:
 
 
 def test_workers_end_with_their_parent_whatever_it_dies_of() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    workers = [int(parent.stdout.readline()) for _ in range(2)]
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
     deadline = time.monotonic() + 10
     while any(map(is_running, workers)):
         assert time.monotonic() < deadline
