@@ -6,14 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from peftkit.checkpoint_files import read_json
+from peftkit.errors import UsageError
 from peftkit.exhaustion import exhaustion_explained
 from peftkit.job import seed_of
+from peftkit.labels import labels_of_config
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
     from peftkit.job import Job
+    from peftkit.labels import Labels
     from peftkit.progress import Screen
 
 
@@ -42,15 +46,36 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
         else:
             from peftkit.adapters.continued import load_adapter
 
-            path = str(job.recipe.adapter.continue_from)
+            path = Path(str(job.recipe.adapter.continue_from))
             with blamed(job.recipe, "adapter.from", "adapter"):
-                model = load_adapter(base, Path(path), is_trainable=True)
+                check_same_labels(path, job.prepared.labels)
+                model = load_adapter(base, path, is_trainable=True)
     trainable, total = count_parameters(model)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
         f" trained ({trainable / total:.2%}) on {job.machine.name}"
     )
     return model
+
+
+def check_same_labels(path: Path, labels: Labels) -> None:
+    """Refuse to go on with a classifier whose head was trained for other labels.
+
+    Raises:
+        UsageError: lists both.
+    """
+    from peftkit.adapters.continued import adapter_folder
+
+    file = adapter_folder(path) / "config.json"
+    if not labels.names or not file.is_file():
+        return
+    earlier = tuple(labels_of_config(read_json(file)).get("id2label", {}).values())
+    if earlier != labels.names:
+        raise UsageError(
+            f"{path} was trained for the labels {', '.join(earlier)}, and these rows have"
+            f" {', '.join(labels.names)}",
+            hint="train a new adapter, or rows with those labels in that order",
+        )
 
 
 def load_base(job: Job) -> PreTrainedModel:

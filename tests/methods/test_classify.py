@@ -213,6 +213,22 @@ def test_other_adapters_train_and_are_found_again(adapter, recipe: Path, tmp_pat
     assert labeler.model.config.id2label == {0: "other", 1: "same"}
 
 
+def test_training_goes_on_with_the_same_labels_alone(run: RunDir, recipe: Path, tmp_path: Path):
+    document = {**json.loads(recipe.read_text()), "adapter": {"from": str(run.path)}}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({**document, "evaluate": False}))
+    again = losses(tiny_heads.train(tmp_path / "run", file))
+    assert again[0] != losses(run)[0]
+    others = [{**row, "label": row["label"].upper()} for row in ROWS]
+    rows = tiny.write_jsonl(tmp_path / "others.jsonl", others)
+    document["data"]["source"]["json"]["files"] = str(rows)
+    document["data"]["splits"] = {"train": "train"}
+    document["data"]["task"]["classify"]["positive"] = "SAME"
+    file.write_text(json.dumps({**document, "evaluate": False}))
+    with pytest.raises(UsageError, match="for the labels other, same, and these rows have OTHER"):
+        tiny_heads.train(tmp_path / "other", file)
+
+
 def test_a_merged_run_is_a_classifier_with_its_labels(run: RunDir, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
