@@ -23,12 +23,6 @@ def test_importing_the_stack_is_silent() -> None:
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-def test_planning_a_recipe_is_silent_on_stderr(tiny_recipe) -> None:
-    command = [sys.executable, "-m", "peftkit", "plan", str(tiny_recipe), "--gpus", "8"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-
-
 def test_a_level_that_the_user_set_wins(monkeypatch) -> None:
     from peftkit.quiet import quiet_stack
 

@@ -118,12 +118,12 @@ def test_here_and_gpus_exclude_each_other(planned) -> None:
 def test_the_command_prints_json(planned) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from peftkit.cli import main; main()", "plan", str(planned[1]),
-         "--gpus", "24", "--length", "64", "--json"],
+         "--gpus", "24", "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     content = json.loads(done.stdout)
-    assert content["length"] == 64
+    assert content["length"] == planned[0].plan.length
     assert content["devices"][0]["total_bytes"] == 24 << 30
     assert content["peak_bytes"] == sum(term["num_bytes"] for term in content["terms"])
     assert content["unknown"] == []
