@@ -91,6 +91,19 @@ def test_what_does_not_fit_has_no_time(planned) -> None:
     assert row.split()[-5:-1] == ["no", "-3.00", "GiB", "0"]
 
 
+def test_several_processes_are_told_apart_and_get_no_time(planned) -> None:
+    made = plan_recipe(load_recipe(planned[1]), gpus="h100", length=32, num_processes=4)
+    text = "\n".join(_shown(made))
+    assert "predicted for each of 4 processes under DDP" in text
+    assert "collectives" in text
+    assert "time is not predicted for several processes" in text
+    assert made.forecasts == (None,)
+    content = made.to_json()
+    assert (content["num_processes"], content["strategy"], content["speeds"]) == (4, "DDP", [])
+    with pytest.raises(UsageError, match="one process on this machine"):
+        plan_recipe(load_recipe(planned[1]), here=True, num_processes=4)
+
+
 @pytest.mark.parametrize("price", [float("nan"), float("inf"), -1.0])
 def test_a_price_is_a_number(planned, price: float) -> None:
     with pytest.raises(UsageError, match="that is no price"):
