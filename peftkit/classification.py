@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -81,8 +82,6 @@ def classify(
 def _probabilities(
     model: Model, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]]
 ) -> list[list[float]]:
-    import inspect
-
     native = model.get_base_model() if hasattr(model, "get_base_model") else model
     taken = inspect.signature(native.forward).parameters
     columns = [{k: v for k, v in row.items() if k in taken and k != "labels"} for row in rows]
