@@ -187,7 +187,7 @@ def _guesses(rows: Sequence[Mapping[str, Any]], task: str | None = None) -> Iter
     """Give every task that fits; labels, and then plain text, only where nothing else does."""
     found = [guess for guess in _pairs(rows) if task in {None, guess.task}]
     if not found and task in {None, "classify"}:
-        found = list(_classify(rows))
+        found = list(_classify(rows, is_asked=task == "classify"))
     if not found and task in {None, "text"}:
         found = list(_text(rows))
     yield from found
@@ -213,13 +213,13 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
         yield Guess("prompt_completion", options, f"columns {prompt!r} and {completion!r}")
 
 
-def _classify(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
+def _classify(rows: Sequence[Mapping[str, Any]], *, is_asked: bool) -> Iterator[Guess]:
+    """Take a column for labels by its name and its few values; by its name alone where asked."""
     label = _first(list(rows[0]), LABELS)
-    values = {row[label] for row in rows if isinstance(row[label], str | int)} if label else set()
-    if not 2 <= len(values) <= min(MAX_LABELS, len(rows) // 2):
+    if label is None or not (is_asked or _has_few_values(rows, label)):
         return
     texts = [name for name in _text_columns(rows) if name != label]
-    why = f"column {label!r} has {len(values)} values in {len(rows)} rows"
+    why = f"column {label!r} has {len(_values(rows, label))} values in {len(rows)} rows"
     for one, other in LABELLED_PAIRS:
         first, second = _first(texts, (one,)), _first(texts, (other,))
         if first and second:
@@ -230,11 +230,31 @@ def _classify(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
         yield Guess("classify", {"text": text, "label": label}, why)
 
 
+def _values(rows: Sequence[Mapping[str, Any]], column: str) -> set[str | int]:
+    """Collect what can be a label; empty text is none."""
+    return {row[column] for row in rows if isinstance(row[column], str | int) and row[column] != ""}
+
+
+def _has_few_values(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    return 2 <= len(_values(rows, column)) <= min(MAX_LABELS, len(rows) // 2)
+
+
 def _text(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
     texts = _text_columns(rows)
     name = _first(texts, TEXTS) or (texts[0] if len(texts) == 1 else None)
-    if name:
+    label = _first(list(rows[0]), LABELS)
+    if name is None:
+        return
+    if label is None or label == name:
         yield Guess("text", {"text": name}, f"column {name!r} and no answer beside it")
+        return
+    num_values = len(_values(rows, label))
+    yield Guess(
+        "text",
+        {"text": name},
+        f"column {name!r}; {label!r} holds no labels, with {num_values} different"
+        f" {'value' if num_values == 1 else 'values'} in {len(rows)} rows",
+    )
 
 
 def _chat(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:

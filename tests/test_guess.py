@@ -212,3 +212,25 @@ def test_many_values_are_no_labels() -> None:
     assert taken.options == {"text": "text", "label": "label"}
     both = {"text": "text", "second": "label", "label": "label"}
     assert take_task("classify", both, rows, file="rows.csv").options == both
+
+
+def test_an_empty_cell_is_no_label() -> None:
+    rows = labelled(12, text="number {}".format, label=lambda n: ("", "bad", "good")[n % 3])
+    assert "has 2 values in 12 rows" in guess_task(rows, file="rows.csv").reason
+
+
+def test_a_label_column_that_is_passed_over_is_named() -> None:
+    rows = labelled(12, text="number {}".format, label=lambda _: "good")
+    guess = guess_task(rows, file="rows.csv")
+    assert guess.task == "text"
+    assert guess.reason == (
+        "column 'text'; 'label' holds no labels, with 1 different value in 12 rows"
+    )
+
+
+def test_asked_for_labels_their_column_is_taken_by_its_name() -> None:
+    rows = labelled(12, text="number {}".format, label=lambda _: "good")
+    assert take_task("classify", {}, rows, file="rows.csv").options == {
+        "text": "text",
+        "label": "label",
+    }
