@@ -42,6 +42,7 @@ def question_of_text(task: Task, prompt: str) -> Question:
     if not prompt.strip():
         raise UsageError("the prompt is empty", hint="peftkit generate RUN 'a text'")
     is_understood = False
+    asked = []
     for column in task.columns:
         row: dict[str, Any] = {}
         for other in task.columns:
@@ -52,11 +53,15 @@ def question_of_text(task: Task, prompt: str) -> Question:
             continue
         is_understood = True
         question = _question(example)
-        if prompt.strip() in _words(question) and STAND_IN not in _words(question):
+        if prompt.strip() not in _words(question):
+            continue
+        if STAND_IN not in _words(question):
             return question
+        asked.append(column)
     if is_understood:
         raise UsageError(
-            f"this run's task asks about several columns at once: {', '.join(task.columns)}",
+            "this run's task asks about several columns at once:"
+            f" {', '.join(asked or task.columns)}",
             hint="give them as rows: --file ROWS.jsonl",
         )
     return Question(messages=({"role": "user", "content": prompt},))
@@ -83,11 +88,13 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
         return Question(messages=tuple(_messages(row["messages"])))
     filled = dict(row)
     missing = [column for column in task.columns if not _has(row, column)]
-    for column in missing:
-        _put(filled, column, STAND_IN)
+    stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
+    for column, stand_in in stand_ins.items():
+        _put(filled, column, stand_in)
     question = _question(task.example(filled))
-    if STAND_IN in _words(question):
-        raise DataError(f"the row has no {' and no '.join(missing)}, which the question needs")
+    needed = [column for column in missing if stand_ins[column] in _words(question)]
+    if needed:
+        raise DataError(f"the row has no {' and no '.join(needed)}, which the question needs")
     return question
 
 
