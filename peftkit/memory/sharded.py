@@ -186,6 +186,10 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
     It asks an `Accelerator` for a few values, which would need real processes. Packed weights are
     no `Params4bit` in a fake model, so that what accelerate does for those is said here: they stay
     whole unless they are packed into a floating dtype, and no trained weight is upcast.
+
+    Raises:
+        PlanningError: weights that the model shares come apart. accelerate 1.15 cuts the input
+            and output embedding together, but not an encoder-decoder's others of the same weight.
     """
     import torch
     from accelerate.utils import FullyShardedDataParallelPlugin
@@ -210,7 +214,16 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
     plugin.set_auto_wrap_policy(model)
     if plugin.activation_checkpointing:
         model = fsdp2_apply_ac(accelerator, model)
-    return fsdp2_prepare_model(accelerator, model)
+    whole = dict(model.named_parameters())
+    model = fsdp2_prepare_model(accelerator, model)
+    apart = [name for name, _ in model.named_parameters() if name not in whole]
+    if apart:
+        raise PlanningError(
+            f"FSDP2 cuts {', '.join(apart)} apart from the weights that it is one with, so this"
+            " cannot be planned",
+            hint="plan replicas: delete fsdp",
+        )
+    return model
 
 
 def _is_packed(module: torch.nn.Module) -> bool:

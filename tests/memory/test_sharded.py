@@ -137,6 +137,18 @@ def test_what_real_processes_cannot_train_is_refused(tmp_path: Path) -> None:
         rehearse(recipe, 2)
 
 
+def test_shared_weights_that_come_apart_are_refused(tmp_path: Path) -> None:
+    real_step.save_model(tmp_path, real_step.T5, "AutoModelForSeq2SeqLM")
+    recipe = real_step.recipe_for(
+        tmp_path,
+        **real_step.SEQ2SEQ,
+        **{"method.seq2seq.use_cpu": None, "method.seq2seq.fsdp": True},
+    )
+    with pytest.raises(PlanningError, match=r"encoder\.embed_tokens\.weight apart") as caught:
+        plan(recipe, lengths=[24, 24], machine=GPU, num_processes=2)
+    assert "delete fsdp" in str(caught.value)
+
+
 @pytest.mark.slow
 def test_what_is_refused_fails_in_real_processes(tmp_path: Path) -> None:
     from torch.multiprocessing import ProcessRaisedException
