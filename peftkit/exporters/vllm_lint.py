@@ -55,6 +55,8 @@ def lint(
 
 
 def _fields(config: Mapping[str, Any]) -> Iterator[Finding]:
+    if config.get("task_type") == "SEQ_2_SEQ_LM":
+        yield _refuse("task_type", "vLLM has no LoRA for encoder-decoders")
     method = config.get("peft_type")
     if method != "LORA":
         yield _mend("peft_type", f"vLLM serves LORA only, not {method}", "factored by SVD")

@@ -46,6 +46,7 @@ def test_what_can_be_written_otherwise_is_no_refusal(config: dict, field: str) -
         ({"trainable_token_indices": [3]}, (), "trainable_token_indices"),
         ({"target_parameters": ["experts"]}, (), "target_parameters"),
         ({"fan_in_fan_out": True}, (), "fan_in_fan_out"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, (), "task_type"),
     ],
 )
 def test_what_needs_another_model_is_refused(
