@@ -76,6 +76,12 @@ def generation_config(
                 f"generation: GenerationConfig has no key {key!r}",
                 hint=f"did you mean {close[0]}?" if close else None,
             )
+    for key, alone in {"num_return_sequences": 1, "return_dict_in_generate": False}.items():
+        if options.get(key, alone) != alone:
+            raise UsageError(
+                f"generation.{key}={options[key]}: each prompt has one answer here, its text",
+                hint=f"delete {key}",
+            )
     limit = {} if {"max_new_tokens", "max_length"} & set(options) else {
         "max_new_tokens": MAX_NEW_TOKENS
     }  # fmt: skip
