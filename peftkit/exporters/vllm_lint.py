@@ -48,15 +48,19 @@ def lint(
         max_lora_rank: of the server.
     """
     return [
+        *_architecture(config),
         *_fields(config),
         *_replaced(config, replaced),
         *_ranks(config, shapes, max_lora_rank),
     ]
 
 
-def _fields(config: Mapping[str, Any]) -> Iterator[Finding]:
+def _architecture(config: Mapping[str, Any]) -> Iterator[Finding]:
     if config.get("task_type") == "SEQ_2_SEQ_LM":
         yield _refuse("task_type", "vLLM has no LoRA for encoder-decoders")
+
+
+def _fields(config: Mapping[str, Any]) -> Iterator[Finding]:
     method = config.get("peft_type")
     if method != "LORA":
         yield _mend("peft_type", f"vLLM serves LORA only, not {method}", "factored by SVD")
