@@ -149,6 +149,9 @@ def test_scores_have_no_base_and_the_most_frequent_label_beside(run: RunDir) -> 
     assert "label other for" in report
     assert '<tr><th scope="row">Label same</th><td class="number">7</td>' in report
     assert "Share trained" not in report
+    assert "cross-entropy of the labels" in report
+    assert "All of them are read, and the label is learnt." in report
+    assert "rained tokens" not in report.replace("untrained tokens", "")
 
 
 def test_the_audit_counts_labels(run: RunDir) -> None:
