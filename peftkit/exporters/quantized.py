@@ -12,6 +12,7 @@ from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
 from peftkit.exporters.parity import compare, token_rows
 from peftkit.machine import describe_machine
+from peftkit.merge.verify import model_inputs
 from peftkit.quantize import keep_stored_layout
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _outputs(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Tens
     found = []
     with torch.no_grad():
         for row in rows:
-            output = model(input_ids=torch.tensor([row], device=model.device))
+            output = model(**model_inputs(model, torch.tensor([row], device=model.device)))
             values = output.logits if hasattr(output, "logits") else output.last_hidden_state
             found.append(values.reshape(-1, values.shape[-1]).float().cpu())
     return found

@@ -214,20 +214,23 @@ def _load_merged(out: Path) -> Any:
     return model.eval()
 
 
+def model_inputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Give a model its tokens, and a decoder behind an encoder the same ones."""
+    inputs = {"input_ids": ids}
+    is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
+    if is_encoder_decoder and "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
 def _logits(model: Any, rows: Rows) -> list[torch.Tensor]:
     """Run rows one by one, without padding; return [positions, width] for each."""
     import torch
 
-    takes = inspect.signature(model.forward).parameters
-    is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     outputs = []
     for row in rows.ids:
-        ids = torch.tensor([row])
-        inputs = {"input_ids": ids}
-        if is_encoder_decoder and "decoder_input_ids" in takes:
-            inputs["decoder_input_ids"] = ids
         with torch.no_grad():
-            result = model(**inputs)
+            result = model(**model_inputs(model, torch.tensor([row])))
         names = [n for n in ("logits", "start_logits", "last_hidden_state") if n in result]
         logits = result[names[0]].float()
         outputs.append(logits.reshape(-1, logits.shape[-1]).cpu())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_families
+import tiny_heads
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.exported import Trained
@@ -50,6 +51,27 @@ def test_bitsandbytes_checkpoints_are_close_and_half_as_large(kind: str, tmp_pat
     assert (out / "chat_template.jinja").is_file()
     size = (out / "model.safetensors").stat().st_size
     assert size < 0.7 * (folder / "model.safetensors").stat().st_size
+
+
+def test_an_encoder_decoder_is_measured_by_what_its_decoder_says(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    folder = tiny_heads.save(tmp_path / "model", tiny_heads.T5, "AutoModelForSeq2SeqLM")
+    out = tmp_path / "out"
+    out.mkdir()
+    exported = check_exporter(BitsAndBytes, BNB["8bit"], Trained("tiny", folder), out)
+    ids = torch.arange(5, 60)[None]
+    with torch.no_grad():
+        wanted, found = (
+            AutoModelForSeq2SeqLM.from_pretrained(place)
+            .eval()(input_ids=ids, decoder_input_ids=ids)
+            .logits.double()
+            for place in (folder, out)
+        )
+    relative = float(((found - wanted) ** 2).mean().sqrt() / (wanted**2).mean().sqrt())
+    assert 1e-4 < relative < 0.1
+    assert exported.proofs[0].measured == pytest.approx(relative, rel=1.0)
 
 
 @needs_torchao
