@@ -18,7 +18,7 @@ from peftkit.merge.weights_io import FLOATS, Checkpoint, Tensor, read_into, read
 
 _HEADS = (
     "lm_head.", "cls.predictions.", "cls.seq_relationship.", "vocab_transform.",
-    "vocab_layer_norm.", "vocab_projector.",
+    "vocab_layer_norm.", "vocab_projector.", "final_logits_bias",
 )  # fmt: skip
 """How the tensors of a language model's own head begin, decoders' and encoders'."""
 _TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")

@@ -138,7 +138,9 @@ def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     positions = config.get("max_position_embeddings") or config.get("n_positions") or _MAX_TOKENS
     limit = min(_MAX_TOKENS, int(positions) - 4)
-    encoded = (tokenizer.encode(text).ids[:limit] for text in texts)
+    whole = (tokenizer.encode(text).ids for text in texts)
+    # The last token stays: T5's and BART's classifiers read a text where it ends.
+    encoded = (ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in whole)
     ids = tuple(tuple(i for i in some if i < vocabulary) for some in encoded)
     return Rows(tuple(some for some in ids if some), origin)
 
@@ -216,9 +218,10 @@ def _load_merged(out: Path) -> Any:
 
 def model_inputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """Give a model its tokens, and a decoder behind an encoder the same ones."""
+    native = model.get_base_model() if hasattr(model, "get_base_model") else model
     inputs = {"input_ids": ids}
-    is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
-    if is_encoder_decoder and "decoder_input_ids" in inspect.signature(model.forward).parameters:
+    is_encoder_decoder = bool(getattr(native.config, "is_encoder_decoder", False))
+    if is_encoder_decoder and "decoder_input_ids" in inspect.signature(native.forward).parameters:
         inputs["decoder_input_ids"] = ids
     return inputs
 

@@ -247,6 +247,35 @@ def test_a_merged_run_is_a_classifier_with_its_labels(run: RunDir, tmp_path: Pat
     assert not report["unexpected_keys"]
 
 
+@pytest.mark.parametrize("config", [tiny_heads.BART, tiny_heads.T5], ids=["bart", "t5"])
+def test_a_classifier_over_an_encoder_decoder_merges(config: dict, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForSequenceClassification
+
+    from peftkit.adapters.peft_types import Lora
+    from peftkit.merge.merge import merge
+
+    base = tiny_heads.save(tmp_path / "base", config, "AutoModelForSeq2SeqLM")
+    names = {0: "other", 1: "same"}
+    loaded = AutoModelForSequenceClassification.from_pretrained(base, id2label=names)
+    model = Lora(LoraConfig(r=2, target_modules="all-linear")).attach(loaded).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    adapter = tmp_path / "adapter"
+    model.save_pretrained(adapter)
+    loaded.config.save_pretrained(adapter)  # the labels, as a run saves them
+    tiny_heads.closed_tokenizer(adapter)
+    merged = merge(adapter, base=str(base), out=tmp_path / "merged", verify=True)
+    assert merged.verification is not None
+    ids = torch.tensor([[5, 6, 7, 0]])
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(found(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+
+
 def test_a_head_that_peft_does_not_know_by_name_is_trained_whole(tmp_path: Path) -> None:
     from transformers import BartConfig, BartForSequenceClassification
 
