@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +55,16 @@ def token_rows(
     rows = [row for row in rows if len(row) > 1]
     step = max(1, vocab_size // max_length)
     return [*rows, list(range(0, vocab_size, step))[:max_length]]
+
+
+def model_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Give a model its tokens, and a decoder behind an encoder the same ones."""
+    native = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inputs = {"input_ids": ids}
+    is_encoder_decoder = bool(getattr(native.config, "is_encoder_decoder", False))
+    if is_encoder_decoder and "decoder_input_ids" in inspect.signature(native.forward).parameters:
+        inputs["decoder_input_ids"] = ids
+    return inputs
 
 
 def compare(references: Sequence[Tensor], others: Sequence[Tensor]) -> Difference:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
-from peftkit.exporters.parity import compare, token_rows
+from peftkit.exporters.parity import compare, model_inputs, token_rows
 from peftkit.machine import describe_machine
-from peftkit.merge.verify import model_inputs
 from peftkit.quantize import keep_stored_layout
 
 if TYPE_CHECKING:

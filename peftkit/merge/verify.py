@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.checkpoint_files import read_json
 from peftkit.errors import ArtefactError
+from peftkit.exporters.parity import model_inputs
 from peftkit.merge.inputs import Inputs
 from peftkit.merge.meta_model import model_class
 from peftkit.merge.result import LogitError, Verification
@@ -214,16 +214,6 @@ def _load_merged(out: Path) -> Any:
     )
     check_loading_report(model, report, str(out), auto_class="AutoModelForCausalLM")
     return model.eval()
-
-
-def model_inputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Give a model its tokens, and a decoder behind an encoder the same ones."""
-    native = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inputs = {"input_ids": ids}
-    is_encoder_decoder = bool(getattr(native.config, "is_encoder_decoder", False))
-    if is_encoder_decoder and "decoder_input_ids" in inspect.signature(native.forward).parameters:
-        inputs["decoder_input_ids"] = ids
-    return inputs
 
 
 def _logits(model: Any, rows: Rows) -> list[torch.Tensor]:
