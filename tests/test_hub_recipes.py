@@ -11,7 +11,7 @@ import torch
 
 from peftkit.adapters.base import count_parameters
 from peftkit.machine import describe_machine
-from peftkit.quantize import check_quantization, keep_layout_for_training
+from peftkit.quantize import check_quantization, keep_stored_layout
 from peftkit.recipe.build import Built, build
 from peftkit.recipe.load import load_recipe
 
@@ -224,7 +224,7 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
         keywords |= {"quantization_config": quantization, "device_map": {"": "cpu"}}
     base = auto_class.from_pretrained(tmp_path, **keywords)
     if quantization is not None:
-        keep_layout_for_training(base)
+        keep_stored_layout(base)
     model = built(name).adapter.attach(base).train()
     ids = torch.arange(5, 21).unsqueeze(0)
     with torch.autocast("cpu", torch.bfloat16):
