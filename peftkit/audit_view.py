@@ -81,11 +81,14 @@ def show_data(recipe: Recipe, *, split: str | None = None, num_rows: int = 3) ->
     from peftkit.quiet import quiet_stack
 
     quiet_stack()
+    from peftkit.load_errors import check_trains
     from peftkit.machine import describe_machine
     from peftkit.model import load_config, load_tokenizer, max_positions
     from peftkit.recipe.build import build
 
     built = build(recipe, describe_machine())
+    config = load_config(recipe.model)
+    check_trains(config, built.method.auto_class)
     if recipe.model.config is None:
         tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
     else:
@@ -93,7 +96,7 @@ def show_data(recipe: Recipe, *, split: str | None = None, num_rows: int = 3) ->
 
         tokenizer = make_tokenizer(recipe, built)
     splits = [split] if split is not None else wanted_splits(recipe)
-    positions = max_positions(load_config(recipe.model))
+    positions = max_positions(config)
     prepared = inspect_rows(built, tokenizer, max_positions=positions, splits=splits)
     return make_view(recipe.name, prepared, tokenizer, num_rows=num_rows)
 

@@ -63,6 +63,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
 
     quiet_stack()
     from peftkit.data import prepare as prepare_data
+    from peftkit.load_errors import check_trains
     from peftkit.machine import describe_machine
     from peftkit.model import load_config, max_positions
     from peftkit.recipe.blame import blamed
@@ -77,7 +78,9 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     say_decisions(built.decisions, screen)
     with blamed(recipe, "model.path", "model"):
         check_weights_fit(recipe, built, machine)
-        longest = max_positions(load_config(recipe.model))
+        config = load_config(recipe.model)
+        check_trains(config, built.method.auto_class)
+        longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
     run_state.check_same_data(run_dir, prepared.fingerprint)

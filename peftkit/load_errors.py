@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, NetworkError, PeftkitError, ResourceError
+from peftkit.errors import ArtefactError, NetworkError, PeftkitError, ResourceError, UsageError
+from peftkit.plugins import find, only_builtins, plugin_names
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def explain_hub_error(error: BaseException, repo_id: str, *, kind: str = "model") -> PeftkitError:
@@ -204,3 +205,26 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while current is not None:
         yield current
         current = current.__cause__ or current.__context__
+
+
+def check_trains(config: PretrainedConfig, auto_class: str) -> None:
+    """Refuse a model that the method's class cannot be made of; custom code is left to its own.
+
+    Raises:
+        UsageError: names the methods that train such a model.
+    """
+    if _has_class(config, auto_class) or getattr(config, "auto_map", None):
+        return
+    with only_builtins():
+        methods = {name: find("methods", name).auto_class for name in plugin_names("methods")}
+    able = [name for name, other in methods.items() if _has_class(config, other)]
+    raise UsageError(
+        f"a {config.model_type} model has no {auto_class}, which this method trains",
+        hint=f"method: {' or '.join(able)}" if able else "a model of another architecture",
+    )
+
+
+def _has_class(config: PretrainedConfig, auto_class: str) -> bool:
+    import transformers
+
+    return type(config) in getattr(transformers, auto_class)._model_mapping

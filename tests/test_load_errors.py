@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from peftkit.errors import ArtefactError, NetworkError, ResourceError
+from peftkit.errors import ArtefactError, NetworkError, ResourceError, UsageError
 from peftkit.load_errors import (
     check_loading_report,
+    check_trains,
     explain_hub_error,
     explain_load_error,
     is_hub_error,
@@ -67,3 +68,18 @@ def test_only_a_classifier_s_new_head_may_be_missing() -> None:
     report["missing_keys"] = {"transformer.embed.weight"}
     with pytest.raises(ArtefactError, match=r"missing transformer\.embed"):
         check_loading_report(Model(), report, "here", auto_class=kind)
+
+
+def test_a_model_of_another_architecture_is_told_which_method_trains_it() -> None:
+    from transformers import BertConfig, LlamaConfig, T5Config
+
+    check_trains(T5Config(), "AutoModelForSeq2SeqLM")
+    check_trains(BertConfig(), "AutoModelForSequenceClassification")
+    with pytest.raises(UsageError, match="a t5 model has no AutoModelForCausalLM") as caught:
+        check_trains(T5Config(), "AutoModelForCausalLM")
+    assert "seq2seq" in caught.value.hint
+    with pytest.raises(UsageError, match="a llama model has no AutoModelForSeq2SeqLM") as caught:
+        check_trains(LlamaConfig(), "AutoModelForSeq2SeqLM")
+    assert "sft" in caught.value.hint
+    custom = LlamaConfig(auto_map={"AutoModelForSeq2SeqLM": "modeling.Own"})
+    check_trains(custom, "AutoModelForSeq2SeqLM")

@@ -214,7 +214,7 @@ def plan(
     machine = machine or describe_machine()
     built = build(recipe, machine, is_here=False)
     _leave_imports_uncollected()
-    config = fit_head(planned_config(recipe.model), built.method.auto_class, lengths)
+    config = _config_of(built, lengths)
     rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
     runtime = runtime_of(machine)
     shape = batch_shape(built, config, lengths)
@@ -268,6 +268,15 @@ def plan_run(
         return None, error.message
     except Exception as error:
         return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
+
+
+def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
+    """Return the configuration of the model that a recipe's method trains, its head fitted."""
+    from peftkit.load_errors import check_trains
+
+    config = planned_config(built.recipe.model)
+    check_trains(config, built.method.auto_class)
+    return fit_head(config, built.method.auto_class, lengths)
 
 
 def planned_config(model: ModelSection) -> PretrainedConfig:
