@@ -20,6 +20,7 @@ from peftkit.merge.inputs import Inputs, find_inputs
 from peftkit.merge.merge import merge
 from peftkit.merge.result import MergeResult, Onto
 from peftkit.plugins import find
+from peftkit.quiet import quiet_stack
 from peftkit.recipe.build import UPSTREAM_ERRORS, construct
 from peftkit.recipe.overrides import apply_overrides
 from peftkit.recipe.signatures import signature_of
@@ -85,6 +86,7 @@ def export(  # noqa: PLR0913 - the command's own options
     """
     started = time.monotonic()
     say = progress or (lambda _: None)
+    quiet_stack()
     exporter_class = find("exporters", to)
     exporter = exporter_class(_read_options(to, exporter_class.Config, options))
     inputs = find_inputs(source, base)

@@ -18,6 +18,7 @@ def quiet_stack() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Read by transformers when its first logger is made; a level set by the user wins.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     # Forked workers make tokenizers print a paragraph otherwise; one process encodes the rows.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in _QUIET_LOGGERS:

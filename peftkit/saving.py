@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from peftkit.job import Job
+    from peftkit.recipe.schema import Recipe
 
 
 def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
@@ -76,7 +77,7 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
         adapter=_adapter_name(job) if is_adapter else None,
         method=recipe.method.name,
         auto_class=job.built.method.auto_class,
-        recipe=recipe.text,
+        recipe=_with_overrides(recipe),
         fingerprint=job.prepared.fingerprint,
         packages=versions.get("packages", {}),
     )
@@ -85,3 +86,11 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
 def _adapter_name(job: Job) -> str:
     choice = job.recipe.adapter.choice
     return choice.name if choice is not None else "continued"
+
+
+def _with_overrides(recipe: Recipe) -> str:
+    """Return the recipe as it was written, and below it what the command line changed."""
+    if not recipe.overrides:
+        return recipe.text
+    lines = "".join(f"#   {override}\n" for override in recipe.overrides)
+    return f"{recipe.text.rstrip()}\n# changed on the command line:\n{lines}"

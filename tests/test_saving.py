@@ -58,7 +58,9 @@ def test_the_adapter_names_its_base_as_plain_peft_needs_it(
     rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(6))
     sft = {"max_steps": 1, "save_strategy": "no"}
     recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft)
-    run_dir = train(recipe, tmp_path / "run")
+    run_dir = train(recipe, tmp_path / "run", "method.sft.learning_rate=1e-3")
+    card = (run_dir.adapter / "README.md").read_text()
+    assert "# changed on the command line:\n#   method.sft.learning_rate=1e-3\n" in card
     config = json.loads((run_dir.adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_model)
     assert config["revision"] is None

@@ -107,7 +107,7 @@ def plan_tensors(model: ModelFolder, config: Any) -> list[PlannedTensor]:
             continue
         if bare.partition(".")[0] in ("classifier", "score"):  # an encoder's, a decoder's
             raise ArtefactError(
-                f"{model.path}: {source} is a classifier, which this export cannot carry",
+                f"{source} is a classifier, which gguf cannot carry",
                 hint="export a classifier with --to onnx",
             )
         name = names.get_name(bare, try_suffixes=(".weight", ".bias"))
@@ -121,7 +121,7 @@ def plan_tensors(model: ModelFolder, config: Any) -> list[PlannedTensor]:
     if homeless:
         more = f" and {len(homeless) - 3} more" if len(homeless) > 3 else ""
         raise ArtefactError(
-            f"{model.path}: GGUF's {family.arch} has no place for {', '.join(homeless[:3])}{more}",
+            f"GGUF's {family.arch} has no place for {', '.join(homeless[:3])}{more}",
             hint="export with --to safetensors or --to onnx",
         )
     return planned

@@ -90,13 +90,16 @@ def _fields(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _replaced(config: Mapping[str, Any], replaced: Sequence[str]) -> Iterator[Finding]:
     modules = [str(name) for name in config.get("modules_to_save") or ()]
+    told: set[str] = set()
     for name in replaced:
         module = name.rpartition(".")[0]
-        if name.endswith(".bias"):
+        if any(module.endswith(saved) for saved in modules):
+            if module not in told:
+                yield _refuse("modules_to_save", f"vLLM serves no whole module ({module})")
+            told.add(module)
+        elif name.endswith(".bias"):
             field = "lora_bias" if config.get("lora_bias") else "bias"
             yield _refuse(field, f"vLLM serves no trained bias ({name})")
-        elif any(module.endswith(saved) for saved in modules):
-            yield _refuse("modules_to_save", f"vLLM serves no whole module ({module})")
         elif any(part in module for part in _VOCABULARY):
             yield _refuse(
                 "vocabulary", f"vLLM serves no resized or replaced vocabulary ({name})", WEIGHTS

@@ -64,11 +64,12 @@ def evaluation_peaks(
     if section is None:
         return ()
     scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, built.recipe))
+    batch_size = min(section.batch_size, section.limit or section.batch_size)
     if built.method.auto_class.endswith("SequenceClassification"):
-        return (scoring.read_texts(section.batch_size, length),)
+        return (scoring.read_texts(batch_size, length),)
     if target_length:
         num_new = int(section.generation.get("max_new_tokens", MAX_NEW_TOKENS))
-        rows = section.batch_size * int(section.generation.get("num_beams", 1))
+        rows = batch_size * int(section.generation.get("num_beams", 1))
         return (
             scoring.read_targets(length, target_length),
             *scoring.write_targets(rows, length, num_new),
@@ -79,7 +80,7 @@ def evaluation_peaks(
         num_new = int(options.get("max_new_tokens", MAX_NEW_TOKENS))
         positions = max_positions(rehearsed.config)
         room = length if positions is None else max(1, positions - num_new)
-        rows = section.batch_size * int(options.get("num_beams", 1))
+        rows = batch_size * int(options.get("num_beams", 1))
         found += scoring.generate(rows, min(length, room), num_new)
     return tuple(found)
 

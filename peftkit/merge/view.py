@@ -76,6 +76,6 @@ def _proof(proof: Verification | None) -> str:
         return "no (--verify loads it and compares logits)"
     return (
         f"logits differ by at most {proof.max_difference:.3g} (rms {proof.rms_difference:.2g},"
-        f" tolerance {proof.tolerance:.3g}) on {proof.num_tokens} tokens of {proof.rows};"
-        f" {proof.num_agreeing} of {proof.num_tokens} likeliest tokens agree"
+        f" tolerance {proof.tolerance:.3g}) at {proof.num_tokens} positions of {proof.rows};"
+        f" the largest is the same at {proof.num_agreeing} of {proof.num_tokens}"
     )

@@ -74,3 +74,10 @@ def test_a_lora_on_the_vocabulary_is_told() -> None:
 def test_all_problems_come_at_once() -> None:
     found = _lint({"use_dora": True, "bias": "all"}, ("a.bias", "b.bias"), rank=1)
     assert [finding.field for finding in found] == ["use_dora", "bias", "bias", "r"]
+
+
+def test_a_saved_module_is_told_once_and_not_as_a_bias() -> None:
+    (finding,) = _lint(
+        {"modules_to_save": ["classifier"]}, ("classifier.weight", "classifier.bias")
+    )
+    assert finding.field == "modules_to_save"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,12 @@ def test_running_text_is_read_and_not_answered(tmp_path: Path) -> None:
     real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
     text = {"data.task": {"text": {"text": "document"}}, "evaluate": {"split": "train"}}
     assert set(planned(real_step.recipe_for(tmp_path, **text))) == {"rows"}
+
+
+def test_no_more_rows_are_planned_than_are_scored(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "llama")
+    few = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, limit=2))
+    assert planned(few)["prompts"].rows == 2
 
 
 def test_the_runtime_is_part_of_it(tmp_path: Path) -> None:
