@@ -8,18 +8,12 @@ plan has imported the stack. Writes benchmarks/results/plan_time.json.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
-from importlib.metadata import version
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PEFTKIT = Path(sys.executable).with_name("peftkit")
+from startup import PEFTKIT, ROOT, timed, write_results
+
 RECIPE = ROOT / "recipes" / "hub" / "chat-llama-3.1-8b-qlora.yaml"
 MODELS = {
     "8B": "meta-llama/Llama-3.1-8B-Instruct",
@@ -43,13 +37,7 @@ for model in models:
 def whole_command(model: str) -> tuple[float, int]:
     """Plan in a fresh process; return its wall-clock seconds and its peak resident bytes."""
     command = [str(PEFTKIT), "plan", str(RECIPE), f"model.path={model}", "--gpus", "8,24,80,141"]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+    wall, usage = timed(command)
     return wall, usage.ru_maxrss * 1024
 
 
@@ -77,19 +65,7 @@ def main() -> None:
             f" {max(walls):.1f}), step {statistics.median(steps):.1f} s,"
             f" {max(sizes) / 2**30:.2f} GiB resident"
         )
-    content = {
-        "schema_version": 1,
-        "runs": RUNS,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("peftkit", "torch", "transformers", "peft", "trl")},
-        },
-        "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        **results,
-    }
-    out = ROOT / "benchmarks" / "results" / "plan_time.json"
-    out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_results("plan_time", RUNS, ("peftkit", "torch", "transformers", "peft", "trl"), results)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,8 +29,8 @@ COMMANDS = {
 RUNS = 10
 
 
-def seconds(command: list[str]) -> tuple[float, float]:
-    """Run a command and return its wall-clock and its processor seconds."""
+def timed(command: list[str]) -> tuple[float, resource.struct_rusage]:
+    """Run a command and return its wall-clock seconds and what it used."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -36,7 +38,33 @@ def seconds(command: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
+    return wall, usage
+
+
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Run a command and return its wall-clock and its processor seconds."""
+    wall, usage = timed(command)
     return wall, usage.ru_utime + usage.ru_stime
+
+
+def write_results(
+    name: str, runs: int, packages: Sequence[str], results: Mapping[str, object]
+) -> None:
+    """Write a JSON with what ran, where and how often, and what it took."""
+    content = {
+        "schema_version": 1,
+        "runs": runs,
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        },
+        "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        **results,
+    }
+    out = ROOT / "benchmarks" / "results" / f"{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -56,20 +84,7 @@ def main() -> None:
             f"{name:6} median {found['median_seconds']:.3f} s of {RUNS}"
             f" (processor {found['median_cpu_seconds']:.3f} s)"
         )
-    content = {
-        "schema_version": 1,
-        "runs": RUNS,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("peftkit", "typer", "pydantic", "PyYAML")},
-        },
-        "device": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        **results,
-    }
-    out = ROOT / "benchmarks" / "results" / "startup.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_results("startup", RUNS, ("peftkit", "typer", "pydantic", "PyYAML"), results)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from peftkit.encoding import LENGTH
 from peftkit.errors import ResourceError
 from peftkit.exam import Contestant, Progress
 from peftkit.examples import Labeled
+from peftkit.exhaustion import in_batches
 from peftkit.generation import evaluating
 
 if TYPE_CHECKING:
@@ -53,29 +54,23 @@ def classify(
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     names: Mapping[int, str] = model.config.id2label
     found: dict[int, Prediction] = {}
-    start = 0
+
+    def shares(chosen: Sequence[int]) -> list[list[float]]:
+        return _probabilities(model, tokenizer, [rows[i] for i in chosen])
+
+    def refusal(index: int) -> ResourceError:
+        return ResourceError(
+            f"a row of {len(rows[index]['input_ids'])} tokens does not fit into device memory",
+            hint="a smaller max_length",
+        )
+
     with evaluating(model), torch.no_grad():
-        while start < len(order):
-            chosen = order[start : start + batch_size]
-            try:
-                shares = _probabilities(model, tokenizer, [rows[i] for i in chosen])
-            except torch.OutOfMemoryError as error:
-                if batch_size == 1:
-                    raise ResourceError(
-                        f"a row of {len(rows[chosen[0]]['input_ids'])} tokens does not fit into"
-                        " device memory",
-                        hint="a smaller max_length",
-                    ) from error
-                if torch.accelerator.is_available():
-                    torch.accelerator.empty_cache()
-                batch_size = max(1, batch_size // 2)
-                continue
-            for index, row in zip(chosen, shares, strict=True):
+        for batch in in_batches(order, batch_size, shares, refusal):
+            for index, row in batch:
                 ranked = sorted(enumerate(row), key=lambda pair: (-pair[1], pair[0]))
                 found[index] = Prediction({names[number]: share for number, share in ranked})
-            start += len(chosen)
             if progress:
-                progress(start, len(order))
+                progress(len(found), len(order))
     return [found[index] for index in range(len(rows))]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from peftkit.errors import PeftkitError, ResourceError
+
+Found = TypeVar("Found")
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DISK_TEXTS = (
@@ -40,6 +43,41 @@ def exhaustion_explained(doing: str) -> Iterator[None]:
         if explained is None:
             raise
         raise explained from error
+
+
+def in_batches(
+    order: Sequence[int],
+    batch_size: int,
+    run: Callable[[Sequence[int]], Sequence[Found]],
+    refusal: Callable[[int], ResourceError],
+) -> Iterator[list[tuple[int, Found]]]:
+    """Run over rows in batches, in halves from where device memory runs out.
+
+    Args:
+        order: numbers of the rows.
+        run: returns what it found for the first rows of a batch, one of them at least.
+        refusal: of a row that does not fit by itself.
+
+    Returns: batch by batch, each row's number with what was found for it.
+    Raises:
+        ResourceError: not even one row fits.
+    """
+    import torch
+
+    start = 0
+    while start < len(order):
+        chosen = order[start : start + batch_size]
+        try:
+            found = run(chosen)
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise refusal(chosen[0]) from error
+            if torch.accelerator.is_available():
+                torch.accelerator.empty_cache()
+            batch_size //= 2
+            continue
+        yield list(zip(chosen, found, strict=False))
+        start += len(found)
 
 
 def _explain(error: BaseException, doing: str) -> ResourceError | None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError, UsageError
+from peftkit.exhaustion import in_batches
 from peftkit.source_target import cut_before_closing, encode_source, num_closing
 
 if TYPE_CHECKING:
@@ -229,33 +230,29 @@ def answer(  # noqa: PLR0913
     order = sorted(range(len(prompts.input_ids)), key=lambda i: -len(prompts.input_ids[i]))
     is_soft = num_virtual_tokens(model) > 0
     texts: dict[int, str] = {}
-    num_unfinished = start = 0
+    num_unfinished = 0
+
+    def answers(chosen: Sequence[int]) -> list[tuple[list[int], bool]]:
+        if is_soft:
+            length = len(prompts.input_ids[chosen[0]])
+            chosen = [i for i in chosen if len(prompts.input_ids[i]) == length]
+        return _generate(model, [prompts.input_ids[i] for i in chosen], config)
+
+    def refusal(index: int) -> ResourceError:
+        return ResourceError(
+            f"generating from {len(prompts.input_ids[index])} tokens does not fit into device"
+            " memory",
+            hint="a smaller evaluate.generation.max_new_tokens",
+        )
+
     with evaluating(model), torch.random.fork_rng(), _quiet():
         torch.manual_seed(0)  # of consequence only where the options ask for sampling
-        while start < len(order):
-            chosen = order[start : start + batch_size]
-            if is_soft:
-                length = len(prompts.input_ids[chosen[0]])
-                chosen = [i for i in chosen if len(prompts.input_ids[i]) == length]
-            try:
-                rows = _generate(model, [prompts.input_ids[i] for i in chosen], config)
-            except torch.OutOfMemoryError as error:
-                if batch_size == 1:
-                    raise ResourceError(
-                        f"generating from {len(prompts.input_ids[chosen[0]])} tokens does not fit"
-                        " into device memory",
-                        hint="a smaller evaluate.generation.max_new_tokens",
-                    ) from error
-                if torch.accelerator.is_available():
-                    torch.accelerator.empty_cache()
-                batch_size = max(1, batch_size // 2)
-                continue
-            for index, (ids, is_finished) in zip(chosen, rows, strict=True):
+        for batch in in_batches(order, batch_size, answers, refusal):
+            for index, (ids, is_finished) in batch:
                 texts[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
                 num_unfinished += not is_finished
-            start += len(chosen)
             if progress:
-                progress(start, len(order))
+                progress(len(texts), len(order))
     return Answers(tuple(texts[i] for i in range(len(order))), num_unfinished)
 
 

@@ -136,8 +136,11 @@ def _steps(file: str) -> dict[str, int]:
                 step.update(trained, optimizer, settings, _ignore)
             first_micro_batches()
     # Rings of objects hold tensors until the collector comes by: it shall come by at once.
+    # It looks through everything only once that has grown by a quarter since it did so last, so
+    # that what is there must be frozen before, not after, it does.
     gc.collect()
     gc.freeze()
+    gc.collect()
     gc.set_threshold(50, 2, 2)
     hold_model(tracker, model)  # also what DDP has broadcast meanwhile
     tracker.hold(state_tensors(optimizer), "optimizer")

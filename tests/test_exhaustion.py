@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from peftkit.errors import ResourceError
-from peftkit.exhaustion import exhaustion_explained
+from peftkit.exhaustion import exhaustion_explained, in_batches
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,30 @@ def test_what_is_explained_already_passes_unchanged() -> None:
     with pytest.raises(ResourceError) as caught, exhaustion_explained("running"):
         raise first
     assert caught.value is first
+
+
+def test_batches_are_halved_until_they_fit_and_every_row_is_run_once() -> None:
+    import torch
+
+    sizes: list[int] = []
+
+    def run(chosen):
+        sizes.append(len(chosen))
+        if len(chosen) > 3:
+            raise torch.OutOfMemoryError
+        return [index * 10 for index in chosen[:2]]  # the first two of three
+
+    batches = list(in_batches([4, 2, 0, 1, 3], 7, run, lambda index: ResourceError(str(index))))
+    assert [index for batch in batches for index, _ in batch] == [4, 2, 0, 1, 3]
+    assert all(found == index * 10 for batch in batches for index, found in batch)
+    assert sizes == [5, 3, 3, 1]
+
+
+def test_a_row_that_does_not_fit_by_itself_is_named() -> None:
+    import torch
+
+    def run(chosen):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(ResourceError, match="row 8"):
+        list(in_batches([8, 9], 2, run, lambda index: ResourceError(f"row {index}")))

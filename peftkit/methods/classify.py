@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.methods import arguments
+from peftkit.methods.trainer import make_trainer
 from peftkit.plugins import Labeled
 
 if TYPE_CHECKING:
@@ -97,21 +97,13 @@ class Classify:
         output_dir: Path,
     ) -> Trainer:
         """Make transformers' own Trainer over rows padded to the longest of a batch."""
-        from transformers import DataCollatorWithPadding, PrinterCallback, Trainer
+        from transformers import DataCollatorWithPadding, Trainer
 
-        args = copy.copy(self.config)
-        args.output_dir = str(output_dir)
-        trainer = Trainer(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=validation,
+        return make_trainer(
+            Trainer, self.config, train, validation, callbacks, output_dir=output_dir,
+            model=model, processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer),
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
+        )  # fmt: skip
 
 
 @cache

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
 from peftkit.methods import arguments
+from peftkit.methods.trainer import make_trainer
 from peftkit.plugins import Text
 
 if TYPE_CHECKING:
@@ -94,24 +94,16 @@ class PretrainLM:
         output_dir: Path,
     ) -> Trainer:
         """Make transformers' own Trainer over packed blocks, which need no padding."""
-        from transformers import PrinterCallback, Trainer, default_data_collator
+        from transformers import Trainer, default_data_collator
 
         from peftkit.methods.muon import make_muon
 
-        args = copy.copy(self.config)
-        args.output_dir = str(output_dir)
-        trainer = Trainer(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=validation,
-            data_collator=default_data_collator,
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-            optimizers=(make_muon(model, args) if args.muon else None, None),
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
+        optimizer = make_muon(model, self.config) if self.config.muon else None
+        return make_trainer(
+            Trainer, self.config, train, validation, callbacks, output_dir=output_dir,
+            model=model, processing_class=tokenizer, data_collator=default_data_collator,
+            optimizers=(optimizer, None),
+        )  # fmt: skip
 
 
 def train_tokenizer(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
 from peftkit.methods import arguments
+from peftkit.methods.trainer import make_trainer
 from peftkit.plugins import Conversation
 
 if TYPE_CHECKING:
@@ -139,21 +139,13 @@ class Seq2Seq:
         output_dir: Path,
     ) -> Trainer:
         """Make transformers' own Seq2SeqTrainer; the model shifts targets into its inputs."""
-        from transformers import DataCollatorForSeq2Seq, PrinterCallback, Seq2SeqTrainer
+        from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer
 
-        args = copy.copy(self.config)
-        args.output_dir = str(output_dir)
-        trainer = Seq2SeqTrainer(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=validation,
+        return make_trainer(
+            Seq2SeqTrainer, self.config, train, validation, callbacks, output_dir=output_dir,
+            model=model, processing_class=tokenizer,
             data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
+        )  # fmt: skip
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
 from peftkit.methods import arguments
+from peftkit.methods.trainer import make_trainer
 from peftkit.plugins import Conversation, Text
 
 if TYPE_CHECKING:
@@ -138,29 +139,22 @@ class SFT:
         Raises:
             UsageError: trl refuses this combination of options, model and adapter.
         """
-        from transformers import PrinterCallback
         from trl import SFTTrainer
 
         args = copy.copy(self.config)
-        args.output_dir = str(output_dir)
         if args.padding_free and not args.packing:
             args.max_length = None  # trl refuses a length it would not enforce; arrange did
         attached = [(p, p.data) for p in model.parameters() if p.requires_grad]
         try:
-            trainer = SFTTrainer(
-                model=model,
-                args=args,
-                train_dataset=train,
-                eval_dataset=validation,
-                processing_class=tokenizer,
-                callbacks=list(callbacks),
-            )
+            trainer = make_trainer(
+                SFTTrainer, args, train, validation, callbacks, output_dir=output_dir,
+                model=model, processing_class=tokenizer,
+            )  # fmt: skip
         except ValueError as error:
             raise UsageError(
                 f"trl's SFTTrainer refuses method.sft with this model and adapter: {error}"
             ) from error
         _restore_dtypes(attached)
-        trainer.remove_callback(PrinterCallback)
         if len(trainer.train_dataset) != len(train):
             raise UsageError(
                 f"trl kept {len(trainer.train_dataset)} of {len(train)} training rows",

@@ -7,6 +7,7 @@ that stands for the way to the host: it labels what goes there, and copies what 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,23 @@ class HostBoundary(TorchFunctionMode):
         return result.clone() if func is torch.Tensor.to else result
 
 
+class Identity:
+    """Number storages, so that one that takes another's place is known for another."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, int] = {}
+        self.watched: list[weakref.ref[Any]] = []
+
+    def key(self, tensor: torch.Tensor) -> tuple[Any, ...]:
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address not in self.numbers:
+            self.numbers[address] = len(self.watched)
+            forget = lambda _: self.numbers.pop(address)  # noqa: E731
+            self.watched.append(weakref.ref(storage, forget))
+        return self.numbers[address], tensor.storage_offset(), tensor.dtype
+
+
 def _without_accelerator(monkeypatch: pytest.MonkeyPatch, tracker: Tracker) -> None:
     """Let upstream's contexts be made, and run, on the CPU."""
     stream = SimpleNamespace(
@@ -75,6 +93,9 @@ def _without_accelerator(monkeypatch: pytest.MonkeyPatch, tracker: Tracker) -> N
     monkeypatch.setattr(torch, "get_device_module", lambda _: module)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
     monkeypatch.setattr(torch.cpu, "is_available", lambda: False)
+    # Upstream knows tensors by address, and an address is used again: by chance, one that was
+    # never offloaded would pass for one that was.
+    monkeypatch.setattr("trl.models.activation_offloading._get_unique_tensor_key", Identity().key)
     theirs = torch.autograd.graph.save_on_cpu
 
     def save_on_cpu(**options: Any) -> Any:
@@ -146,8 +167,5 @@ def test_what_is_offloaded_is_what_upstreams_hooks_offload(
         trace, _, repeats = rehearsed._micro_batch(Point(*SIZE), times=rehearsed._blocks()[0])
     fake = _peaks(compile_trace(trace, repeats), trace)
     real = _real(recipe, built, monkeypatch)
-    on_host, really = fake.pop("host"), real.pop("host")
+    assert real["host"] > 0
     assert fake == pytest.approx(real, rel=5e-3)
-    # Upstream knows tensors by address, so that one where another was may not go.
-    assert 0.97 * on_host <= really <= 1.005 * on_host
-    assert really > 0
