@@ -98,14 +98,13 @@ class Draft:
     num_rows: int
 
 
-def init(  # noqa: PLR0913 - the command's own options
+def init(
     data_file: Path,
     *,
     out: Path | None = None,
     task: str | None = None,
     columns: Sequence[str] = (),
     field: str | None = None,
-    force: bool = False,
 ) -> NewRecipe:
     """Write a commented recipe that trains on a file.
 
@@ -114,16 +113,15 @@ def init(  # noqa: PLR0913 - the command's own options
         task: what the rows mean; guessed from the columns when absent.
         columns: `option=column` each, for those that cannot be guessed, e.g. `document=body`.
         field: key that holds the rows, where the file is one JSON object.
-        force: replace a recipe that is there already.
 
     Raises:
         UsageError: the columns fit no task or several, the format is unknown, or the recipe exists.
         DataError: the file is missing, malformed or empty.
     """
     out = out or Path(f"{_slug(data_file)}.yaml")
-    if out.exists() and not force:
+    if out.exists():
         raise UsageError(
-            f"{out} exists already", hint="--force replaces it, --out FILE.yaml writes another"
+            f"{out} exists already", hint="delete it first, or write another: --out FILE.yaml"
         )
     name, options = source_options(data_file, field)
     rows = _construct("sources", name, options).load("train")

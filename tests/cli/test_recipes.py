@@ -36,7 +36,12 @@ def test_init_writes_a_recipe_that_passes_the_gate(peftkit, tmp_path: Path) -> N
     assert peftkit("check", out).code == 0
     again = peftkit("init", rows, "--out", out)
     assert again.code == 2
-    assert "exists" in again.refusal
+    assert again.refusal.endswith("try: delete it first, or write another: --out FILE.yaml")
+    other = out.with_name("other.yaml")
+    assert peftkit("init", rows, "--out", other).code == 0
+    out.unlink()
+    assert peftkit("init", rows, "--out", out).code == 0
+    assert out.read_text() == other.read_text().replace("name: other", "name: mine")
 
 
 def test_init_takes_columns_by_name(peftkit, tmp_path: Path) -> None:
