@@ -84,6 +84,8 @@ class Task(Protocol):
     Config: ClassVar[type | str]
     headline: ClassVar[str]
     """The metric that a one-line summary shows, e.g. `rougeL`; empty when nothing is generated."""
+    makes: ClassVar[tuple[type, ...]]
+    """Which of `Conversation`, `Text` and `Labeled` its examples are."""
 
     def __init__(self, config: Any) -> None: ...
 
@@ -234,7 +236,7 @@ class PluginInfo:
 
 _MEMBERS = {
     "sources": ("Config", "splits", "load"),
-    "tasks": ("Config", "headline", "columns", "example", "score", "baselines"),
+    "tasks": ("Config", "headline", "makes", "columns", "example", "score", "baselines"),
     "adapters": ("Config", "attach"),
     "methods": ("Config", "auto_class", "examples", "owned", "decide", "encode", "arrange",
                 "trainer"),

@@ -83,10 +83,13 @@ def check_task(
     _check_class(cls, "tasks", options)
     _require(len(rows) >= 2, "check_task needs two rows or more")
     task = cls(_config(cls, options))
+    _require(_are_classes(cls.makes), f"makes is {cls.makes!r}, not a tuple of classes")
     examples = [task.example(row) for row in rows]
     _require(examples == [task.example(row) for row in rows], "example() differs when called twice")
     for row, example in zip(rows, examples, strict=True):
         _check_example(example, row)
+        kind = type(example).__name__
+        _require(isinstance(example, cls.makes), f"example() made a {kind}, which makes lacks")
     for column in task.columns:
         _require(all(column in row for row in rows), f"a row lacks the column {column!r}")
         without = {name: value for name, value in rows[0].items() if name != column}
@@ -98,6 +101,11 @@ def check_task(
         _require(task.headline == "", "a task without answers has an empty headline")
         return {}
     return _check_scores(task, references, rows)
+
+
+def _are_classes(kinds: object) -> bool:
+    """Tell whether kinds of examples are declared as the gate compares them."""
+    return isinstance(kinds, tuple) and bool(kinds) and all(isinstance(k, type) for k in kinds)
 
 
 def _check_example(example: Example, row: Mapping[str, Any]) -> None:
@@ -184,6 +192,9 @@ def check_method(
 
     _check_class(cls, "methods", options)
     plugin: Any = cls
+    _require(
+        _are_classes(plugin.examples), f"examples is {plugin.examples!r}, not a tuple of classes"
+    )
     signature = signature_of(plugin.Config)
     silent = [key for key, remedy in plugin.owned.items() if not remedy]
     _require(not silent, f"owned does not say what to use instead of {silent}")

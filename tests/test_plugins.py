@@ -87,6 +87,14 @@ def test_a_missing_member_names_the_distribution(install, module: str, problem: 
         find("sources", "rows")
 
 
+def test_a_task_that_does_not_say_what_it_makes_names_the_distribution(install) -> None:
+    members = ("Config", "headline", "columns", "example", "score", "baselines")
+    module = "\n".join(["class Source:", *(f"    {member} = None" for member in members)])
+    install("silent", "rows", module=module, group="tasks")
+    with pytest.raises(UsageError, match="of silent lacks makes"):
+        find("tasks", "rows")
+
+
 def test_two_packages_with_one_name_are_refused(install) -> None:
     install("acme", "rows")
     install("bolt", "rows")

@@ -42,6 +42,7 @@ class Echo:
 
     Config: Any = Config
     headline = "exact"
+    makes: Any = (Conversation,)
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -50,7 +51,7 @@ class Echo:
     def columns(self) -> Sequence[str]:
         return (self.config.question, self.config.answer)
 
-    def example(self, row: Mapping[str, Any]) -> Conversation | Text:
+    def example(self, row: Mapping[str, Any]) -> Conversation:
         values = [row.get(column) for column in self.columns]
         if not all(values):
             raise DataError("a column is empty")
@@ -66,6 +67,11 @@ class Echo:
         return {"question": [row["question"] for row in rows]}
 
 
+def asked(text: str) -> Conversation:
+    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    return Conversation(tuple(turns))
+
+
 def test_a_sound_task_passes() -> None:
     assert check_task(Echo, {}, ROWS) == {"exact": 1.0}
     assert check_task(find("tasks", "text"), {}, [{"text": "a"}, {"text": "b"}]) == {}
@@ -74,8 +80,11 @@ def test_a_sound_task_passes() -> None:
 @pytest.mark.parametrize(
     ("member", "value", "problem"),
     [
-        ("example", lambda _s, r: Text(r["question"].strip()), "raises AttributeError"),
-        ("example", lambda *_: Text("x"), "is not refused with DataError"),
+        ("example", lambda _s, r: asked(r["question"].strip()), "raises AttributeError"),
+        ("example", lambda *_: asked("x"), "is not refused with DataError"),
+        ("example", lambda *_: Text("x"), "made a Text, which makes lacks"),
+        ("makes", (), "makes is \\(\\), not a tuple of classes"),
+        ("makes", Text, "not a tuple of classes"),
         ("example", lambda *_: "x", "gave a str"),
         ("score", lambda *_: {}, "names no metric"),
         ("score", lambda *_: {"other": 1.0}, "headline 'exact' is not among"),

@@ -6,11 +6,12 @@ line. A rule looks only at what the recipe states: silence never contradicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from peftkit.errors import UsageError
-from peftkit.plugins import find
+from peftkit.plugins import find, plugin_names
 from peftkit.recipe import training_contradictions
 from peftkit.recipe.schema import DataSection
 from peftkit.recipe.stated import Found, Stated, is_count
@@ -265,7 +266,7 @@ def _generation(stated: Stated) -> Found:
 
 
 def _examples(stated: Stated) -> Found:
-    """Compare what the task makes with what the method trains on, by the task's own annotation."""
+    """Compare what the task makes with what the method trains on."""
     if stated.data is None or stated.data.task is None or stated.method is None:
         return
     try:
@@ -273,15 +274,38 @@ def _examples(stated: Stated) -> Found:
         method = find("methods", stated.method.name)
     except UsageError:
         return
-    made = str(getattr(task.example, "__annotations__", {}).get("return", ""))
-    names = [cls.__name__ for cls in method.examples]
-    known = [name for name in ("Conversation", "Text") if name in made]
-    if known and not set(known) & set(names):
-        yield (
-            f"data.task.{stated.data.task.name}",
-            f"makes {known[0]} examples, {stated.method.name} trains on {' and '.join(names)}",
-            "use the task text" if names == ["Text"] else "use another task or method",
-        )
+    if _can_train(method, task):
+        return
+    made, trained = (
+        " and ".join(k.__name__ for k in kinds) for kinds in (task.makes, method.examples)
+    )
+    ways = {
+        "method": [name for name, other in _loadable("methods") if _can_train(other, task)],
+        "task": [name for name, other in _loadable("tasks") if _can_train(method, other)],
+    }
+    others = [f"the {noun} {_either(names)}" for noun, names in ways.items() if names]
+    yield (
+        f"data.task.{stated.data.task.name}",
+        f"makes {made} examples, {stated.method.name} trains on {trained}",
+        f"use {', or '.join(others)}" if others else None,
+    )
+
+
+def _can_train(method: Any, task: Any) -> bool:
+    return any(issubclass(kind, tuple(method.examples)) for kind in task.makes)
+
+
+def _loadable(group: str) -> list[tuple[str, Any]]:
+    """Load a group's plugins; one that cannot be loaded is refused where a recipe names it."""
+    found = []
+    for name in plugin_names(group):
+        with suppress(UsageError):
+            found.append((name, find(group, name)))
+    return found
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 RULES: tuple[Callable[[Stated], Found], ...] = (

@@ -33,6 +33,7 @@ class Chat:
 
     Config: ClassVar[type | str] = ChatConfig
     headline: ClassVar[str] = "rougeL"
+    makes: ClassVar[tuple[type, ...]] = (Conversation,)
 
     def __init__(self, config: ChatConfig) -> None:
         self.config = config

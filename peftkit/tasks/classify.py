@@ -31,6 +31,7 @@ class Classify:
 
     Config: ClassVar[type | str] = ClassifyConfig
     headline: ClassVar[str] = "accuracy"
+    makes: ClassVar[tuple[type, ...]] = (Labeled,)
 
     def __init__(self, config: ClassifyConfig) -> None:
         self.config = config

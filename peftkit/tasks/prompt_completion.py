@@ -31,6 +31,7 @@ class PromptCompletion:
 
     Config: ClassVar[type | str] = PromptCompletionConfig
     headline: ClassVar[str] = "rougeL"
+    makes: ClassVar[tuple[type, ...]] = (Conversation,)
 
     def __init__(self, config: PromptCompletionConfig) -> None:
         self.config = config

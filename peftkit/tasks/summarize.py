@@ -29,6 +29,7 @@ class Summarize:
 
     Config: ClassVar[type | str] = SummarizeConfig
     headline: ClassVar[str] = "rougeL"
+    makes: ClassVar[tuple[type, ...]] = (Conversation,)
 
     def __init__(self, config: SummarizeConfig) -> None:
         self.config = config

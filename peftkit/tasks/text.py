@@ -23,6 +23,7 @@ class PlainText:
 
     Config: ClassVar[type | str] = PlainTextConfig
     headline: ClassVar[str] = ""
+    makes: ClassVar[tuple[type, ...]] = (Text,)
 
     def __init__(self, config: PlainTextConfig) -> None:
         self.config = config

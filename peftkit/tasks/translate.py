@@ -32,6 +32,7 @@ class Translate:
 
     Config: ClassVar[type | str] = TranslateConfig
     headline: ClassVar[str] = "chrf"
+    makes: ClassVar[tuple[type, ...]] = (Conversation,)
 
     def __init__(self, config: TranslateConfig) -> None:
         self.config = config

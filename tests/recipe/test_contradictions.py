@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from wrong.cases import CONTRADICTIONS, GOOD, write_files
 
 from peftkit.errors import RecipeError
+from peftkit.plugins import find, only_builtins, plugin_names
+from peftkit.recipe.build import construct
 from peftkit.recipe.contradictions import RULES
 from peftkit.recipe.load import load_recipe
 
@@ -39,6 +43,52 @@ def test_what_is_wrong_by_itself_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(file)
     assert [p.key for p in caught.value.problems] == ["data.splitz"]
+
+
+TASKS = {
+    "chat": ({}, {"messages": [{"role": r, "content": "sort"} for r in ("user", "assistant")]}),
+    "classify": ({}, {"text": "sort the keys", "label": "right"}),
+    "prompt_completion": ({}, {"prompt": "sort", "completion": "keys"}),
+    "summarize": ({}, {"document": "sort the keys", "summary": "sort"}),
+    "text": ({}, {"text": "sort the keys"}),
+    "translate": ({"source": "en", "target": "de"}, {"en": "key", "de": "Schlüssel"}),
+}
+"""Options of every built-in task, and a row of it."""
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_check_takes_a_task_for_a_method_that_can_train_its_examples(
+    name: str, tmp_path: Path
+) -> None:
+    """Compared with the example that the task really makes of a row."""
+    file = write_files(tmp_path)
+    file.write_text(GOOD)
+    options, row = TASKS[name]
+    task = find("tasks", name)
+    example = task(construct(task.Config, options)).example(row)
+    with only_builtins():
+        methods = plugin_names("methods")
+        fitting = [m for m in methods if isinstance(example, find("methods", m).examples)]
+    assert fitting
+    for method in methods:
+        overrides = [f"data.task={json.dumps({name: options})}", f"method={{{method}: {{}}}}"]
+        if method in fitting:
+            load_recipe(file, overrides)
+            continue
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(file, overrides)
+        (problem,) = caught.value.problems
+        assert problem.key == f"data.task.{name}"
+        assert problem.problem.startswith(f"makes {type(example).__name__} examples, {method} ")
+        assert problem.suggestion.startswith(f"use the method {' or '.join(fitting)}, or the task ")
+        others = re.split(", | or ", problem.suggestion.partition(", or the task ")[2])
+        for other in others:
+            load_recipe(file, [f"data.task={json.dumps({other: TASKS[other][0]})}", overrides[1]])
+
+
+def test_every_built_in_task_is_compared() -> None:
+    with only_builtins():
+        assert plugin_names("tasks") == sorted(TASKS)
 
 
 def test_every_rule_has_a_case_in_the_corpus() -> None:

@@ -32,6 +32,7 @@ class OneLiner:
 
     Config = Config
     headline = "word_f1"
+    makes = (Conversation,)
 
     def __init__(self, config: Config) -> None:
         self.config = config
