@@ -287,13 +287,12 @@ def _exam(
             f"a row has the label {unknown!r}, which the model does not know;"
             f" it knows {', '.join(map(repr, names))}"
         )
-    section = built.recipe.evaluate
     return LabelExam(
         built.task,
         tokenizer,
         labelled,
         encoded_rows(built.method, labelled, tokenizer),
-        batch_size=section.batch_size if section else 16,
+        batch_size=built.recipe.scoring.batch_size,
         progress=progress,
     )
 

@@ -50,21 +50,21 @@ class Exam:
         progress: Progress | None,
     ) -> None:
         self._task, self._tokenizer, self._progress = built.task, tokenizer, progress
-        section = built.recipe.evaluate
-        self._batch_size = section.batch_size if section else 16
+        scoring = built.recipe.scoring
+        self._batch_size = scoring.batch_size
         self.notes: tuple[str, ...] = ()
         self.prompts: Prompts | None = None
         self.options: dict[str, Any] = {}
         self.references: list[str] = []
         asked = [example for example in examples if isinstance(example, Conversation)]
         if asked:
-            self._prepare_questions(asked, section, model, built.method)
+            self._prepare_questions(asked, scoring, model, built.method)
         self._encode(built, examples, model)
 
     def _prepare_questions(
         self,
         asked: Sequence[Conversation],
-        section: EvaluateSection | None,
+        scoring: EvaluateSection,
         model: Model,
         method: Method,
     ) -> None:
@@ -72,7 +72,7 @@ class Exam:
 
         stops = generation.stop_token_ids(model, self._tokenizer)
         self._config = generation.generation_config(
-            section.generation if section else {}, self._tokenizer, stop_ids=stops
+            scoring.generation, self._tokenizer, stop_ids=stops
         )
         self.options = {
             key: value for key, value in self._config.to_diff_dict().items()

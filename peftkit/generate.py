@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
-MAX_NEW_TOKENS = 256
-"""Length of an answer that neither the recipe nor the user limits, where positions allow it."""
 ANSWER = "generated"
 """Key that holds the answer in a batch's lines."""
 LABEL = ("predicted", "probabilities")
@@ -197,7 +195,6 @@ def open_answerer(
     """
     from peftkit import generation
     from peftkit.exhaustion import exhaustion_explained
-    from peftkit.model import max_positions
     from peftkit.trained import load_base_of, load_tuned, open_run
 
     stated = dict(_pairs(options))
@@ -208,13 +205,9 @@ def open_answerer(
         return _open_labeler(run, stated, with_base=with_base)
     with exhaustion_explained("loading the model"):
         model = load_base_of(run.built, run.device) if with_base else load_tuned(run)
-    section = run.built.recipe.evaluate
-    chosen = {**(section.generation if section else {}), **stated}
-    if not {"max_new_tokens", "max_length"} & set(chosen):
-        positions = max_positions(model.config) or 2 * MAX_NEW_TOKENS
-        chosen["max_new_tokens"] = min(MAX_NEW_TOKENS, positions // 2)
+    scoring = run.built.recipe.scoring
     config = generation.generation_config(
-        chosen,
+        {**scoring.generation, **stated},
         run.tokenizer,
         stop_ids=generation.stop_token_ids(model, run.tokenizer),
     )
@@ -223,7 +216,7 @@ def open_answerer(
         model=model,
         tokenizer=run.tokenizer,
         config=config,
-        batch_size=section.batch_size if section else 8,
+        batch_size=scoring.batch_size,
         max_tokens=generation.max_prompt_tokens(
             model, config, longest=source_limit(run.built.method)
         ),
@@ -240,11 +233,9 @@ def _open_labeler(run: TrainedRun, stated: Mapping[str, Any], *, with_base: bool
         raise UsageError(f"a classifier generates nothing, so {next(iter(stated))} has no use")
     with exhaustion_explained("loading the model"):
         model = load_tuned(run)
-    section = run.built.recipe.evaluate
     return Labeler(
-        run.built.task, run.built.method, model, run.tokenizer,
-        section.batch_size if section else 8,
-    )  # fmt: skip
+        run.built.task, run.built.method, model, run.tokenizer, run.built.recipe.scoring.batch_size
+    )
 
 
 def read_questions(task: Task, file: Path) -> list[tuple[Mapping[str, Any], Question]]:

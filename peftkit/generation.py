@@ -24,6 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of rows done and their total."""
 
 MAX_NEW_TOKENS = 64
+"""Length of an answer that neither recipe nor user limits, for every verb and every plan."""
 
 NEUTRAL: Mapping[str, Any] = {
     "do_sample": False,

@@ -15,6 +15,7 @@ from peftkit.exam import Exam
 from peftkit.machine import describe_machine
 from peftkit.recipe.build import Built, build
 from peftkit.recipe.load import load_recipe
+from peftkit.recipe.schema import EvaluateSection
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,16 @@ def test_progress_counts_answers_and_then_what_is_read(built: Built, tokenizer, 
     assert [seen[-1], *[at for at in seen if at[0] == "base answers"][-1:]] == [
         ("base reads", 5, 5), ("base answers", 5, 5),
     ]  # fmt: skip
+
+
+def test_as_many_prompts_share_a_batch_where_the_recipe_scores_nothing(
+    tmp_path: Path, tiny_model: Path, tokenizer, model
+) -> None:
+    built = _build(tmp_path, tiny_model, tiny.rows(10), "evaluate=false")
+    seen: list[tuple[str, int, int]] = []
+    examples = _prepare(built, tokenizer).examples["test"]
+    Exam(built, tokenizer, examples, model, lambda *at: seen.append(at)).take(model, "base")
+    assert seen[0] == ("base answers", EvaluateSection().batch_size, 10)
 
 
 def test_answers_that_never_end_are_counted(

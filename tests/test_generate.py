@@ -20,7 +20,9 @@ from peftkit.generate import (
     open_out,
     read_questions,
 )
+from peftkit.generation import MAX_NEW_TOKENS
 from peftkit.questions import Question, question_of_text
+from peftkit.run_dir import RunDir
 
 PROMPTS = [row["document"] for row in tiny.rows(6, seed=4)]
 
@@ -129,8 +131,22 @@ def test_what_is_cut_is_said(run: Path, answerer: Answerer) -> None:
 def test_the_recipe_s_options_hold_until_others_are_given(tiny_run: Path, chat_run: Path) -> None:
     assert open_answerer(tiny_run).config.max_new_tokens == 12
     assert open_answerer(tiny_run, options=["max_new_tokens=5"]).config.max_new_tokens == 5
-    # Neither: half of the 256 positions at most
-    assert open_answerer(chat_run).config.max_new_tokens == 128
+
+
+def test_where_nobody_says_how_it_is_answered_as_in_an_evaluation(chat_run: Path) -> None:
+    from peftkit.data import inspect_rows
+    from peftkit.exam import Exam
+    from peftkit.recipe.schema import EvaluateSection
+    from peftkit.trained import open_run
+
+    run = open_run(RunDir(chat_run))
+    assert run.built.recipe.evaluate is None
+    examples = inspect_rows(run.built, run.tokenizer, splits=["test"]).examples["test"]
+    answerer = open_answerer(chat_run)
+    exam = Exam(run.built, run.tokenizer, examples, answerer.model, None)
+    assert exam.options.items() <= answerer.config.to_dict().items()
+    assert exam.options["max_new_tokens"] == MAX_NEW_TOKENS
+    assert answerer.batch_size == EvaluateSection().batch_size
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,11 @@ class Recipe:
     """Dotted key -> 1-based line; a key set on the command line is absent."""
     overrides: tuple[str, ...] = ()
 
+    @property
+    def scoring(self) -> EvaluateSection:
+        """Say how answers are made and scored, also where training is not followed by scoring."""
+        return self.evaluate or EvaluateSection()
+
     def place(self, *keys: str, say: str = "") -> str:
         """Return `file:line key` of the first of these keys that stands in the recipe.
 

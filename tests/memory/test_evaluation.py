@@ -11,6 +11,7 @@ import pytest
 import real_step
 
 from peftkit import generation, perplexity
+from peftkit.generation import MAX_NEW_TOKENS
 from peftkit.memory.evaluation import evaluation_peaks
 from peftkit.memory.plan import planned_config
 from peftkit.memory.rehearsal import Rehearsed
@@ -20,6 +21,7 @@ from peftkit.memory.trace import compile_trace
 from peftkit.memory.tracker import Tracker
 from peftkit.model import load_base
 from peftkit.recipe.build import build
+from peftkit.recipe.schema import EvaluateSection
 
 NONE = Runtime(0, "", 1)
 ROWS, LENGTH, NUM_NEW = 6, 40, 40
@@ -111,6 +113,13 @@ def test_a_full_fine_tune_is_scored_beside_its_base(tmp_path: Path) -> None:
 def test_nothing_is_planned_where_nothing_is_scored(tmp_path: Path) -> None:
     real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
     assert planned(real_step.recipe_for(tmp_path)) == {}
+
+
+def test_what_a_recipe_leaves_open_is_planned_as_it_is_scored(tmp_path: Path) -> None:
+    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    silent = planned(real_step.recipe_for(tmp_path, evaluate={"split": "train"}))
+    assert silent["prompts"].rows == EvaluateSection().batch_size
+    assert silent["answers"].length == silent["prompts"].length + MAX_NEW_TOKENS
 
 
 def test_running_text_is_read_and_not_answered(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from peftkit.generation import MAX_NEW_TOKENS
 from peftkit.recipe import schema
 from peftkit.recipe.docstrings import field_docs
 
@@ -22,6 +23,11 @@ def test_a_noun_is_frozen_and_documented(noun: type) -> None:
     assert noun.__doc__
     if noun.__name__.endswith("Section"):
         assert set(field_docs(noun)) == {item.name for item in dataclasses.fields(noun)}
+
+
+def test_the_limit_of_an_answer_that_explain_shows_is_the_one_that_holds() -> None:
+    said = field_docs(schema.EvaluateSection)["generation"]
+    assert f"`max_new_tokens` {MAX_NEW_TOKENS}, unless stated" in said
 
 
 def test_there_are_all_of_them() -> None:
