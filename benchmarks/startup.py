@@ -84,7 +84,7 @@ def main() -> None:
             f"{name:6} median {found['median_seconds']:.3f} s of {RUNS}"
             f" (processor {found['median_cpu_seconds']:.3f} s)"
         )
-    write_results("startup", RUNS, ("peftkit", "typer", "pydantic", "PyYAML"), results)
+    write_results("startup", RUNS, ("peftkit", "typer", "PyYAML"), results)
 
 
 if __name__ == "__main__":
