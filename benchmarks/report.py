@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.bench import error_of
-from peftkit.progress import gibibytes
+from peftkit.units import gibibytes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import UsageError
 from peftkit.memory.cell import KINDS
 from peftkit.memory.grid import Cell, cells, read_grid
-from peftkit.progress import gibibytes
 from peftkit.run_dir import write_json
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from rich.table import Table

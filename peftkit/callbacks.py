@@ -17,7 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from peftkit import resume
 from peftkit.errors import DivergedError, ResourceError
-from peftkit.progress import Reading, gibibytes
+from peftkit.progress import Reading
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from peftkit.memory.measure import MemoryMeter

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError
 from peftkit.plugins import all_plugins, find
-from peftkit.progress import gibibytes
 from peftkit.trials import (
     Trial,
     first_line,
@@ -24,6 +23,7 @@ from peftkit.trials import (
     train_lora,
     write_safetensors,
 )
+from peftkit.units import gibibytes
 from peftkit.versions import STACK
 
 if TYPE_CHECKING:

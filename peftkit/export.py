@@ -28,6 +28,7 @@ from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import join
 from peftkit.resume import sync_tree
 from peftkit.run_dir import RunDir, write_json
+from peftkit.units import gibibytes
 from peftkit.versions import stack_versions
 
 if TYPE_CHECKING:
@@ -191,8 +192,8 @@ def _require_room(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise ResourceError(
-            f"the export needs {num_bytes / 2**30:.2f} GiB in {folder.parent}, where"
-            f" {free / 2**30:.2f} GiB are free",
+            f"the export needs {gibibytes(num_bytes)} in {folder.parent}, where"
+            f" {gibibytes(free)} are free",
             hint="give a folder of another disk with --out DIR",
         )
 
@@ -303,7 +304,7 @@ def render_export(result: ExportResult) -> RenderableType:
         )
     noun = "file" if len(result.files) == 1 else "files"
     head = Text(
-        f"{result.out}: {len(result.files)} {noun}, {result.num_bytes / 2**20:.1f} MiB,"
+        f"{result.out}: {len(result.files)} {noun}, {gibibytes(result.num_bytes)},"
         f" {result.seconds:.1f} s"
     )
     notes = [Text(f"note: {note}") for note in result.notes]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit import run_state
 from peftkit.plugins import Decision, Machine
-from peftkit.progress import Screen, gibibytes
+from peftkit.progress import Screen
 from peftkit.run_dir import RunDir
 from peftkit.run_state import Ledger
 from peftkit.stop import StopRequest
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

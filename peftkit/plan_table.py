@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peftkit.progress import duration
+from peftkit.units import exact_duration, gibibytes
 
 _TERMS = {
     "base": "Base",
@@ -82,7 +82,7 @@ def _terms(terms: Sequence[Mapping[str, Any]]) -> Iterator[TermRow]:
         # A formula that is the number itself says nothing more.
         is_plain = formula == f"{num_bytes:,}"
         yield TermRow(
-            label, _bytes(num_bytes), round(100 * num_bytes / largest, 1),
+            label, gibibytes(num_bytes), round(100 * num_bytes / largest, 1),
             "" if is_plain else formula,
         )  # fmt: skip
 
@@ -92,9 +92,9 @@ def _peak(plan: Mapping[str, Any], measured: Mapping[str, Any]) -> ComparedRow:
     kind = str(measured.get("peak_kind") or "")
     return ComparedRow(
         "Peak memory",
-        _bytes(planned) if planned else "",
+        gibibytes(planned) if planned else "",
         f"in {plan.get('peak_phase', 'a step')}" if planned else "",
-        _bytes(real) if real else "",
+        gibibytes(real) if real else "",
         f"{kind} memory" if real and kind else "",
         _difference(planned, real),
     )
@@ -105,10 +105,10 @@ def _times(speed: Mapping[str, Any], measured: Mapping[str, Any]) -> Iterator[Co
     seconds, num_steps = measured.get("train_seconds"), measured.get("num_steps")
     per_step = seconds / num_steps if seconds and num_steps else None
     pairs = (
-        ("Time a step", speed.get("seconds_per_step"), per_step, _seconds),
+        ("Time a step", speed.get("seconds_per_step"), per_step, exact_duration),
         ("Tokens a second", speed.get("tokens_per_second"), measured.get("tokens_per_second"),
          "{:,.0f}".format),
-        ("Whole training", speed.get("run_seconds"), seconds, _seconds),
+        ("Whole training", speed.get("run_seconds"), seconds, exact_duration),
     )  # fmt: skip
     for label, planned, real, form in pairs:
         if planned or real:
@@ -133,13 +133,13 @@ def _notes(plan: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[str]:
         f" the longest{f', {times:,} a step' if times > 1 else ''}."
     )
     limits = [
-        f"{limit.get('name')} ({_bytes(int(limit.get('num_bytes', 0)))})"
+        f"{limit.get('name')} ({gibibytes(int(limit.get('num_bytes', 0)))})"
         for limit in plan.get("limits") or ()
     ]
     if limits:
         yield f"Held against {' and '.join(limits)} before any weight was read."
     if evaluation := plan.get("evaluation"):
-        yield f"Scoring afterwards was planned to take {_bytes(int(evaluation['num_bytes']))}."
+        yield f"Scoring afterwards was planned to take {gibibytes(int(evaluation['num_bytes']))}."
     if speed:
         yield (
             f"Times are predicted for an average batch on {speed.get('device', 'this device')},"
@@ -151,15 +151,3 @@ def _notes(plan: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[str]:
 
 def _difference(planned: float | None, real: float | None) -> str:
     return f"{100 * (planned / real - 1):+.1f} %" if planned and real else ""
-
-
-def _bytes(num_bytes: int) -> str:
-    if num_bytes < 1 << 20:
-        return f"{num_bytes / (1 << 10):.0f} KiB"
-    if num_bytes < 1 << 30:
-        return f"{num_bytes / (1 << 20):,.1f} MiB"
-    return f"{num_bytes / (1 << 30):,.2f} GiB"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 100 else duration(seconds)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 
 from peftkit.errors import ResourceError
+from peftkit.units import duration, gibibytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -225,22 +226,6 @@ def writing(file: Path) -> Iterator[None]:
             f"cannot write {file}: {error.strerror or error}",
             hint="free disk space; the same command resumes",
         ) from error
-
-
-def gibibytes(num_bytes: int) -> str:
-    """Print bytes as GiB, or MiB where that is shorter."""
-    if num_bytes < 1 << 30:
-        return f"{num_bytes / (1 << 20):.0f} MiB"
-    return f"{num_bytes / (1 << 30):.2f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """Print a time span in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _finite(value: Any) -> Any:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
 from peftkit.plan_table import lay_out_plan
-from peftkit.progress import duration
 from peftkit.run_dir import RunDir, write_atomically
 from peftkit.score_table import ScoreTable, format_score, headline, tabulate
+from peftkit.units import exact_duration, gibibytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,10 +192,10 @@ def _facts(
     if seconds := measured.get("train_seconds"):
         speed = measured.get("tokens_per_second")
         small = f"{speed:,.0f} tokens a second" if speed else ""
-        facts.append(("Training time", _duration(seconds), small))
+        facts.append(("Training time", exact_duration(seconds), small))
     if device := measured.get("device") or versions.get("device"):
         peak, kind = measured.get("peak_bytes"), measured.get("peak_kind", "")
-        small = f"peak {kind} memory {peak / 2**30:.2f} GiB" if peak else ""
+        small = f"peak {kind} memory {gibibytes(peak)}" if peak else ""
         facts.append(("Device", str(device), small))
     return facts
 
@@ -222,10 +222,6 @@ def _method(section: Any) -> tuple[str, str]:
     elif epochs := options.get("num_train_epochs"):
         small.append(f"{epochs:g} epochs" if epochs != 1 else "1 epoch")
     return str(name), ", ".join(small)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else duration(seconds)
 
 
 def _samples(run_dir: RunDir, metric: str) -> list[Sample]:

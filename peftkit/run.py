@@ -13,10 +13,11 @@ from peftkit.exhaustion import exhaustion_explained
 from peftkit.job import Job, Session, prepare
 from peftkit.loading import load_last, load_model, load_trained
 from peftkit.machine import launched_processes
-from peftkit.progress import Screen, duration, gibibytes
+from peftkit.progress import Screen
 from peftkit.run_dir import RunDir, write_atomically, write_json
 from peftkit.run_state import Ledger
 from peftkit.stop import catching_signals
+from peftkit.units import duration, gibibytes
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -230,7 +230,7 @@ def test_the_budget_bounds_what_was_taken(args: TrainingArguments, tmp_path: Pat
         with pytest.raises(ResourceError) as caught:
             beyond.on_step_end(args, at(1, 0.1), TrainerControl())
     assert caught.value.message == (
-        "memory.budget: step 1 took 6 MiB of device memory, more than 5 MiB"
+        "memory.budget: step 1 took 6.0 MiB of device memory, more than 5.0 MiB"
     )
 
 

@@ -110,7 +110,7 @@ def test_little_memory_or_disk_deserves_a_look(monkeypatch: pytest.MonkeyPatch) 
     )
     found = {finding.name: finding for finding in examining._files()}
     assert found["disk"].state == "warn"
-    assert found["disk"].detail.startswith("1 MiB free")
+    assert found["disk"].detail.startswith("1.0 MiB free")
     assert found["write here"].state == "fail"
 
 

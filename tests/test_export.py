@@ -151,7 +151,7 @@ def test_too_little_room_is_known_before_the_first_byte(
 ) -> None:
     usage = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(ResourceError, match=r"the export needs 0\.00 GiB"):
+    with pytest.raises(ResourceError, match=r"the export needs 1\.2 MiB"):
         export(trained, "safetensors", out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +206,7 @@ def test_the_result_is_shown_with_its_proofs_and_notes(
     stream = io.StringIO()
     Console(file=stream, width=100).print(render_export(export(trained, "x", out=tmp_path / "out")))
     text = stream.getvalue()
-    for part in (": 1 file, 0.0 MiB", "sameness", "nothing with nothing", "note: a note"):
+    for part in (": 1 file, 0 KiB", "sameness", "nothing with nothing", "note: a note"):
         assert part in text
 
 

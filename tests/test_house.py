@@ -25,7 +25,7 @@ LAYERS = [
     {"combined", "examples", "exported", "plugins"},
     # the ground: files, the machine, the screen, and what the stack says
     {"allocator", "checkpoint_files", "columns", "embedded", "exhaustion", "load_errors",
-     "machine", "progress", "quantize", "quiet", "recipes", "run_dir", "stop"},
+     "machine", "progress", "quantize", "quiet", "recipes", "run_dir", "stop", "units"},
     {"recipe"},
     # the parts: plugins' folders, and one noun each
     {"adapters", "audit", "card", "data", "embedded.build_model", "embedded.build_notice",

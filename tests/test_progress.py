@@ -16,8 +16,6 @@ from peftkit.progress import (
     Screen,
     SteadyConsole,
     TrainingBar,
-    duration,
-    gibibytes,
     writing,
 )
 
@@ -90,8 +88,3 @@ def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
     expected = r"cannot write .*x: No space left on device"
     with pytest.raises(ResourceError, match=expected), writing(tmp_path / "x"):
         raise OSError(28, "No space left on device")
-
-
-def test_sizes_and_times_are_short() -> None:
-    assert [gibibytes(n) for n in (0, 5 << 20, 3 << 30)] == ["0 MiB", "5 MiB", "3.00 GiB"]
-    assert [duration(s) for s in (4.4, 61, 3661)] == ["4 s", "1 min 1 s", "1 h 1 min"]

@@ -203,7 +203,7 @@ def test_weights_above_the_budget_are_refused_unread(
     recipe = write_recipe(
         tmp_path / "r.json", tiny_model, rows, sft=SFT, memory={"budget": "100 KiB"}
     )
-    with pytest.raises(ResourceError, match=r"alone take 0 MiB, 0 MiB more than memory\.budget"):
+    with pytest.raises(ResourceError, match=r"alone take .* KiB, .* KiB more than memory\.budget"):
         train(recipe, tmp_path / "run")
 
 

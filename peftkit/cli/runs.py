@@ -220,8 +220,8 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a run: its checkpoints, its adapter and its scores."""
-    from peftkit.progress import gibibytes
     from peftkit.runs import check_deletable, delete_run
+    from peftkit.units import gibibytes
 
     found = check_deletable(run)
     if not yes:

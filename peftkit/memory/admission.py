@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ResourceError
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.memory.ways_out import SPARE, explain_smallest, ways_out
-from peftkit.progress import gibibytes
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from peftkit.memory.plan import Plan

@@ -21,8 +21,8 @@ from peftkit.memory.host_rates import measure_host
 from peftkit.memory.roofline import predict
 from peftkit.memory.settings import matrix_dtype
 from peftkit.memory.trial import run_trial
-from peftkit.progress import gibibytes
 from peftkit.run_dir import write_json
+from peftkit.units import gibibytes
 from peftkit.versions import stack_versions
 
 if TYPE_CHECKING:

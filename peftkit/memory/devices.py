@@ -14,8 +14,8 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import Machine
+from peftkit.units import GIB
 
-GIB = 1 << 30
 DEFAULT_SIZES = (8, 12, 16, 24, 40, 48, 80, 141)
 """GiB that a plan is shown for when nothing is asked."""
 

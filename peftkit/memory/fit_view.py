@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import RecipeError, UsageError
 from peftkit.memory.proposal import overrides_of
 from peftkit.memory.search import NUM_SHOWN
-from peftkit.progress import gibibytes
 from peftkit.recipe.edit import edit_text
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.yaml_file import parse_value
 from peftkit.run_dir import write_atomically
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,7 +14,7 @@ from peftkit.memory.admission import available_bytes
 from peftkit.memory.plan import Plan, Verdict, plan
 from peftkit.memory.scoring import planned_evaluation
 from peftkit.memory.terms import COLLECTIVES, TERMS
-from peftkit.progress import duration, gibibytes
+from peftkit.units import GIB, duration, gibibytes
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -209,7 +209,7 @@ def plot_plan(plan: Plan, file: Path) -> None:
     steps = range(len(plan.timeline))
     order = sorted(TERMS, key=lambda term: term != "runtime")
     terms = [term for term in order if any(m.num_bytes.get(term) for m in plan.timeline)]
-    layers = [[m.num_bytes.get(term, 0) / 2**30 for m in plan.timeline] for term in terms]
+    layers = [[m.num_bytes.get(term, 0) / GIB for m in plan.timeline] for term in terms]
     axes.stackplot(steps, layers, labels=terms, colors=[_COLOURS[term] for term in terms])
     previous = ""
     for at, moment in enumerate(plan.timeline):
@@ -238,7 +238,7 @@ def _term_table(plan: Plan) -> Table:
     table.add_column("bytes", overflow="fold")
     for term in plan.terms:
         formula = term.formula if term.exact else f"about {term.formula}"
-        table.add_row(term.name, f"{term.num_bytes / 2**30:.3f}", term.phase, formula)
+        table.add_row(term.name, f"{term.num_bytes / GIB:.3f}", term.phase, formula)
     return table
 
 

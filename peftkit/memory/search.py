@@ -19,8 +19,8 @@ from peftkit.memory.proposal import Change, Scored, Settings, Setup, overrides_o
 from peftkit.memory.roofline import predict
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.memory.settings import matrix_dtype, method_settings
-from peftkit.progress import gibibytes
 from peftkit.recipe.load import load_recipe
+from peftkit.units import GIB, gibibytes
 
 if TYPE_CHECKING:
     from peftkit.recipe.schema import Recipe
@@ -263,7 +263,7 @@ class Search:
         releasable = self.levers.releasable()
         if releasable:
             ways.append("--free " + " --free ".join(releasable))
-        ways.append(f"a device of {math.ceil(needed / devices.GIB)} GiB")
+        ways.append(f"a device of {math.ceil(needed / GIB)} GiB")
         said = " ".join(overrides) or "nothing changed"
         return ResourceError(
             f"nothing that is open fits {self.device.name}: the least is {gibibytes(needed)},"

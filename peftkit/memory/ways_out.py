@@ -15,8 +15,8 @@ from peftkit.memory.levers import Levers, read_levers
 from peftkit.memory.plan import Plan, plan_run
 from peftkit.memory.proposal import Settings, overrides_of
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
-from peftkit.progress import gibibytes
 from peftkit.recipe.load import load_recipe
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from peftkit.plugins import Machine

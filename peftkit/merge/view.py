@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftkit.merge.result import CombineResult, MergeResult, Verification
+from peftkit.units import gibibytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,7 +18,7 @@ def render_merge(result: MergeResult) -> RenderableType:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    table.add_row("wrote", f"{result.out} ({result.num_bytes / 2**20:,.1f} MiB of weights)")
+    table.add_row("wrote", f"{result.out} ({gibibytes(result.num_bytes)} of weights)")
     table.add_row("from", f"{result.source} ({result.method}) and {result.base}")
     table.add_row("changed", f"{len(result.changed)} of {result.num_tensors} tensors")
     table.add_row("seconds", f"{result.seconds:.2f}")
@@ -47,7 +48,7 @@ def render_combination(result: CombineResult) -> RenderableType:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    table.add_row("wrote", f"{result.out} ({result.num_bytes / 2**20:,.1f} MiB of weights)")
+    table.add_row("wrote", f"{result.out} ({gibibytes(result.num_bytes)} of weights)")
     names = " + ".join(str(source) for source in result.sources)
     table.add_row("from", f"{names} and {result.base}")
     options = ", ".join(f"{key}: {value}" for key, value in result.options.items())

@@ -24,6 +24,7 @@ from peftkit.merge.layout import WrittenShard
 from peftkit.merge.pieces import Merger, pieces_of
 from peftkit.merge.weights_io import reading
 from peftkit.merge.workers import Workers, number_of_workers
+from peftkit.units import gibibytes
 
 PARTIAL = ".partial"
 JOURNAL = ".merge-journal.jsonl"
@@ -96,7 +97,8 @@ def check_room(folder: Path, shards: tuple[WrittenShard, ...], num_other_bytes: 
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ResourceError(
-            f"{folder}: the merged model needs {_gib(needed)} more, the disk has {_gib(free)} free",
+            f"{folder}: the merged model needs {gibibytes(needed)} more, the disk has"
+            f" {gibibytes(free)} free",
             hint="free some space, or write to another disk with --out",
         )
 
@@ -256,7 +258,3 @@ def remove_journal(folder: Path) -> None:
     """Delete what only an unfinished merge needs."""
     with suppress(FileNotFoundError):
         (folder / JOURNAL).unlink()
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"

@@ -12,8 +12,8 @@ from peftkit.errors import ResourceError
 from peftkit.memory.admission import check_plan_fits, plan_json
 from peftkit.memory.devices import find
 from peftkit.memory.plan import plan_run
-from peftkit.progress import gibibytes
 from peftkit.recipe.schema import EvaluateSection
+from peftkit.units import gibibytes
 
 
 @pytest.fixture(scope="module")
