@@ -26,7 +26,7 @@ TO_ADAPTER = {"cat": "", "svd": ", svd_rank: 16", "ties_svd": ", density: 0.2, s
 COMBINE = """
 import sys
 from pathlib import Path
-from peftkit.merge.combine import combine
+from peftkit.merging.combine import combine
 import numpy, yaml, {extra}
 numpy.ones((64, 64), numpy.float32) @ numpy.ones((64, 64), numpy.float32)
 anonymous = [l for l in open("/proc/self/status") if l.startswith("RssAnon")][0].split()[1]
@@ -59,7 +59,7 @@ def main() -> None:
     for to, methods in (("base", METHODS), ("adapter", TO_ADAPTER)):
         for name, rest in methods.items():
             method = f"{{{name}: {{weights: [0.7, 0.3]{rest}}}}}"
-            extra = "torch" if to == "adapter" else "peftkit.merge.quantized"
+            extra = "torch" if to == "adapter" else "peftkit.merging.quantized"
             script = COMBINE.format(method=method, to=to, extra=extra)
             single.settle()
             run = single.measured(script, first, work / "out", base)

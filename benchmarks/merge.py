@@ -43,8 +43,8 @@ PACKAGES = ("numpy", "peft", "torch", "transformers")
 MERGE = """
 import sys
 from pathlib import Path
-from peftkit.merge.merge import merge
-import numpy, peftkit.merge.quantized, peftkit.merge.card, yaml
+from peftkit.merge import merge
+import numpy, peftkit.merging.quantized, peftkit.merging.card, yaml
 numpy.ones((64, 64), numpy.float32) @ numpy.ones((64, 64), numpy.float32)
 anonymous = [l for l in open("/proc/self/status") if l.startswith("RssAnon")][0].split()[1]
 print("imports", anonymous, flush=True)

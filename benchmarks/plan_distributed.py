@@ -53,8 +53,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     import test_sharded
 
-    from peftkit.quiet import quiet_stack
-    from peftkit.versions import stack_versions
+    from peftkit.models.versions import stack_versions
+    from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
     cells = []

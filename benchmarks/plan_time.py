@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 
-from startup import PEFTKIT, ROOT, timed, write_results
+from startup import ROOT, peftkit, timed, write_results
 
 RECIPE = ROOT / "recipes" / "hub" / "chat-llama-3.1-8b-qlora.yaml"
 MODELS = {
@@ -23,8 +23,8 @@ RUNS = 5
 STEP = """
 import sys
 from pathlib import Path
-from peftkit.memory.devices import of_size
-from peftkit.memory.plan import plan
+from peftkit.planning.devices import of_size
+from peftkit.memory.planner import plan
 from peftkit.recipe.load import load_recipe
 
 file, *models = sys.argv[1:]
@@ -36,7 +36,7 @@ for model in models:
 
 def whole_command(model: str) -> tuple[float, int]:
     """Plan in a fresh process; return its wall-clock seconds and its peak resident bytes."""
-    command = [str(PEFTKIT), "plan", str(RECIPE), f"model.path={model}", "--gpus", "8,24,80,141"]
+    command = [str(peftkit), "plan", str(RECIPE), f"model.path={model}", "--gpus", "8,24,80,141"]
     wall, usage = timed(command)
     return wall, usage.ru_maxrss * 1024
 

@@ -37,7 +37,7 @@ def compare(name: str, config: dict[str, Any], changes: dict[str, Any]) -> dict[
     """Plan a cell and run it; return both peaks in bytes and their relative difference."""
     import real_step
 
-    from peftkit.memory.plan import plan
+    from peftkit.memory.planner import plan
 
     with tempfile.TemporaryDirectory() as folder:
         auto_class = real_step.auto_class_of(changes)
@@ -94,8 +94,8 @@ def main() -> None:
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "memory")]
     warnings.simplefilter("ignore")
-    from peftkit.quiet import quiet_stack
-    from peftkit.versions import stack_versions
+    from peftkit.models.versions import stack_versions
+    from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
     if options.skip_speed:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.bench import error_of
-from peftkit.units import gibibytes
+from peftkit.system.units import gibibytes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

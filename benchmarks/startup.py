@@ -21,10 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PEFTKIT = Path(sys.executable).with_name("peftkit")
+peftkit = Path(sys.executable).with_name("peftkit")
 COMMANDS = {
-    "help": [str(PEFTKIT), "--help"],
-    "check": [str(PEFTKIT), "check", str(ROOT / "recipes" / "summarize-lora.yaml")],
+    "help": [str(peftkit), "--help"],
+    "check": [str(peftkit), "check", str(ROOT / "recipes" / "summarize-lora.yaml")],
 }
 RUNS = 10
 

@@ -20,7 +20,7 @@ _HOMES = {
     "PeftkitError": "peftkit.errors",
     "Recipe": "peftkit.recipe.schema",
     "RecipeError": "peftkit.errors",
-    "RunDir": "peftkit.run_dir",
+    "RunDir": "peftkit.rundir.paths",
     "load_recipe": "peftkit.recipe.load",
 }
 

@@ -13,11 +13,11 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.benching.cell import KINDS
+from peftkit.benching.grid import Cell, cells, read_grid
 from peftkit.errors import UsageError
-from peftkit.memory.cell import KINDS
-from peftkit.memory.grid import Cell, cells, read_grid
-from peftkit.run_dir import write_json
-from peftkit.units import gibibytes
+from peftkit.rundir.paths import write_json
+from peftkit.system.units import gibibytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +85,7 @@ def _run(kind: str, cell: Cell, out: Path) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         cell_file = Path(folder) / "cell.json"
         cell_file.write_text(json.dumps(cell.to_json()), encoding="utf-8")
-        command = [sys.executable, "-m", "peftkit.memory.cell", str(cell_file), str(file), kind]
+        command = [sys.executable, "-m", "peftkit.benching.cell", str(cell_file), str(file), kind]
         done = subprocess.run(  # noqa: S603 - our own module, no shell
             command, capture_output=True, text=True, check=False
         )

@@ -1,396 +1,183 @@
-"""From a source to what the trainer gets: rows, examples, tokens and labels, and their audit.
-
-Everything happens before any weight is read, in memory and in the rows' order. A row that cannot
-be used is left out and counted under its reason; too many of them are an error.
-"""
+"""Show what the data becomes: the audit, and rows token by token with the trained ones marked."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from peftkit.audit import (
-    Breach,
-    Limits,
-    SplitAudit,
-    describe_dropped,
-    find_breaches,
-    percentiles,
-    raise_breaches,
-)
-from peftkit.columns import require_columns
-from peftkit.encoding import CutsTargets, EncodedRows, encode_rows, longest, row_limit
-from peftkit.errors import DataError
-from peftkit.examples import Conversation, Example, Text
-from peftkit.labels import (
-    Labels,
-    count_labels,
-    declared_names,
-    find_labels,
-    number_labels,
-    spell,
-)
-from peftkit.recipe.blame import blamed
-from peftkit.splits import TRAIN, SplitPlan, assign, content_key, plan_splits, smallest_share
+from peftkit.preprocessing.audit import SplitAudit, describe_dropped
+from peftkit.preprocessing.masked_rows import DataView, MaskedRow, make_view
+from peftkit.preprocessing.pipeline import inspect_rows, wanted_splits
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
+    from rich.table import Table
+    from rich.text import Text
 
-    from peftkit.recipe.build import Built
     from peftkit.recipe.schema import Recipe
 
-MAX_REASONS = 20
-"""A plugin whose reasons differ from row to row must not fill the audit with them."""
+
+def show_data(recipe: Recipe, *, split: str | None = None, num_rows: int = 3) -> DataView:
+    """Read, encode and audit a recipe's rows as a run would, without reading any weight.
+
+    Args:
+        split: only this one; those that a run uses when absent.
+        num_rows: rows of each split to show token by token.
+
+    Raises:
+        DataError: rows are missing or malformed. A broken threshold is shown, not raised.
+    """
+    from peftkit.system.quiet import quiet_stack
+
+    quiet_stack()
+    from peftkit.models.load import load_config, load_tokenizer, max_positions
+    from peftkit.models.load_errors import check_trains
+    from peftkit.recipe.build import build
+    from peftkit.system.machine import describe_machine
+
+    built = build(recipe, describe_machine())
+    config = load_config(recipe.model)
+    check_trains(config, built.method.auto_class)
+    if recipe.model.config is None:
+        tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
+    else:
+        from peftkit.training.prepare import make_tokenizer
+
+        tokenizer = make_tokenizer(recipe, built)
+    splits = [split] if split is not None else wanted_splits(recipe)
+    positions = max_positions(config)
+    prepared = inspect_rows(built, tokenizer, max_positions=positions, splits=splits)
+    return make_view(recipe.name, prepared, tokenizer, num_rows=num_rows)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Hold everything a run or an evaluation needs of its rows."""
+class MaskedText:
+    """Render one row: trained tokens in colour, or in brackets where there is none."""
 
-    rows: dict[str, Dataset]
-    """Split -> its usable rows as the source gave them, in order."""
-    examples: dict[str, list[Example]]
-    """Split -> one example for each of its rows."""
-    encoded: dict[str, Dataset]
-    """Split -> what the trainer gets, after `Method.arrange`."""
-    audit: dict[str, SplitAudit]
-    """Split -> what became of its rows."""
-    fingerprint: str
-    """sha256 over the encoded rows of every split."""
-    breaches: tuple[Breach, ...] = ()
-    """Thresholds that are broken; `prepare` raises them."""
-    source_revision: str | None = None
-    """The commit of a source that has commits."""
-    labels: Labels = field(default_factory=Labels)
-    """What examples may be labelled; none where they have no label."""
+    row: MaskedRow
 
-    @property
-    def has_targets(self) -> bool:
-        """Tell whether an encoded row's labels are a sequence of their own."""
-        return any(audit.max_target_length is not None for audit in self.audit.values())
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Mark tokens as this terminal can."""
+        has_color = console.color_system is not None and not console.no_color
+        is_ascii = not options.encoding.startswith("utf")
+        yield mark_tokens(self.row, has_color=has_color, is_ascii=is_ascii)
 
 
-@dataclass
-class _Rows:
-    """Hold one split before encoding."""
+def mark_tokens(row: MaskedRow, *, has_color: bool, is_ascii: bool = False) -> Text:
+    """Return a row as text with its whitespace visible.
 
-    table: Dataset
-    index: list[int] = field(default_factory=list)
-    """Row in the source's split of each example."""
-    examples: list[Example] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    first_dropped: int | None = None
-    num_rows: int = 0
-    declared: tuple[str, ...] = ()
-    """Names that the data gives its labels."""
-
-
-def prepare(
-    built: Built,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_positions: int | None = None,
-    splits: Sequence[str] | None = None,
-) -> Prepared:
-    """Read, split, encode and audit the rows of a recipe.
-
-    Args:
-        max_positions: the longest sequence that the model reads, in tokens.
-        splits: which splits; those that are trained on or scored when absent.
-
-    Raises:
-        DataError: rows are missing or malformed, or a threshold of `data.audit` is broken; lists
-            every breach with its numbers and its remedy.
+    Without colour, tokens are parted by `┊` and a run of trained ones stands in `[[ ]]`.
     """
-    prepared = inspect_rows(built, tokenizer, max_positions=max_positions, splits=splits)
-    raise_breaches(prepared.breaches, where=built.recipe.place("data.audit", "data"))
-    return prepared
+    from rich.text import Text
 
-
-def inspect_rows(
-    built: Built,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_positions: int | None = None,
-    splits: Sequence[str] | None = None,
-) -> Prepared:
-    """Do what `prepare` does, but return the breaches instead of raising them."""
-    recipe, method = built.recipe, built.method
-    names = wanted_splits(recipe) if splits is None else list(dict.fromkeys(splits))
-    plan = plan_splits(recipe.data.splits)
-    rows = _read_rows(names, plan, built)
-    labels = _number_labels(rows, names, built)
-    with blamed(recipe, "model.chat_template", "model.path", "model"):
-        encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
-    trained = frozenset(rows[TRAIN].keys) if TRAIN in rows else frozenset[bytes]()
-    audits = {name: _audit(name, rows[name], encoded[name], built, trained) for name in names}
-    arranged = {
-        name: method.arrange(_to_dataset(encoded[name]), tokenizer)
-        for name in names
-        if audits[name].num_used
-    }
-    limits = _limits(built, tokenizer, max_positions)
-    breaches: list[Breach] = []
-    for name in names:
-        measured = replace(
-            encoded[name].measured,
-            index=_at(rows[name].index, encoded[name].measured.index),
-            longest_arranged=longest(arranged[name], "input_ids") if name in arranged else 0,
-        )
-        first = _first_dropped(rows[name], encoded[name])
-        breaches += find_breaches(audits[name], measured, replace(limits, first_dropped=first))
-    return Prepared(
-        rows={
-            name: rows[name].table.select([rows[name].index[at] for at in encoded[name].kept])
-            for name in names
-        },
-        examples={name: [rows[name].examples[at] for at in encoded[name].kept] for name in names},
-        encoded=arranged,
-        audit=audits,
-        fingerprint=fingerprint(arranged),
-        breaches=tuple(breaches),
-        source_revision=getattr(built.source, "revision", None),
-        labels=labels,
-    )
-
-
-def wanted_splits(recipe: Recipe) -> list[str]:
-    """Name the splits that a run trains on or scores."""
-    names = [TRAIN]
-    if "validation" in recipe.data.splits:
-        names.append("validation")
-    if recipe.evaluate is not None:
-        names.append(recipe.evaluate.split)
-    return list(dict.fromkeys(names))
-
-
-def read_texts(built: Built) -> Iterator[str]:
-    """Give the training rows' text, which a new model's tokenizer is trained on.
-
-    Raises:
-        DataError: no row can be used.
-    """
-    rows = _read_rows([TRAIN], plan_splits(built.recipe.data.splits), built)[TRAIN]
-    if not rows.examples:
-        raise DataError(f"no row of train can be used: {describe_dropped(rows.dropped)}")
-    for example in rows.examples:
-        if isinstance(example, Text):
-            yield example.text
-        elif isinstance(example, Conversation):
-            yield from (message["content"] for message in example.messages)
-        else:
-            yield from example.texts
-
-
-def fingerprint(encoded: Mapping[str, Dataset]) -> str:
-    """Return the sha256 over every split's name, columns and numbers, in order."""
-    digest = hashlib.sha256()
-    for name, rows in encoded.items():
-        digest.update(f"{name} {len(rows)}\n".encode())
-        for batch in rows.with_format("arrow").iter(10_000):
-            for column in sorted(batch.column_names):
-                digest.update(column.encode())
-                _hash_values(batch[column].combine_chunks(), digest.update)
-    return digest.hexdigest()
-
-
-def _hash_values(values: Any, update: Callable[[bytes], None]) -> None:
-    """Hash an Arrow array by its numbers, not by the width it stores them in."""
-    import numpy as np
-    import pyarrow as pa
-
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        update(np.asarray(values.value_lengths().fill_null(-1)).astype(np.int64).tobytes())
-        _hash_values(values.flatten(), update)
-    elif pa.types.is_integer(values.type) and not values.null_count:
-        update(np.asarray(values).astype(np.int64).tobytes())
-    else:
-        update(repr(values.to_pylist()).encode())
-
-
-def _read_rows(names: Sequence[str], plan: SplitPlan, built: Built) -> dict[str, _Rows]:
-    """Read every source split once and deal its rows out to our splits.
-
-    `train` is read too where only another split is wanted, to count what leaked from it.
-    """
-    recipe = built.recipe
-    for name in names:
-        if name not in plan.cuts and name not in plan.native:
-            raise DataError(
-                f"{recipe.place('data.splits')}: the recipe has no split {name!r};"
-                f" it has {', '.join(recipe.data.splits)}",
-                hint=f"data.splits.{name}=5% cuts one from train",
-            )
-    found: dict[str, _Rows] = {}
-    for name, native in plan.native.items():
-        cuts = [cut for cut in plan.cuts if cut in names] if name == TRAIN else []
-        if name == TRAIN or name in names:
-            table = _load_native(native, name, built)
-            found |= _deal(name, table, plan if name == TRAIN else SplitPlan({}, {}), built)
-            for cut in cuts:
-                _check_cut(cut, found, plan, recipe)
-    return found
-
-
-def _number_labels(rows: Mapping[str, _Rows], names: Sequence[str], built: Built) -> Labels:
-    """Number every split's labels by those of the training rows, in place; return them."""
-    recipe = built.recipe
-    where = recipe.place(f"data.task.{recipe.data.task.name}", "data.task")
-    train = rows[TRAIN]
-    labels = find_labels(train.examples, train.declared, built.task, where=where)
-    if labels.names:
-        for name in names:
-            held = rows[name]
-            held.examples = number_labels(
-                held.examples, labels, held.index, split=name, where=where
-            )
-    return labels
-
-
-def _deal(name: str, table: Dataset, plan: SplitPlan, built: Built) -> dict[str, _Rows]:
-    """Make an example of every row and put it into the split that its content falls into."""
-    declared = declared_names(table, built.task)
-    dealt = {split: _Rows(table, declared=declared) for split in (name, *plan.cuts)}
-    for at, row in enumerate(table):
-        try:
-            example, reason = spell(built.task.example(row), declared), ""
-        except DataError as error:
-            example, reason = None, error.message
-        key = content_key(row, example)
-        rows = dealt[assign(key, plan.cuts) if plan.cuts else name]
-        rows.num_rows += 1
-        if example is None:
-            rows.dropped[reason] += 1
-            rows.first_dropped = at if rows.first_dropped is None else rows.first_dropped
+    text = Text(no_wrap=False, overflow="fold")
+    pairs = zip(row.tokens, row.trained, strict=True)
+    number = 0
+    for is_trained, run in groupby(pairs, key=lambda pair: pair[1]):
+        tokens = [visible(token, is_ascii=is_ascii) for token, _ in run]
+        if not has_color:
+            joined = ("|" if is_ascii else "┊").join(tokens)
+            text.append(f"[[{joined}]]" if is_trained else joined)
             continue
-        _check_kind(example, built)
-        rows.index.append(at)
-        rows.examples.append(example)
-        rows.keys.append(key)
-    return dealt
+        for token in tokens:
+            shade = number % 2
+            style = ("black on green", "black on bright_green") if is_trained else ("dim", "none")
+            text.append(token, style[shade])
+            number += 1
+    return text
 
 
-def _load_native(native: str, name: str, built: Built) -> Dataset:
-    recipe, source, task = built.recipe, built.source, built.task
-    chosen = recipe.data.source.name
-    available = source.splits()
-    if available and native not in available:
-        raise DataError(
-            f"{recipe.place(f'data.splits.{name}', 'data.splits')}: the source {chosen!r} has no"
-            f" split {native!r}; it has {', '.join(available)}",
-            hint=f"name one of them, or cut a share from train: data.splits.{name}=5%",
+def visible(token: str, *, is_ascii: bool = False) -> str:
+    """Return a token with its whitespace shown and its control characters escaped."""
+    space, newline, tab = (" ", "\\n", "\\t") if is_ascii else ("·", "⏎", "→")
+    shown = {" ": space, "\n": f"{newline}\n", "\t": tab}
+    parts = []
+    for char in token:
+        if char in shown:
+            parts.append(shown[char])
+        elif not char.isprintable() or (is_ascii and not char.isascii()):
+            parts.append(char.encode("unicode_escape", "backslashreplace").decode("ascii"))
+        else:
+            parts.append(char)
+    return "".join(parts)
+
+
+def render_data(view: DataView) -> Group:
+    """Lay the view out for a terminal, from 40 columns on."""
+    from rich.console import Group
+    from rich.text import Text
+
+    shown: list[Any] = [audit_table(view.audit)]
+    for name, audit in view.audit.items():
+        shown += [Text(note, style="yellow") for note in notes(name, audit)]
+    if any(any(row.trained) for rows in view.rows.values() for row in rows):
+        shown.append(Text("\nTrained tokens stand in colour, or in [[ ]].", style="dim"))
+    for name, rows in view.rows.items():
+        for number, row in enumerate(rows):
+            what = f"label {row.label}" if row.label else f"{sum(row.trained)} trained"
+            head = f"\n{name} row {number}: {len(row.tokens)} tokens, {what}"
+            shown += [Text(head, style="bold"), MaskedText(row)]
+    if view.breaches:
+        shown.append(Text("\nA run would refuse this data:", style="bold red"))
+        shown += [Text(f"  {breach}", style="red") for breach in view.breaches]
+    return Group(*shown)
+
+
+def notes(name: str, audit: SplitAudit) -> Iterator[str]:
+    """Give what deserves a look in one split, threshold or not."""
+    if audit.dropped:
+        yield f"{name}: dropped {describe_dropped(audit.dropped)}"
+    if audit.num_leaked:
+        yield (
+            f"{name}: {audit.num_leaked} of {audit.num_used} prompts also stand in train,"
+            " so its scores will flatter"
         )
-    table = source.load(native)
-    if not len(table):
-        raise DataError(
-            f"{recipe.place('data.source')}: split {native!r} of the source {chosen!r} has no rows",
-            hint="check what the source is told to read",
-        )
-    task_key = f"data.task.{recipe.data.task.name}"
-    where = f"{recipe.place(task_key, 'data.task')}: split {native!r}"
-    require_columns(task.columns, table.column_names, where=where)
+    num_cut_off = audit.num_used - audit.num_ended
+    if num_cut_off:
+        yield f"{name}: {num_cut_off} rows are cut before their answer's end"
+
+
+def audit_table(audit: dict[str, SplitAudit]) -> Table:
+    """Return the audit with a column for each split."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for name in audit:
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, cells in _table_rows(list(audit.values())):
+        table.add_row(label, *cells)
     return table
 
 
-def _check_cut(cut: str, found: Mapping[str, _Rows], plan: SplitPlan, recipe: Recipe) -> None:
-    if found[cut].num_rows:
-        return
-    keys = [key for rows in found.values() for key in rows.keys]
-    share = smallest_share(keys, plan.cuts, cut)
-    raise DataError(
-        f"{recipe.place(f'data.splits.{cut}')}: {recipe.data.splits[cut]} of {len(keys)} rows"
-        " cuts none",
-        hint=f"data.splits.{cut}={share or '10%'}, or a file of its own",
-    )
-
-
-def _check_kind(example: Example, built: Built) -> None:
-    if isinstance(example, tuple(built.method.examples)):
-        return
-    recipe = built.recipe
-    kinds = " or ".join(kind.__name__ for kind in built.method.examples)
-    raise DataError(
-        f"{recipe.place('data.task')}: the task {recipe.data.task.name!r} makes"
-        f" {type(example).__name__}, but the method {recipe.method.name!r} takes {kinds}",
-        hint="pick another task or another method",
-    )
-
-
-def _audit(
-    name: str, rows: _Rows, encoded: EncodedRows, built: Built, trained: frozenset[bytes]
-) -> SplitAudit:
-    method = built.method
-    targets = encoded.measured.target_length
-    kept_keys = [rows.keys[at] for at in encoded.kept]
-    return SplitAudit(
-        split=name,
-        num_rows=rows.num_rows,
-        num_used=len(encoded.kept),
-        dropped=_shorten(rows.dropped + Counter(encoded.dropped)),
-        num_truncated=encoded.num_truncated,
-        num_fully_masked=len(encoded.measured.length) - len(encoded.kept),
-        num_tokens=encoded.num_tokens,
-        num_trained_tokens=encoded.num_trained_tokens,
-        length_percentiles=percentiles(encoded.measured.length),
-        num_ended=encoded.num_ended,
-        num_double_bos=int(encoded.measured.is_double_bos.sum()),
-        num_duplicates=len(kept_keys) - len(set(kept_keys)),
-        num_leaked=0 if name == TRAIN else sum(key in trained for key in kept_keys),
-        max_length=row_limit(method),
-        target_percentiles={} if targets is None else percentiles(targets),
-        max_target_length=method.max_target_length if isinstance(method, CutsTargets) else None,
-        labels=count_labels(rows.examples[at] for at in encoded.kept),
-    )
-
-
-def _shorten(reasons: Counter[str]) -> dict[str, int]:
-    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    kept = dict(ranked[:MAX_REASONS])
-    if len(ranked) > MAX_REASONS:
-        kept["other reasons"] = sum(count for _, count in ranked[MAX_REASONS:])
-    return kept
-
-
-def _limits(built: Built, tokenizer: PreTrainedTokenizerBase, max_positions: int | None) -> Limits:
-    recipe = built.recipe
-
-    def of(option: str, noun: str) -> Limits:
-        key = f"method.{recipe.method.name}.{option}"
-        return Limits(
-            audit=recipe.data.audit,
-            max_positions=max_positions,
-            length_key=key,
-            is_length_stated=option in recipe.method.options,
-            length_line=recipe.lines.get(key),
-            bos_token=tokenizer.bos_token or "",
-            noun=noun,
-        )
-
-    if not isinstance(built.method, CutsTargets):
-        return of("max_length", "row")
-    targets = of("max_target_length", "target")
-    return replace(of("max_source_length", "source"), of_target=targets)
-
-
-def _first_dropped(rows: _Rows, encoded: EncodedRows) -> int | None:
-    found = [rows.first_dropped] if rows.first_dropped is not None else []
-    if encoded.first_dropped is not None:
-        found.append(rows.index[encoded.first_dropped])
-    return min(found, default=None)
-
-
-def _at(index: Sequence[int], positions: Any) -> Any:
-    import numpy as np
-
-    return np.asarray(index, np.int64)[positions] if len(positions) else positions
-
-
-def _to_dataset(encoded: EncodedRows) -> Dataset:
-    from peftkit.sources.rows import to_dataset
-
-    return to_dataset(encoded.table)
+def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]:
+    counts = {
+        "rows": [audit.num_rows for audit in audits],
+        "used": [audit.num_used for audit in audits],
+        "dropped": [sum(audit.dropped.values()) for audit in audits],
+        "masked": [audit.num_fully_masked for audit in audits],
+        "truncated": [audit.num_truncated for audit in audits],
+        "duplicates": [audit.num_duplicates for audit in audits],
+        "leaked": [audit.num_leaked for audit in audits],
+        "tokens": [audit.num_tokens for audit in audits],
+    }
+    for label, numbers in counts.items():
+        yield label, [f"{number:,}" for number in numbers]
+    if any(audit.labels for audit in audits):
+        for label in dict.fromkeys(label for audit in audits for label in audit.labels):
+            yield f"label {label}", [f"{audit.labels.get(label, 0):,}" for audit in audits]
+    else:
+        yield "trained", [f"{audit.share_trained:.1%}" for audit in audits]
+    has_targets = any(audit.target_percentiles for audit in audits)
+    sides = [("source " if has_targets else "", [a.length_percentiles for a in audits],
+              [a.max_length for a in audits])]  # fmt: skip
+    if has_targets:
+        targets = [a.target_percentiles for a in audits]
+        sides.append(("target ", targets, [a.max_target_length for a in audits]))
+    for side, found, limits in sides:
+        for percentile in ("p50", "p90", "p99", "max"):
+            label = "longest" if percentile == "max" else f"length {percentile}"
+            yield f"{side}{label}", [f"{one.get(percentile, 0):,}" for one in found]
+        yield f"{side}cut at", [f"{limit:,}" if limit else "-" for limit in limits]

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError
+from peftkit.models.versions import STACK
 from peftkit.plugins import all_plugins, find
-from peftkit.trials import (
+from peftkit.system.units import gibibytes
+from peftkit.training.trials import (
     Trial,
     first_line,
     multiply,
@@ -23,8 +25,6 @@ from peftkit.trials import (
     train_lora,
     write_safetensors,
 )
-from peftkit.units import gibibytes
-from peftkit.versions import STACK
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,7 +75,7 @@ def doctor(*, hub: bool = False) -> Examination:
     Args:
         hub: also try to reach the Hub; nothing else touches the network.
     """
-    from peftkit.quiet import quiet_stack
+    from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
     versions = list(_versions())
@@ -104,7 +104,9 @@ def _versions() -> Iterator[Finding]:
 
 def pinned_versions() -> dict[str, str]:
     """Return the versions of the stack that peftkit is tested with."""
-    text = resources.files("peftkit").joinpath("constraints.txt").read_text(encoding="utf-8")
+    text = (
+        resources.files("peftkit.embedded").joinpath("constraints.txt").read_text(encoding="utf-8")
+    )
     pins = [line.partition("==") for line in text.splitlines() if "==" in line]
     return {name.strip().lower(): version.strip() for name, _, version in pins}
 
@@ -142,7 +144,7 @@ def _machine() -> Iterator[Finding]:
     """Multiply on the device that a run would use, and look at its memory."""
     import torch
 
-    from peftkit.machine import describe_machine, host_memory
+    from peftkit.system.machine import describe_machine, host_memory
 
     machine = describe_machine()
     threads = f", threads: {torch.get_num_threads()}" if machine.device == "cpu" else ""
@@ -166,7 +168,7 @@ def _machine() -> Iterator[Finding]:
 
 def _training() -> Iterator[Finding]:
     """Train an adapter on a small base: plain, and on every quantization."""
-    from peftkit.machine import describe_machine
+    from peftkit.system.machine import describe_machine
 
     with small_base(describe_machine().device) as bench:
         yield _finding("training", train_lora(bench, "lora"), otherwise="fail")

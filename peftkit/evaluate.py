@@ -11,14 +11,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from peftkit.classification import LabelExam, encoded_rows
 from peftkit.errors import DataError, UsageError
-from peftkit.exam import Contestant, Exam, Progress
-from peftkit.examples import Example, Labeled
+from peftkit.plugins.examples import Example, Labeled
 from peftkit.recipe.sections import SPLITS
-from peftkit.run_dir import RunDir, write_atomically, write_json
-from peftkit.samples import make_samples
-from peftkit.score_table import LABELS, format_score, render_table
+from peftkit.reporting.score_table import LABELS, format_score, render_table
+from peftkit.rundir.paths import RunDir, write_atomically, write_json
+from peftkit.scoring.classifier import LabelExam, encoded_rows
+from peftkit.scoring.evaluator import Contestant, Exam, Progress
+from peftkit.scoring.samples import make_samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.data import Prepared
     from peftkit.plugins import Task
+    from peftkit.preprocessing.pipeline import Prepared
     from peftkit.recipe.build import Built
-    from peftkit.trained import TrainedRun
+    from peftkit.training.open_run import TrainedRun
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -173,9 +173,9 @@ def evaluate_run(
         ArtefactError: the directory holds no trained model.
         UsageError: no split is named anywhere, or an override would change what was trained.
     """
-    from peftkit.data import inspect_rows
-    from peftkit.exhaustion import exhaustion_explained
-    from peftkit.trained import load_tuned, open_run
+    from peftkit.preprocessing.pipeline import inspect_rows
+    from peftkit.system.exhaustion import exhaustion_explained
+    from peftkit.training.open_run import load_tuned, open_run
 
     run_dir = RunDir(path)
     run = open_run(run_dir, _checked(overrides))
@@ -223,7 +223,7 @@ def _with_split(run: TrainedRun, chosen: str, overrides: Sequence[str]) -> tuple
     Raises:
         UsageError: neither the recipe nor its source has such a split.
     """
-    from peftkit.trained import open_run
+    from peftkit.training.open_run import open_run
 
     splits, native = run.built.recipe.data.splits, run.built.source.splits()
     if chosen in splits:
@@ -312,7 +312,8 @@ def _take_with_base(
     exam: Exam, built: Built, model: Model, base: PreTrainedModel | None
 ) -> Contestant | None:
     """Examine the base: the model with its adapter switched off, or a base of its own."""
-    from peftkit.trained import adapter_switched_off, keeps_base, load_base_of
+    from peftkit.adapters.switched_off import adapter_switched_off, keeps_base
+    from peftkit.training.open_run import load_base_of
 
     if base is None and keeps_base(model):
         with adapter_switched_off(model) as inner:

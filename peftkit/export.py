@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.checkpoint_files import weight_files
 from peftkit.errors import ArtefactError, RecipeError, ResourceError, UsageError
-from peftkit.exported import Exported, Proof, Trained
-from peftkit.merge.inputs import Inputs, find_inputs
-from peftkit.merge.merge import merge
-from peftkit.merge.result import MergeResult, Onto
+from peftkit.merge import merge
+from peftkit.merging.inputs import Inputs, find_inputs
+from peftkit.merging.result import MergeResult, Onto
+from peftkit.models.checkpoint_files import weight_files
+from peftkit.models.versions import stack_versions
 from peftkit.plugins import find
-from peftkit.quiet import quiet_stack
+from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.recipe.build import UPSTREAM_ERRORS, construct
 from peftkit.recipe.overrides import apply_overrides
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import join
-from peftkit.resume import sync_tree
-from peftkit.run_dir import RunDir, write_json
-from peftkit.units import gibibytes
-from peftkit.versions import stack_versions
+from peftkit.rundir.checkpoints import sync_tree
+from peftkit.rundir.paths import RunDir, write_json
+from peftkit.system.quiet import quiet_stack
+from peftkit.system.units import gibibytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

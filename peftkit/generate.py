@@ -9,20 +9,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-from peftkit.encoding import source_limit
 from peftkit.errors import DataError, ResourceError, UsageError
-from peftkit.examples import Labeled
-from peftkit.questions import Question, question_of_row, question_of_text
-from peftkit.run_dir import RunDir
+from peftkit.plugins.examples import Labeled
+from peftkit.preprocessing.encode import source_limit
+from peftkit.rundir.paths import RunDir
+from peftkit.scoring.prompts import Question, question_of_row, question_of_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.classification import Prediction
-    from peftkit.generation import Prompts
     from peftkit.plugins import Method, Task
-    from peftkit.trained import TrainedRun
+    from peftkit.scoring.classifier import Prediction
+    from peftkit.scoring.generation import Prompts
+    from peftkit.training.open_run import TrainedRun
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -57,7 +57,7 @@ class Answerer:
 
     def reply(self, question: Question, write: Callable[[str], None], *, seed: int = 0) -> Reply:
         """Answer one question, writing the answer piece by piece."""
-        from peftkit.generation import stream_answer
+        from peftkit.scoring.generation import stream_answer
 
         prompts = self._encode([question])
         text, is_finished = stream_answer(
@@ -78,7 +78,7 @@ class Answerer:
 
     def reply_many(self, questions: Sequence[Question]) -> list[str]:
         """Answer several questions in batches, in their order."""
-        from peftkit.generation import answer
+        from peftkit.scoring.generation import answer
 
         found = answer(
             self.model,
@@ -94,7 +94,7 @@ class Answerer:
         return self._encode([Question(messages=tuple(messages))]).num_cut == 0
 
     def _encode(self, questions: Sequence[Question]) -> Prompts:
-        from peftkit.generation import Prompts, encode_prompts, prompt_encoder
+        from peftkit.scoring.generation import Prompts, encode_prompts, prompt_encoder
 
         if not any(question.text for question in questions):
             asked = [question.messages for question in questions]
@@ -122,7 +122,7 @@ class Labeler:
 
     def label_many(self, questions: Sequence[Question]) -> list[Prediction]:
         """Name the label of several texts in batches, in their order."""
-        from peftkit.classification import classify, encoded_rows
+        from peftkit.scoring.classifier import classify, encoded_rows
 
         asked = [Labeled(question.texts, "") for question in questions]
         rows = encoded_rows(self.method, asked, self.tokenizer)
@@ -193,9 +193,9 @@ def open_answerer(
         UsageError: an option is unknown or impossible; or there is no base, or none that knows
             labels.
     """
-    from peftkit import generation
-    from peftkit.exhaustion import exhaustion_explained
-    from peftkit.trained import load_base_of, load_tuned, open_run
+    from peftkit.scoring import generation
+    from peftkit.system.exhaustion import exhaustion_explained
+    from peftkit.training.open_run import load_base_of, load_tuned, open_run
 
     stated = dict(_pairs(options))
     run = open_run(RunDir(path))
@@ -224,8 +224,8 @@ def open_answerer(
 
 
 def _open_labeler(run: TrainedRun, stated: Mapping[str, Any], *, with_base: bool) -> Labeler:
-    from peftkit.exhaustion import exhaustion_explained
-    from peftkit.trained import load_tuned
+    from peftkit.system.exhaustion import exhaustion_explained
+    from peftkit.training.open_run import load_tuned
 
     if with_base:
         raise UsageError("the base knows no labels: its classification head is new and untrained")

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit import embedded
-from peftkit.audit import describe_dropped
 from peftkit.errors import DataError, UsageError
-from peftkit.examples import Conversation, Example, Labeled, Text
-from peftkit.guess import Guess, guess_task, take_task
 from peftkit.plugins import find
+from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.preprocessing.audit import describe_dropped
+from peftkit.preprocessing.guess_task import Guess, guess_task, take_task
+from peftkit.preprocessing.splits import assign, content_key
 from peftkit.recipe.load import load_recipe
-from peftkit.run_dir import write_atomically
+from peftkit.rundir.paths import write_atomically
 from peftkit.sources.paths import open_bytes
-from peftkit.splits import assign, content_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -213,7 +213,7 @@ def write_recipe(draft: Draft) -> str:
     """Fill the recipe's template."""
     import jinja2
 
-    template = Path(str(files_of("peftkit"))) / "new_recipe.yaml.j2"
+    template = Path(str(files_of("peftkit.recipe"))) / "new_recipe.yaml.j2"
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,

@@ -32,7 +32,7 @@ class ShippedRecipe:
 
 def shipped_recipes() -> list[ShippedRecipe]:
     """Read the headers of all shipped recipes, sorted by name."""
-    root = Path(str(files("peftkit"))) / "shipped"
+    root = Path(str(files("peftkit.embedded"))) / "recipes"
     return [_describe(file, root) for file in sorted(root.rglob("*.yaml"))]
 
 

@@ -12,15 +12,15 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
-from peftkit.plan_table import lay_out_plan
-from peftkit.run_dir import RunDir, write_atomically
-from peftkit.score_table import ScoreTable, format_score, headline, tabulate
-from peftkit.units import exact_duration, gibibytes
+from peftkit.reporting.plan_table import lay_out_plan
+from peftkit.reporting.score_table import ScoreTable, format_score, headline, tabulate
+from peftkit.rundir.paths import RunDir, write_atomically
+from peftkit.system.units import exact_duration, gibibytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peftkit.loss_curve import LossCurve
+    from peftkit.reporting.loss_curve import LossCurve
 
 MAX_SAMPLES = 8
 MAX_CHARS = 2000
@@ -75,7 +75,9 @@ def render_page(run_dir: RunDir) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = resources.files("peftkit").joinpath("report.html.j2").read_text(encoding="utf-8")
+    source = (
+        resources.files("peftkit.reporting").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
     style = source.split("<style>", 1)[1].split("</style>", 1)[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return environment.from_string(source).render(style_hash=digest, **view(run_dir)) + "\n"
@@ -149,7 +151,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _curve(run_dir: RunDir) -> LossCurve | None:
-    from peftkit.loss_curve import lay_out
+    from peftkit.reporting.loss_curve import lay_out
 
     return lay_out(list(_lines(run_dir.metrics)))
 

@@ -7,17 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit import resume, run_state
 from peftkit.errors import UsageError
-from peftkit.exhaustion import exhaustion_explained
-from peftkit.job import Job, Session, prepare
-from peftkit.loading import load_last, load_model, load_trained
-from peftkit.machine import launched_processes
-from peftkit.progress import Screen
-from peftkit.run_dir import RunDir, write_atomically, write_json
-from peftkit.run_state import Ledger
-from peftkit.stop import catching_signals
-from peftkit.units import duration, gibibytes
+from peftkit.rundir import checkpoints as resume
+from peftkit.rundir import status as run_state
+from peftkit.rundir.paths import RunDir, write_atomically, write_json
+from peftkit.rundir.status import Ledger
+from peftkit.system.exhaustion import exhaustion_explained
+from peftkit.system.machine import launched_processes
+from peftkit.system.screen import Screen
+from peftkit.system.signals import catching_signals
+from peftkit.system.units import duration, gibibytes
+from peftkit.training.load import load_last, load_model, load_trained
+from peftkit.training.prepare import Job, Session, prepare
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -102,9 +103,9 @@ def is_finished(job: Job, screen: Screen) -> bool:
 
 def begin(job: Job, ledger: Ledger) -> None:
     """Write what this run is: recipe, resolved recipe, versions and the data's audit."""
-    from peftkit.audit_view import data_json
+    from peftkit.models.versions import describe_versions
+    from peftkit.preprocessing.masked_rows import data_json
     from peftkit.recipe.build import dump_resolved
-    from peftkit.versions import describe_versions
 
     run_dir = job.run_dir
     ledger.identity = job.identity
@@ -125,9 +126,9 @@ def admit(job: Job, screen: Screen) -> None:
     Raises:
         ResourceError: the plan passes the budget or what is free; no weight was read.
     """
-    from peftkit.memory.admission import check_plan_fits, plan_json
     from peftkit.memory.lengths import lengths_of
-    from peftkit.memory.plan import plan_run
+    from peftkit.memory.planner import plan_run
+    from peftkit.planning.admission import check_plan_fits, plan_json
 
     if run_state.has_training(job.run_dir):
         return
@@ -154,7 +155,7 @@ def _predicted(plan: Mapping[str, Any]) -> str:
 
 def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
     """Train, from the newest whole checkpoint if there is one; skip what is trained already."""
-    from peftkit.training import keep_trained, train_model
+    from peftkit.training.train import keep_trained, train_model
 
     run_dir, screen, stop = job.run_dir, session.screen, session.stop
     if run_dir.trained.is_dir() and run_dir.measured.exists():
@@ -208,7 +209,7 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
 def finish(job: Job, session: Session) -> None:
     """Write the model card and the report, and mark the run finished."""
     from peftkit.report import write_report
-    from peftkit.saving import write_run_card
+    from peftkit.training.save import write_run_card
 
     write_run_card(job)
     session.ledger.write("finished", exit_code=0)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
-from peftkit.resume import flatten, read_metrics
-from peftkit.run_dir import RunDir, is_locked, locked
-from peftkit.run_state import read_status
-from peftkit.units import duration, gibibytes
+from peftkit.rundir.checkpoints import flatten, read_metrics
+from peftkit.rundir.paths import RunDir, is_locked, locked
+from peftkit.rundir.status import read_status
+from peftkit.system.units import duration, gibibytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

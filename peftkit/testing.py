@@ -15,11 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.combined import Compression
-from peftkit.encoding import CountsRows
 from peftkit.errors import DataError, PeftkitError
-from peftkit.examples import Example, Labeled, Text
-from peftkit.exported import Exported, Trained
 from peftkit.plugins import (
     Decision,
     Machine,
@@ -27,6 +23,10 @@ from peftkit.plugins import (
     Task,
     missing_members,
 )
+from peftkit.plugins.combined import Compression
+from peftkit.plugins.examples import Example, Labeled, Text
+from peftkit.plugins.exported import Exported, Trained
+from peftkit.preprocessing.encode import CountsRows
 from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.signatures import Signature, signature_of

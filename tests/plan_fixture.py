@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peftkit.memory.evaluation import EvaluationPeak
 from peftkit.memory.growth import Footprint
-from peftkit.memory.plan import Plan, Work
+from peftkit.memory.planner import Plan, Work
 from peftkit.memory.sharing import ALONE
 from peftkit.memory.terms import Term
 

@@ -62,13 +62,13 @@ def _steps(file: str) -> dict[str, int]:
     from real_step import token_batch
     from trl.trainer.utils import add_fused_lm_head
 
-    from peftkit import step
-    from peftkit.memory.devices import of_size
+    from peftkit.memory import step
     from peftkit.memory.simulate import Marks, hold_model, state_tensors
     from peftkit.memory.terms import COLLECTIVES
     from peftkit.memory.trace import compile_trace
     from peftkit.memory.tracker import Tracker
-    from peftkit.model import load_base
+    from peftkit.models.load import load_base
+    from peftkit.planning.devices import of_size
     from peftkit.recipe.build import build
     from peftkit.recipe.load import load_recipe
 

@@ -117,9 +117,9 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
 
 def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     """Run two real steps and return the second's peak by phase, and in all under `all`."""
-    from peftkit import step
+    from peftkit.memory import step
     from peftkit.memory.simulate import track_step
-    from peftkit.model import load_base
+    from peftkit.models.load import load_base
     from peftkit.recipe.build import build
 
     built = build(recipe, CPU)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 HOSTILE = '</script><script>fetch("https://evil.invalid")</script><img src=x onerror=alert(1)>'
 

@@ -9,7 +9,7 @@ from typing import Any
 import tiny
 from training_fixture import cut_back, losses, sha256, train, write_recipe
 
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 SFT = {
     "learning_rate": 1e-2,

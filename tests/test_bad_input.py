@@ -19,7 +19,7 @@ import tiny
 from command_line import Outcome, run_command
 from training_fixture import sha256
 
-from peftkit.run_dir import RunDir, locked
+from peftkit.rundir.paths import RunDir, locked
 
 Command = Callable[..., Outcome]
 

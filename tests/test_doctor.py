@@ -18,8 +18,8 @@ from rich.console import Console
 
 from peftkit import doctor as examining
 from peftkit.doctor import Examination, Finding, doctor, pinned_versions, render_doctor
-from peftkit.trials import Trial
-from peftkit.versions import STACK
+from peftkit.models.versions import STACK
+from peftkit.training.trials import Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,8 +14,8 @@ from training_fixture import train, write_recipe
 
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.evaluate import _intervals, evaluate_run
-from peftkit.exam import Contestant
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
+from peftkit.scoring.evaluator import Contestant
 
 SFT = {"max_steps": 1, "per_device_train_batch_size": 2, "max_length": 128, "save_strategy": "no"}
 

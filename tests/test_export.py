@@ -17,7 +17,7 @@ import tiny_families
 from peftkit import plugins
 from peftkit.errors import ArtefactError, RecipeError, ResourceError, UsageError
 from peftkit.export import export, render_export
-from peftkit.exported import Exported, Proof, Trained
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 
 def _adapter(base: Path, folder: Path, **config) -> Path:

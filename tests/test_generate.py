@@ -20,9 +20,9 @@ from peftkit.generate import (
     open_out,
     read_questions,
 )
-from peftkit.generation import MAX_NEW_TOKENS
-from peftkit.questions import Question, question_of_text
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
+from peftkit.scoring.generation import MAX_NEW_TOKENS
+from peftkit.scoring.prompts import Question, question_of_text
 
 PROMPTS = [row["document"] for row in tiny.rows(6, seed=4)]
 
@@ -134,10 +134,10 @@ def test_the_recipe_s_options_hold_until_others_are_given(tiny_run: Path, chat_r
 
 
 def test_where_nobody_says_how_it_is_answered_as_in_an_evaluation(chat_run: Path) -> None:
-    from peftkit.data import inspect_rows
-    from peftkit.exam import Exam
+    from peftkit.preprocessing.pipeline import inspect_rows
     from peftkit.recipe.schema import EvaluateSection
-    from peftkit.trained import open_run
+    from peftkit.scoring.evaluator import Exam
+    from peftkit.training.open_run import open_run
 
     run = open_run(RunDir(chat_run))
     assert run.built.recipe.evaluate is None

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from peftkit.adapters.base import count_parameters
-from peftkit.machine import describe_machine
-from peftkit.quantize import check_quantization, keep_stored_layout
+from peftkit.models.quantize import check_quantization, keep_stored_layout
 from peftkit.recipe.build import Built, build
 from peftkit.recipe.load import load_recipe
+from peftkit.system.machine import describe_machine
 
 HUB = Path(__file__).resolve().parent.parent / "recipes" / "hub"
 LLAMA3_ROPE = {

@@ -54,7 +54,7 @@ def test_a_summary_file_becomes_a_complete_recipe(here):
 
 
 def test_the_recipe_runs_through_the_data_audit():
-    from peftkit.audit_view import show_data
+    from peftkit.data import show_data
 
     result = init(write_rows("news.jsonl", tiny.rows(120)))
     view = show_data(load_recipe(result.file), num_rows=1)
@@ -141,7 +141,7 @@ def test_columns_by_flag():
 
 
 def test_a_text_with_few_labels_beside_it_becomes_a_classifier_s_recipe():
-    from peftkit.audit_view import show_data
+    from peftkit.data import show_data
 
     texts = [row["document"] for row in tiny.rows(120)]
     rows = [{"review": text, "stars": at % 3} for at, text in enumerate(texts)]

@@ -17,7 +17,7 @@ from chromium import EXECUTABLE, Chromium
 
 from peftkit.errors import ArtefactError
 from peftkit.report import MAX_SAMPLES, render_page, view, write_report
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 VOID = {"meta", "link", "wbr"}
 

@@ -23,8 +23,8 @@ from training_fixture import LORA, losses, sha256, train, train_until, write_rec
 from peftkit.errors import DivergedError, ResourceError, UsageError
 from peftkit.recipe.load import load_recipe
 from peftkit.run import run
-from peftkit.run_dir import RunDir
-from peftkit.run_state import read_status
+from peftkit.rundir.paths import RunDir
+from peftkit.rundir.status import read_status
 
 SFT = {
     "learning_rate": 1e-3,
@@ -148,7 +148,7 @@ def test_a_directory_that_is_no_run_is_refused_untouched(recipe: Path, tmp_path:
 
 
 def test_a_directory_in_use_is_refused(recipe: Path, tmp_path: Path) -> None:
-    from peftkit.run_dir import locked
+    from peftkit.rundir.paths import locked
 
     (tmp_path / "run").mkdir()
     with locked(RunDir(tmp_path / "run")), pytest.raises(ResourceError) as caught:

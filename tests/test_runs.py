@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from peftkit.errors import ResourceError, UsageError
-from peftkit.run_dir import RunDir, locked
+from peftkit.rundir.paths import RunDir, locked
 from peftkit.runs import (
     check_deletable,
     compare_runs,

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import tiny
 
-from peftkit.combined import Compression
 from peftkit.errors import DataError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.plugins import Conversation, Text, find
+from peftkit.plugins.combined import Compression
+from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.testing import (
     check_adapter,
     check_exporter,

@@ -10,7 +10,7 @@ from typing import Any
 import tiny
 import training_fixture
 
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "lora_dropout": 0.1}
 SEQ2SEQ = {

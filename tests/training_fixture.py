@@ -20,7 +20,7 @@ from peftkit.errors import StoppedError
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.schema import Recipe
 from peftkit.run import run
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
@@ -66,7 +66,7 @@ def planned_only_within_a_budget(recipe: Recipe) -> Iterator[None]:
     if recipe.memory.budget_bytes is not None:
         yield
         return
-    with patch("peftkit.memory.plan.plan_run", return_value=(None, "left out in this test")):
+    with patch("peftkit.memory.planner.plan_run", return_value=(None, "left out in this test")):
         yield
 
 

@@ -1,1 +1,1 @@
-"""Built-in plugins of this group."""
+"""Attach, load and continue adapters: any method of peft, and full fine-tuning."""

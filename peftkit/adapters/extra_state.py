@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.resume import sealed_folder, unsealed_folder
+from peftkit.rundir.checkpoints import sealed_folder, unsealed_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -104,7 +104,7 @@ def show(renderable: Any, content: Any, as_json: bool) -> None:
     if as_json:
         print_json(content)
         return
-    from peftkit.progress import SteadyConsole
+    from peftkit.system.screen import SteadyConsole
 
     SteadyConsole(highlight=False).print(renderable)
 
@@ -140,7 +140,7 @@ def explain_usage(error: Exception) -> UsageError:
 
 def explain_failure(error: Exception) -> PeftkitError:
     """Tell what the machine refused from a bug of ours, for an error that nothing foresaw."""
-    from peftkit.exhaustion import exhaustion_explained
+    from peftkit.system.exhaustion import exhaustion_explained
 
     with suppress(Exception):  # of which `error` itself is one, when it is not explained
         try:

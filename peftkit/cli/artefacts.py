@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from peftkit.cli.app import Json, app, show
-from peftkit.merge.result import Onto, To
+from peftkit.merging.result import Onto, To
 
 
 @app.command()
@@ -37,9 +37,9 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Write base + adapter as one model that plain transformers loads; combine several first."""
-    from peftkit.merge.combine import combine
-    from peftkit.merge.merge import merge as merge_one
-    from peftkit.merge.view import render_combination, render_merge
+    from peftkit.merge import merge as merge_one
+    from peftkit.merging.combine import combine
+    from peftkit.reporting.merge_table import render_combination, render_merge
 
     if len(runs) > 1 or to == "adapter" or method is not None:
         made = combine(runs, method=method, out=out, to=to, base=base, onto=onto, verify=verify)

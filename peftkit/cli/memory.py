@@ -37,7 +37,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a recipe's training takes, how long, and on which devices, without running it."""
-    from peftkit.memory.plan_view import plan_recipe, plot_plan, render_plan
+    from peftkit.plan import plan_recipe, plot_plan, render_plan
     from peftkit.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
@@ -74,10 +74,10 @@ def fit(
 ) -> None:
     """Propose the fastest changes that make a recipe fit a device."""
     from peftkit.errors import UsageError
-    from peftkit.memory import devices
-    from peftkit.memory.fit import fit as find_fit
-    from peftkit.memory.fit_view import render_fit, write_proposal
+    from peftkit.fit import fit as find_fit
+    from peftkit.fit import render_fit, write_proposal
     from peftkit.memory.lengths import row_lengths
+    from peftkit.planning import devices
     from peftkit.recipe.load import load_recipe
 
     wanted = devices.parse(gpu)

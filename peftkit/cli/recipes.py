@@ -43,7 +43,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find every problem of a recipe, each with its line."""
-    from peftkit.recipe.check import check_files, expand
+    from peftkit.check import check_files, expand
 
     overrides = [file for file in files if "=" in file and not Path(file).exists()]
     recipes = expand([Path(file) for file in files if file not in overrides])
@@ -67,7 +67,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Explain any key of a recipe, ours or a library's."""
-    from peftkit.recipe import explain as explaining
+    from peftkit import explain as explaining
 
     if json_schema:
         print_json(explaining.json_schema())
@@ -95,8 +95,8 @@ def recipes(
 @app.command()
 def plugins(as_json: Json = False) -> None:
     """List what recipes can name, and where it comes from."""
+    from peftkit.cli.plugins_table import render_plugins
     from peftkit.plugins import all_plugins
-    from peftkit.plugins_view import render_plugins
 
     found = all_plugins()
     show(render_plugins(found), [plugin.to_json() for plugin in found], as_json)
@@ -118,10 +118,10 @@ def doctor(
 
 
 def _machine() -> Machine:
-    from peftkit.quiet import quiet_stack
+    from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
-    from peftkit.machine import describe_machine
+    from peftkit.system.machine import describe_machine
 
     return describe_machine()
 

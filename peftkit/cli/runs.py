@@ -43,7 +43,7 @@ def data(
     as_json: Json = False,
 ) -> None:
     """Audit the data, and show which tokens are trained."""
-    from peftkit.audit_view import render_data, show_data
+    from peftkit.data import render_data, show_data
     from peftkit.recipe.load import load_recipe
 
     with busy("reading the data"):
@@ -63,7 +63,7 @@ def evaluate(
 ) -> None:
     """Score base and tuned on any split."""
     from peftkit.evaluate import evaluate_run, render_scores
-    from peftkit.quiet import quiet_stack
+    from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
     with counting("loading the run") as progress:
@@ -98,7 +98,7 @@ def generate(
     if file is not None and prompt is not None:
         raise UsageError("a prompt and a --file at once", hint="give one of them")
     from peftkit import generate as generating
-    from peftkit.quiet import quiet_stack
+    from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
     with busy("loading the run"):
@@ -119,7 +119,7 @@ def generate(
 
 
 def _answer(answerer: Answerer, prompt: str, *, as_json: bool) -> None:
-    from peftkit.questions import question_of_text
+    from peftkit.scoring.prompts import question_of_text
 
     question = question_of_text(answerer.task, prompt)
     if as_json:
@@ -133,7 +133,7 @@ def _answer(answerer: Answerer, prompt: str, *, as_json: bool) -> None:
 
 
 def _label(labeler: Labeler, text: str, *, as_json: bool) -> None:
-    from peftkit.questions import question_of_text
+    from peftkit.scoring.prompts import question_of_text
 
     (found,) = labeler.label_many([question_of_text(labeler.task, text)])
     if as_json:
@@ -177,7 +177,7 @@ def _answer_file(answerer: Answerer | Labeler, file: Path, out: Path | None) -> 
 def report(run: RunPath) -> None:
     """Write a run's page again, from its files."""
     from peftkit.report import write_report
-    from peftkit.run_dir import RunDir
+    from peftkit.rundir.paths import RunDir
 
     say(str(write_report(RunDir(run))))
 
@@ -221,7 +221,7 @@ def delete(
 ) -> None:
     """Delete a run: its checkpoints, its adapter and its scores."""
     from peftkit.runs import check_deletable, delete_run
-    from peftkit.units import gibibytes
+    from peftkit.system.units import gibibytes
 
     found = check_deletable(run)
     if not yes:

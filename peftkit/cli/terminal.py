@@ -29,7 +29,7 @@ def counting(doing: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar with its estimate, where stderr is a terminal; see `Screen.counting`."""
     from rich.console import Console
 
-    from peftkit.progress import Screen
+    from peftkit.system.screen import Screen
 
     with Screen(Console(stderr=True)).counting(doing) as count:
         yield count

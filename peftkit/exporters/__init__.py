@@ -1,1 +1,1 @@
-"""The formats that a trained model can leave in."""
+"""Write a trained model in another program's format, and measure what was written."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.adapters.continued import adapter_folder
-from peftkit.checkpoint_files import read_json
 from peftkit.errors import ArtefactError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import copy_companions
+from peftkit.models.checkpoint_files import read_json
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 _CONFIG, _WEIGHTS, _CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 

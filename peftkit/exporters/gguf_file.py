@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.errors import ArtefactError, ResourceError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.gguf_families import (
     PlannedTensor,
     family_of,
@@ -22,7 +21,8 @@ from peftkit.exporters.gguf_families import (
 from peftkit.exporters.gguf_readback import FileTokenizer, read_back
 from peftkit.exporters.gguf_tokenizer import Vocabulary, read_vocabulary
 from peftkit.exporters.model_folder import ModelFolder, load_tokenizer, open_model
-from peftkit.exporters.parity import SENTENCES
+from peftkit.models.logit_parity import SENTENCES
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
     import numpy as np

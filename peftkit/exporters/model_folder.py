@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.checkpoint_files import check_base_folder, read_json, weight_files
 from peftkit.errors import ArtefactError
-from peftkit.quiet import quiet_stack
+from peftkit.models.checkpoint_files import check_base_folder, read_json, weight_files
+from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
     from torch import Tensor

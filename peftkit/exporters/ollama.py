@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.checkpoint_files import read_json
 from peftkit.errors import ArtefactError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.chat_turns import Message, Turns, held_out, learn_turns, render
 from peftkit.exporters.gguf_file import OutType, write_gguf
 from peftkit.exporters.go_template import PLAIN, go_template
 from peftkit.exporters.model_folder import load_tokenizer
+from peftkit.models.checkpoint_files import read_json
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
 from peftkit.exporters.onnx_graph import Graph, is_decoder, write_decoder, write_encoder
-from peftkit.exporters.parity import Difference, compare, token_rows
+from peftkit.models.logit_parity import Difference, compare, token_rows
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
     import numpy as np

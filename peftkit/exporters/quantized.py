@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
-from peftkit.exporters.parity import compare, model_inputs, token_rows
-from peftkit.machine import describe_machine
-from peftkit.quantize import keep_stored_layout
+from peftkit.models.logit_parity import compare, model_inputs, token_rows
+from peftkit.models.quantize import keep_stored_layout
+from peftkit.plugins.exported import Exported, Proof, Trained
+from peftkit.system.machine import describe_machine
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.model_folder import ModelFolder, copy_companions, open_model
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.continued import adapter_folder, load_adapter
 from peftkit.errors import ArtefactError
-from peftkit.exported import Exported, Proof, Trained
 from peftkit.exporters.low_rank import Factors, factor
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
-from peftkit.exporters.parity import compare, token_rows
 from peftkit.exporters.vllm_lint import CONFIG, WEIGHTS, Finding, Rank, lint
-from peftkit.merge.adapter import OpenedAdapter, open_adapter
-from peftkit.merge.folder import model_config
-from peftkit.merge.weights_io import open_checkpoint
+from peftkit.merging.adapter import OpenedAdapter, open_adapter
+from peftkit.merging.folder import model_config
+from peftkit.merging.weights_io import open_checkpoint
+from peftkit.models.logit_parity import compare, token_rows
+from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
     from torch import Tensor

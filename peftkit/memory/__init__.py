@@ -1,1 +1,1 @@
-"""Memory: what a run needed, measured (and, later, what it will need, planned)."""
+"""Plan a step's memory by running it on fake tensors under a storage tracker."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftkit.encoding import CutsTargets, source_limit
 from peftkit.memory.lengths import longest_target
+from peftkit.preprocessing.encode import CutsTargets, source_limit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -47,7 +47,7 @@ def batch_shape(
     built: Built, config: PretrainedConfig, lengths: Sequence[int] | None
 ) -> BatchShape:
     """Read a recipe's micro-batch off its trainer's arguments and its rows' lengths."""
-    from peftkit.memory.rehearsal import trainer_arguments
+    from peftkit.memory.fake_step import trainer_arguments
 
     args = trainer_arguments(built)
     packs = bool(getattr(args, "packing", False))

@@ -1,8 +1,8 @@
 """Plan what scoring takes after training: prompts with their keys and values, and rows read.
 
 Generation is not a step, so that it is followed at the recipe's own sizes and not replayed at
-others: the prompts at once, then the last answer token, for which everything before is cached. What
-`peftkit.generation` and `peftkit.perplexity` do with a model is done here on fake tensors.
+others: the prompts at once, then the last answer token, for which everything before is cached.
+What `peftkit.scoring.generation` and `.perplexity` do with a model is done on fake tensors.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from peftkit.generation import MAX_NEW_TOKENS, evaluating
+from peftkit.adapters.switched_off import keeps_base
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
-from peftkit.model import max_positions
-from peftkit.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
-from peftkit.trained import keeps_base
+from peftkit.models.load import max_positions
+from peftkit.scoring.generation import MAX_NEW_TOKENS, evaluating
+from peftkit.scoring.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
 
 if TYPE_CHECKING:
     import torch
 
     from peftkit.memory.batch_shape import BatchShape
-    from peftkit.memory.rehearsal import Rehearsed
+    from peftkit.memory.fake_step import Rehearsed
     from peftkit.memory.runtime import Runtime
     from peftkit.recipe.build import Built
     from peftkit.recipe.schema import Recipe
@@ -292,7 +292,7 @@ class _Scoring:
 
 
 def _score(outputs: Any) -> Any:
-    """Do what `peftkit.perplexity` does with logits, every token taken to be trained."""
+    """Do what `peftkit.scoring.perplexity` does with logits, every token taken to be trained."""
     import torch
 
     trained = torch.empty_like(outputs.logits)

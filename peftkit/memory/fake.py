@@ -182,7 +182,7 @@ def _quantize(model: Any, quantization_config: Any) -> None:
     """Replace linears by quantized ones, as transformers does before it reads weights."""
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    from peftkit.quantize import keep_stored_layout
+    from peftkit.models.quantize import keep_stored_layout
 
     quantizer = AutoHfQuantizer.from_config(copy.deepcopy(quantization_config), pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map={"": "cpu"})

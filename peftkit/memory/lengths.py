@@ -20,8 +20,8 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
 
     A plan does without them: it takes the longest row that the recipe allows.
     """
-    from peftkit.data import inspect_rows
-    from peftkit.model import load_tokenizer
+    from peftkit.models.load import load_tokenizer
+    from peftkit.preprocessing.pipeline import inspect_rows
     from peftkit.recipe.build import build
 
     if recipe.model.config is not None:
@@ -67,8 +67,8 @@ def lengths_of(rows: Dataset) -> RowLengths:
 
 def length_key(recipe: Recipe) -> str:
     """Return the recipe's key that says where its rows are cut, e.g. `method.sft.max_length`."""
-    from peftkit.encoding import length_option
     from peftkit.plugins import find
+    from peftkit.preprocessing.encode import length_option
 
     name = recipe.method.name
     return f"method.{name}.{length_option(find('methods', name))}"

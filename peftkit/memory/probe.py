@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from peftkit import step
+from peftkit.memory import step
 from peftkit.memory.lengths import lengths_of, longest_rows
 
 if TYPE_CHECKING:

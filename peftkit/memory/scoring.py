@@ -9,7 +9,7 @@ from peftkit.memory.fake import PlanningError
 
 if TYPE_CHECKING:
     from peftkit.memory.evaluation import EvaluationPeak
-    from peftkit.memory.plan import Plan
+    from peftkit.memory.planner import Plan
 
 
 def planned_evaluation(made: Plan, batch_size: int | None = None) -> EvaluationPeak | None:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from peftkit import step
 from peftkit.errors import UsageError
+from peftkit.memory import step
 from peftkit.memory.fake import PlanningError
-from peftkit.memory.rehearsal import Rehearsal, Rehearsed
+from peftkit.memory.fake_step import Rehearsal, Rehearsed
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import Program, Repeat, Trace, compile_trace
 

@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit import step
+from peftkit.memory import step
 from peftkit.memory.layers import Stack, mark_layers
 
 if TYPE_CHECKING:
     import torch
 
+    from peftkit.memory.step import Loss, StepSettings
     from peftkit.memory.trace import Trace
     from peftkit.memory.tracker import Tracker
-    from peftkit.step import Loss, StepSettings
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Built-in merges: how several adapters become one, by the names that peft gives them."""
+"""The ways to combine several adapters into one."""

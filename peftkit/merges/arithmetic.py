@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.combined import Compression
 from peftkit.merges.options import SvdWeights, Weights
+from peftkit.plugins.combined import Compression
 
 if TYPE_CHECKING:
     import numpy as np

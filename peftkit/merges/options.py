@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from peftkit.combined import Compression
+from peftkit.plugins.combined import Compression
 
 
 @dataclass(frozen=True, kw_only=True)

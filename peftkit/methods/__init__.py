@@ -1,1 +1,1 @@
-"""Built-in plugins of this group."""
+"""The ways to train: each makes rows of examples, a trainer and an evaluator."""

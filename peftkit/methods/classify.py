@@ -25,8 +25,8 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-    from peftkit.encoding import RowCount
     from peftkit.plugins import Decision, Machine
+    from peftkit.preprocessing.encode import RowCount
 
 
 class Classify:
@@ -65,7 +65,7 @@ class Classify:
         self, examples: Sequence[Labeled], tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Encode many examples at once, cut as the tokenizer cuts; `length` is what each had."""
-        from peftkit.labeled_rows import encode_texts
+        from peftkit.preprocessing.classification_rows import encode_texts
 
         rows = encode_texts([one.texts for one in examples], tokenizer, self.max_length)
         return [
@@ -74,7 +74,7 @@ class Classify:
 
     def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
         """Count a row's tokens; its one label is trained."""
-        from peftkit.encoding import LENGTH, RowCount
+        from peftkit.preprocessing.encode import LENGTH, RowCount
 
         length, kept = int(row[LENGTH]), len(row["input_ids"])
         return RowCount(

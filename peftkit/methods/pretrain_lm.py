@@ -75,7 +75,7 @@ class PretrainLM:
 
     def encode(self, example: Text, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
         """Return `input_ids` and equal `labels`, ending in the end-of-text token."""
-        from peftkit.masks import encode_text
+        from peftkit.preprocessing.chat_labels import encode_text
 
         return encode_text(example.text, tokenizer)
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         TrainerCallback,
     )
 
-    from peftkit.encoding import RowCount
     from peftkit.plugins import Decision, Machine
+    from peftkit.preprocessing.encode import RowCount
 
 _ANSWERS = "evaluate.generation: peftkit generates after training, base beside tuned"
 
@@ -85,13 +85,13 @@ class Seq2Seq:
         self, examples: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, list[int]] | DataError]:
         """Encode many examples at once; a row's error stands in its place."""
-        from peftkit.source_target import encode_pairs
+        from peftkit.preprocessing.seq2seq_rows import encode_pairs
 
         return encode_pairs(examples, tokenizer)
 
     def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
         """Count a row's tokens; all of the target's are trained."""
-        from peftkit.encoding import RowCount
+        from peftkit.preprocessing.encode import RowCount
 
         source, target = len(row["input_ids"]), len(row["labels"])
         kept = min(target, self.max_target_length)
@@ -110,8 +110,8 @@ class Seq2Seq:
 
         A target that is cut does not end: it would teach the model to stop in mid-sentence.
         """
-        from peftkit.encoding import longest
-        from peftkit.source_target import cut_before_closing, source_closing
+        from peftkit.preprocessing.encode import longest
+        from peftkit.preprocessing.seq2seq_rows import cut_before_closing, source_closing
 
         rows = rows.select_columns(["input_ids", "labels"])
         has_long_sources = longest(rows, "input_ids") > self.max_length

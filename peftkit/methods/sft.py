@@ -87,7 +87,7 @@ class SFT:
         self, example: Conversation | Text, tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, list[int]]:
         """Return `input_ids` and `labels` (-100 where not trained), not yet truncated."""
-        from peftkit.masks import encode_conversation, encode_text
+        from peftkit.preprocessing.chat_labels import encode_conversation, encode_text
 
         if isinstance(example, Text):
             return encode_text(example.text, tokenizer)
@@ -97,7 +97,7 @@ class SFT:
         self, examples: Sequence[Conversation | Text], tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, list[int]] | DataError]:
         """Encode many examples at once, which uses all cores; a row's error stands in its place."""
-        from peftkit.masks import encode_examples
+        from peftkit.preprocessing.chat_labels import encode_examples
 
         return encode_examples(examples, tokenizer)
 
@@ -186,7 +186,7 @@ def _logging(options: Mapping[str, Any]) -> list[arguments.Chosen]:
 
 def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:
     """Cut both columns of rows that are too long; return the same rows when none is."""
-    from peftkit.encoding import longest
+    from peftkit.preprocessing.encode import longest
 
     if longest(rows, "input_ids") <= max_length:
         return rows

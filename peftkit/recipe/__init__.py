@@ -1,1 +1,1 @@
-"""From a YAML file to a checked recipe to native objects."""
+"""Read recipes strictly: YAML, sections, native options, contradictions."""

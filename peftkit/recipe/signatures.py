@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import UsageError
-from peftkit.quiet import quiet_stack
 from peftkit.recipe.kinds import ANY, NULL, Kind, from_hint, union
 from peftkit.recipe.signature_cache import cached, installed_version, source_digest
+from peftkit.system.quiet import quiet_stack
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Built-in plugins of this group."""
+"""Where rows come from."""

@@ -260,7 +260,7 @@ def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from peftkit.columns import require_columns
+    from peftkit.sources.columns import require_columns
 
     try:
         available = pq.read_schema(path).names

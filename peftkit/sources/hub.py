@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from peftkit.columns import require_columns
 from peftkit.errors import DataError, PeftkitError
-from peftkit.load_errors import explain_hub_error, is_hub_error
-from peftkit.quiet import quiet_stack
+from peftkit.sources.columns import require_columns
+from peftkit.system.hub_errors import explain_hub_error, is_hub_error
+from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder

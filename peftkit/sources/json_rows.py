@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from peftkit.columns import describe_kind
 from peftkit.errors import DataError
+from peftkit.sources.columns import describe_kind
 from peftkit.sources.paths import not_utf8, open_bytes
 from peftkit.sources.rows import BadLines, Row
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from peftkit.columns import describe_kind
 from peftkit.errors import DataError
+from peftkit.sources.columns import describe_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,1 +1,1 @@
-"""Built-in plugins of this group."""
+"""What a row asks and answers, and how answers are scored."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from peftkit.columns import describe_kind
 from peftkit.errors import DataError
 from peftkit.plugins import Conversation
+from peftkit.sources.columns import describe_kind
 from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
 
 ROLES = ("system", "user", "assistant")

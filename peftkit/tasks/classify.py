@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.columns import describe_kind, read_text
 from peftkit.errors import DataError
 from peftkit.plugins import Labeled
+from peftkit.sources.columns import describe_kind, read_text
 from peftkit.tasks.label_metrics import accuracy, f1_of, macro_f1, matthews
 
 

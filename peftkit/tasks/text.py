@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.columns import read_text
 from peftkit.plugins import Text
+from peftkit.sources.columns import read_text
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from peftkit.adapters import peft_types
 from peftkit.adapters.base import PeftAdapter
 from peftkit.adapters.continued import load_adapter
 from peftkit.errors import UsageError
-from peftkit.model import load_base, load_tokenizer
+from peftkit.models.load import load_base, load_tokenizer
 from peftkit.recipe.schema import ModelSection
 
 pytestmark = [

@@ -11,7 +11,7 @@ from plan_fixture import GIB, linear_plan
 from typer.testing import CliRunner
 
 from peftkit.cli import app
-from peftkit.memory import search
+from peftkit.planning import search
 from peftkit.recipe.load import load_recipe
 
 RUNNER = CliRunner()

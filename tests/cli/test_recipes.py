@@ -109,7 +109,7 @@ def test_a_plugin_that_is_missing_does_not_end_the_check(
     def fail(*_: object) -> None:
         raise UsageError("the plugin is broken", hint="update it")
 
-    monkeypatch.setattr("peftkit.recipe.check.build", fail)
+    monkeypatch.setattr("peftkit.check.build", fail)
     problems = json.loads(peftkit("check", "--build", tiny_recipe, wrong, "--json").out)
     assert [p["problem"] for p in problems if p["file"] == str(tiny_recipe)] == [
         "the plugin is broken"

@@ -14,7 +14,7 @@ import tiny
 from command_line import run_command
 
 from peftkit.generate import ANSWER
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 
 @pytest.fixture

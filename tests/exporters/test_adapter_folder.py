@@ -11,8 +11,8 @@ import tiny
 import tiny_families
 
 from peftkit.errors import ArtefactError
-from peftkit.exported import Trained
 from peftkit.exporters.adapter_folder import AdapterFolder
+from peftkit.plugins.exported import Trained
 from peftkit.testing import check_exporter
 
 

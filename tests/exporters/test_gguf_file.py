@@ -11,9 +11,9 @@ import tiny
 import tiny_families
 
 from peftkit.errors import ArtefactError
-from peftkit.exported import Trained
 from peftkit.exporters.gguf_file import Gguf, GgufOptions, without_generation_marks, write_gguf
-from peftkit.exporters.parity import SENTENCES
+from peftkit.models.logit_parity import SENTENCES
+from peftkit.plugins.exported import Trained
 from peftkit.testing import check_exporter
 
 gguf = pytest.importorskip("gguf", reason="the gguf extra is not installed")

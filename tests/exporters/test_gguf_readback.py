@@ -51,8 +51,8 @@ def test_any_text_gives_the_same_ids(kind: str, pairs: dict, parts: list[str]) -
 
 def test_a_file_is_read_back_whole(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf", reason="the gguf extra is not installed")
-    from peftkit.exported import Trained
     from peftkit.exporters.gguf_file import write_gguf
+    from peftkit.plugins.exported import Trained
 
     folder = tiny_families.save("llama", tmp_path / "model")
     tokenizer = tiny_tokenizers.sentencepiece(folder)

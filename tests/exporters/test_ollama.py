@@ -12,8 +12,8 @@ import tiny
 import tiny_families
 
 from peftkit.errors import ArtefactError
-from peftkit.exported import Trained
 from peftkit.exporters.ollama import Ollama
+from peftkit.plugins.exported import Trained
 from peftkit.testing import check_exporter
 
 gguf = pytest.importorskip("gguf", reason="the gguf extra is not installed")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny_families
 
-from peftkit.exported import Exported, Trained
 from peftkit.exporters.onnx_model import Onnx, OnnxOptions
+from peftkit.plugins.exported import Exported, Trained
 from peftkit.testing import check_exporter
 
 pytest.importorskip("onnx", reason="the onnx extra is not installed")

@@ -11,8 +11,8 @@ import tiny_families
 import tiny_heads
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
-from peftkit.exported import Trained
 from peftkit.exporters.quantized import BitsAndBytes, TorchAo
+from peftkit.plugins.exported import Trained
 from peftkit.recipe.build import construct
 from peftkit.testing import check_exporter
 

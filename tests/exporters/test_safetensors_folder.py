@@ -10,8 +10,8 @@ import tiny_families
 import torch
 from safetensors.torch import load_file
 
-from peftkit.exported import Trained
 from peftkit.exporters.safetensors_folder import Safetensors, SafetensorsOptions
+from peftkit.plugins.exported import Trained
 from peftkit.testing import check_exporter
 
 

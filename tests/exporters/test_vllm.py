@@ -10,8 +10,8 @@ import tiny
 import tiny_families
 
 from peftkit.errors import ArtefactError
-from peftkit.exported import Trained
 from peftkit.exporters.vllm import Vllm, VllmOptions
+from peftkit.plugins.exported import Trained
 from peftkit.testing import check_exporter
 
 EXACT = {

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from peftkit.memory.cuda_kernels import CudaKernels
-from peftkit.memory.plan import plan
+from peftkit.memory.planner import plan
 from peftkit.memory.tracker import Tracker
 from peftkit.plugins import Machine
 

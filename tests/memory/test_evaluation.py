@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import real_step
 
-from peftkit import generation, perplexity
-from peftkit.generation import MAX_NEW_TOKENS
 from peftkit.memory.evaluation import evaluation_peaks
-from peftkit.memory.plan import planned_config
-from peftkit.memory.rehearsal import Rehearsed
+from peftkit.memory.fake_step import Rehearsed
+from peftkit.memory.planner import planned_config
 from peftkit.memory.runtime import Runtime
 from peftkit.memory.simulate import hold_model
 from peftkit.memory.trace import compile_trace
 from peftkit.memory.tracker import Tracker
-from peftkit.model import load_base
+from peftkit.models.load import load_base
 from peftkit.recipe.build import build
 from peftkit.recipe.schema import EvaluateSection
+from peftkit.scoring import generation, perplexity
+from peftkit.scoring.generation import MAX_NEW_TOKENS
 
 NONE = Runtime(0, "", 1)
 ROWS, LENGTH, NUM_NEW = 6, 40, 40
@@ -198,7 +198,7 @@ def test_naming_labels_takes_what_is_planned(name: str, tmp_path: Path) -> None:
 
     import torch
 
-    from peftkit.classification import classify
+    from peftkit.scoring.classifier import classify
 
     def pad(rows: list[dict[str, list[int]]], **_: Any) -> dict[str, torch.Tensor]:
         ids = torch.tensor([row["input_ids"] for row in rows])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from peftkit import step
+from peftkit.memory import step
 from peftkit.memory.fused_head import attach_fused_head, scored_positions, tile_sizes
 from peftkit.memory.simulate import track_micro_batch
 from peftkit.memory.trace import compile_trace

@@ -18,15 +18,15 @@ import real_step
 import torch
 from torch.overrides import TorchFunctionMode
 
-from peftkit import step
+from peftkit.memory import step
 from peftkit.memory.batch import Point
-from peftkit.memory.devices import of_size
 from peftkit.memory.fake import explained_operators
-from peftkit.memory.plan import planned_config
-from peftkit.memory.rehearsal import Rehearsed
+from peftkit.memory.fake_step import Rehearsed
+from peftkit.memory.planner import planned_config
 from peftkit.memory.simulate import Marks, hold_model
 from peftkit.memory.trace import HOST, compile_trace
 from peftkit.memory.tracker import Tracker
+from peftkit.planning.devices import of_size
 from peftkit.recipe.build import build
 
 OFFLOADED = {"method.sft.activation_offloading": True}
@@ -118,7 +118,7 @@ def _real(recipe: Any, built: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     from trl.models import get_act_offloading_ctx_manager
     from trl.trainer.utils import add_fused_lm_head
 
-    from peftkit.model import load_base
+    from peftkit.models.load import load_base
 
     model = built.adapter.attach(
         load_base(recipe.model, auto_class=built.method.auto_class)

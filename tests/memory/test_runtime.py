@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import psutil
 
-from peftkit.memory import devices
 from peftkit.memory.runtime import runtime_of
+from peftkit.planning import devices
 from peftkit.plugins import Machine
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from peftkit.memory import devices
 from peftkit.memory.settings import checkpoints_activations, matrix_dtype, method_settings
+from peftkit.planning import devices
 from peftkit.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,13 +12,13 @@ import real_step
 
 from peftkit.errors import UsageError
 from peftkit.memory.batch import Point
-from peftkit.memory.devices import of_size
 from peftkit.memory.fake import PlanningError
-from peftkit.memory.plan import Plan, plan, planned_config
-from peftkit.memory.rehearsal import Rehearsal, Rehearsed, trainer_arguments
+from peftkit.memory.fake_step import Rehearsal, Rehearsed, trainer_arguments
+from peftkit.memory.planner import Plan, plan, planned_config
 from peftkit.memory.sharded import Sharded, stand_alone
 from peftkit.memory.sharing import FSDP2, sharing_of
 from peftkit.memory.terms import COLLECTIVES
+from peftkit.planning.devices import of_size
 from peftkit.recipe.build import build
 
 GPU = of_size(24).as_machine()

@@ -9,9 +9,9 @@ import pytest
 import real_step
 
 from peftkit.errors import UsageError
-from peftkit.memory.devices import of_size
-from peftkit.memory.rehearsal import trainer_arguments
+from peftkit.memory.fake_step import trainer_arguments
 from peftkit.memory.sharing import ALONE, DDP, FSDP2, Sharing, sharing_of
+from peftkit.planning.devices import of_size
 from peftkit.recipe.build import build
 
 FSDP = {"method.sft.fsdp": True, "method.sft.activation_checkpointing": False}

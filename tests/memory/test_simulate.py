@@ -7,7 +7,7 @@ import real_step
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from peftkit import step
+from peftkit.memory import step
 from peftkit.memory.layers import find_stacks
 from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_step
 

@@ -6,9 +6,9 @@ import inspect
 
 import pytest
 
-from peftkit.combined import Compression
 from peftkit.merges.options import SvdWeights
 from peftkit.plugins import find, plugin_names
+from peftkit.plugins.combined import Compression
 from peftkit.recipe.signatures import signature_of
 from peftkit.testing import check_merge
 

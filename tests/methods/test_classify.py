@@ -13,7 +13,7 @@ import torch
 from training_fixture import losses
 
 from peftkit.errors import DataError, RecipeError, UsageError
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
@@ -162,7 +162,7 @@ def test_the_audit_counts_labels(run: RunDir) -> None:
 
 def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tmp_path: Path):
     from peftkit.generate import Labeler, answer_file, open_answerer, read_questions
-    from peftkit.questions import question_of_text
+    from peftkit.scoring.prompts import question_of_text
 
     labeler = open_answerer(run.path)
     assert isinstance(labeler, Labeler)
@@ -188,7 +188,7 @@ def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tm
 
 def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
     from peftkit.generate import Labeler, open_answerer
-    from peftkit.questions import question_of_text
+    from peftkit.scoring.prompts import question_of_text
 
     resolved = decoder_run.resolved.read_text()
     assert "llm_int8_skip_modules" in resolved
@@ -235,7 +235,7 @@ def test_training_goes_on_with_the_same_labels_alone(run: RunDir, recipe: Path, 
 def test_a_merged_run_is_a_classifier_with_its_labels(run: RunDir, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    from peftkit.merge.merge import merge
+    from peftkit.merge import merge
 
     merged = merge(run.path, out=tmp_path / "merged", verify=True)
     assert merged.verification is not None
@@ -254,7 +254,7 @@ def test_a_classifier_over_an_encoder_decoder_merges(config: dict, tmp_path: Pat
     from transformers import AutoModelForSequenceClassification
 
     from peftkit.adapters.peft_types import Lora
-    from peftkit.merge.merge import merge
+    from peftkit.merge import merge
 
     base = tiny_heads.save(tmp_path / "base", config, "AutoModelForSeq2SeqLM")
     names = {0: "other", 1: "same"}
@@ -294,7 +294,7 @@ def test_a_head_that_peft_does_not_know_by_name_is_trained_whole(tmp_path: Path)
 def test_a_file_s_own_label_names_hold_and_an_unseen_one_is_named(bert: Path, tmp_path: Path):
     from datasets import ClassLabel, Dataset, Features, Value
 
-    from peftkit.audit_view import show_data
+    from peftkit.data import show_data
     from peftkit.recipe.load import load_recipe
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=["spam", "ham"])})
@@ -326,8 +326,8 @@ def test_wrong_labels_and_tasks_are_refused_by_name(recipe: Path, bert: Path, tm
 
 
 def test_the_conformance_checks_hold(tmp_path: Path) -> None:
-    from peftkit.examples import Labeled
     from peftkit.methods.classify import Classify
+    from peftkit.plugins.examples import Labeled
     from peftkit.testing import check_method
 
     tokenizer = tiny_heads.closed_tokenizer(tmp_path)

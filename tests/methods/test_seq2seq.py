@@ -12,7 +12,7 @@ import torch
 from training_fixture import losses
 
 from peftkit.errors import DataError, RecipeError, UsageError
-from peftkit.run_dir import RunDir
+from peftkit.rundir.paths import RunDir
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
@@ -121,7 +121,7 @@ def test_plain_peft_loads_the_adapter_and_scores_what_was_scored(run: RunDir, t5
 
 def test_a_run_answers_prompts_and_files_but_holds_no_conversation(run: RunDir) -> None:
     from peftkit.generate import Answerer, Conversation, open_answerer
-    from peftkit.questions import question_of_text
+    from peftkit.scoring.prompts import question_of_text
 
     answerer = open_answerer(run.path, options=["max_new_tokens=8"])
     assert isinstance(answerer, Answerer)
@@ -158,7 +158,7 @@ def test_other_adapters_train(adapter, recipe: Path, tmp_path: Path) -> None:
 
 
 def test_bart_trains_and_what_is_merged_answers_alike(tmp_path: Path) -> None:
-    from peftkit.merge.merge import merge
+    from peftkit.merge import merge
 
     base = tiny_heads.save(tmp_path, tiny_heads.BART, "AutoModelForSeq2SeqLM")
     made = tiny_heads.recipe(tmp_path, base, ROWS, {"seq2seq": tiny_heads.SEQ2SEQ}, TASK)
@@ -195,8 +195,8 @@ def test_what_is_too_long_is_named_side_by_side(recipe: Path, tmp_path: Path) ->
 
 
 def test_the_conformance_checks_hold(tmp_path: Path) -> None:
-    from peftkit.examples import Conversation
     from peftkit.methods.seq2seq import Seq2Seq
+    from peftkit.plugins.examples import Conversation
     from peftkit.testing import check_method
 
     tokenizer = tiny_heads.closed_tokenizer(tmp_path)

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from peftkit.generation import MAX_NEW_TOKENS
 from peftkit.recipe import schema
 from peftkit.recipe.docstrings import field_docs
+from peftkit.scoring.generation import MAX_NEW_TOKENS
 
 NOUNS = [
     value

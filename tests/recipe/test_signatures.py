@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tested_signatures import without_docs
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find
@@ -20,7 +21,6 @@ from peftkit.recipe.signatures import (
     signature_of,
     to_plain,
 )
-from peftkit.recipe.tested import without_docs
 
 
 class Mode(enum.Enum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tested_signatures import EXTRA, references
 
 from peftkit.plugins import find, plugin_names
 from peftkit.recipe.kinds import matches
@@ -17,7 +18,6 @@ from peftkit.recipe.tables import (
     TRACKERS,
     Bound,
 )
-from peftkit.recipe.tested import EXTRA, references
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peftkit.errors import DataError
-from peftkit.examples import Labeled
+from peftkit.plugins.examples import Labeled
 from peftkit.tasks.classify import Classify, ClassifyConfig
 from peftkit.testing import check_task
 

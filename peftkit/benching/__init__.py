@@ -1,0 +1,1 @@
+"""Measure a grid of models, methods and sizes beside its plan, a process for each cell."""

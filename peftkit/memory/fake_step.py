@@ -1,0 +1,393 @@
+"""Rehearse a recipe's step on fake tensors: the model once, then a few layers at two sizes.
+
+The whole model is built, so that weights, adapter, gradients and optimizer are counted one by
+one. Forward and backward run over the layers that stand for all: once as the recipe has it, and
+once at another size with one more of the repeated layers. The two must tell the same story of the
+whole model; if they do not, all layers are run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from peftkit.memory import step
+from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
+from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
+from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
+from peftkit.memory.sharing import ALONE, DDP, Sharing
+from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_update
+from peftkit.memory.terms import COLLECTIVES
+from peftkit.memory.trace import (
+    Program,
+    Repeat,
+    Trace,
+    compile_trace,
+    join_programs,
+    sum_work,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, TrainingArguments
+
+    from peftkit.memory.batch import Point
+    from peftkit.memory.layers import Stack
+    from peftkit.memory.step import Loss, StepSettings
+    from peftkit.memory.tracker import Tracker
+    from peftkit.recipe.build import Built
+
+_TILE_TOKENS = 4096
+"""Positions that the fused head scores at once."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Hold what a step does at any size, and what it computes at the recipe's."""
+
+    footprint: Footprint
+    work: dict[str, tuple[int, ...]]
+    """Phase -> flops, moved bytes, operators, bytes copied to the host and back."""
+    num_parameters: int
+    notes: tuple[str, ...]
+    """What the replay at other sizes is not exact about."""
+
+
+class Rehearsed:
+    """Hold a recipe's fake model, ready to be run at any size."""
+
+    def __init__(
+        self,
+        built: Built,
+        config: PretrainedConfig,
+        *,
+        device: str,
+        scored_share: float = 1.0,
+        sharing: Sharing = ALONE,
+    ) -> None:
+        """Build the model with its adapter, its optimizer and its checkpointing."""
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        self.method, self.device, self.sharing = built.method, device, sharing
+        self.args: TrainingArguments = trainer_arguments(built)
+        self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
+        self.scored_share = scored_share if device == "cuda" else 1.0
+        self.fuses_head = uses_fused_head(built.method)
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._make = partial(self._make_model, built, config)
+        self.fake: FakeModel = self._make()
+        self.model = self.fake.model
+        self.virtual = virtual_tokens(self.model)
+        self.config = self.model.config
+        self.stacks = find_stacks(self.model)
+        # The update does not depend on the batch, so one serves every size.
+        self._updates: dict[int, tuple[Trace, Trace]] = {}
+
+    def _make_model(self, built: Built, config: PretrainedConfig) -> FakeModel:
+        """Make the model of fake tensors, with all that changes what its step keeps."""
+        skeleton = build_skeleton(
+            config,
+            built.recipe.model,
+            auto_class=built.method.auto_class,
+            quantization_config=built.quantization_config,
+            adapter=built.adapter,
+        )
+        step.set_checkpointing(skeleton.model, self.args)
+        if step.offloads_checkpoints(self.args):
+            from peftkit.memory.offload import hold_checkpoints_on_host
+
+            hold_checkpoints_on_host(skeleton.model)
+        fake = materialize(skeleton, self.mode)
+        model = fake.model.train()
+        if self.fuses_head:
+            from peftkit.memory.fused_head import attach_fused_head
+
+            attach_fused_head(
+                model.get_base_model() if hasattr(model, "peft_config") else model,
+                has_triton=self.device == "cuda",
+                scored_share=self.scored_share,
+            )
+        return fake
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that are trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def rehearse(self, point: Point, *, reserved: int = 0, block: int = 1) -> Rehearsal:
+        """Run the step at a point and at a second one, and learn how it grows.
+
+        Args:
+            reserved: bytes that the device's runtime takes beside all tensors.
+            block: what the allocator rounds every request up to.
+
+        Raises:
+            PlanningError: an operator cannot run without values.
+        """
+        from peftkit.memory.assumed import AssumedValues
+
+        if reserved not in self._updates:
+            # What it reads are tables and counts of steps; no size of its depends on them.
+            with explained_operators(), AssumedValues():
+                self._updates[reserved] = self._update(reserved)
+        update, before = self._updates[reserved]
+        other = self._probe(point)
+        with explained_operators(), AssumedValues() as assumed:
+            first, program, repeats, grown = self._compare(point, other, self._blocks())
+            if grown is None:
+                first, program, repeats, grown = self._compare(point, other, (0, 0))
+        notes = [assumed.note] if assumed.num_read else []
+        notes += [_OWN_POOL] if self._offloads() else []
+        if grown is None:
+            notes.append("the step does other things at other sizes: they are estimates")
+            grown = _array(first.num_bytes) * other.num_tokens // point.num_tokens
+        sizes = (self._size(point), self._size(other))
+        growth = explain_growth(_array(first.num_bytes), grown, sizes)
+        after = compile_trace(update, without="load")
+        load = compile_trace(before)
+        footprint = Footprint(
+            join_programs([load, program, after]), growth,
+            _array(before.num_bytes), _array(update.num_bytes),
+            block, self.virtual, self.scored_share,
+            (point.micro_batch, point.length, _array(first.num_bytes)),
+        )  # fmt: skip
+        if growth.num_unexplained:
+            notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
+        work = sum_work(first, repeats) | sum_work(update)
+        return Rehearsal(footprint, work, self._num_parameters(), tuple(notes))
+
+    def _compare(
+        self, point: Point, other: Point, times: tuple[int, int]
+    ) -> tuple[Trace, Program, list[Repeat], Any]:
+        """Run at two points; return the first run and what its allocations had in the second."""
+        first, program, repeats = self._micro_batch(point, times=times[0])
+        second, other_program, _ = self._micro_batch(other, times=times[1])
+        grown = second_bytes(
+            program, other_program, _array(first.num_bytes), _array(second.num_bytes)
+        )
+        return first, program, repeats, grown
+
+    def _micro_batch(self, point: Point, *, times: int) -> tuple[Trace, Program, list[Repeat]]:
+        """Run forward and backward; `times` middle blocks of a repetition, 0 for all layers."""
+        with self.kept(times) as (kept, repeats), self.mode:
+            for parameter in self.trained:
+                has_gradient = self.settings.accumulation > 1
+                parameter.grad = _like(parameter) if has_gradient else None
+            trace = self._track(self.model, point, kept)
+        return trace, compile_trace(trace, repeats, without="load"), repeats
+
+    def _track(self, model: Any, point: Point, kept: Sequence[Kept]) -> Trace:
+        """Follow a micro-batch of a model, the recipe's own or one made of it."""
+        with self.kernels(model):
+            return track_micro_batch(
+                model,
+                partial(self._make_batch, point),
+                self._loss,
+                self.settings,
+                kept=kept,
+                saving=partial(self._saving, model),
+            )
+
+    @property
+    def _loss(self) -> Loss:
+        return step.fused_loss if self.fuses_head else step.plain_loss(self.args)
+
+    def _make_batch(self, point: Point) -> dict[str, Any]:
+        from peftkit.memory.batch import make_batch
+
+        auto_class = self.method.auto_class
+        return make_batch(
+            auto_class,
+            point,
+            # Blocks of running text are all of one length, all other rows are padded.
+            has_mask=self.fuses_head or auto_class != "AutoModelForCausalLM",
+            has_types=getattr(self.config, "type_vocab_size", 0) > 1,
+        )
+
+    def kernels(self, model: Any | None = None) -> AbstractContextManager[Any]:
+        """Return what makes the CPU's operators allocate as the planned device's."""
+        if self.device == "cpu":
+            return nullcontext()
+        from peftkit.memory.cuda_kernels import cuda_kernels
+
+        return cuda_kernels(model or self.model)
+
+    def _blocks(self) -> tuple[int, int]:
+        """Return how many middle blocks of a repetition the two runs have.
+
+        What trl holds back of offloaded tensors may be the inputs of as many layers: what stands
+        for the layers left out must come after all of them.
+        """
+        if not self._offloads():
+            return 1, 2
+        from peftkit.memory.offload import NUM_STASHED
+
+        return NUM_STASHED + 1, NUM_STASHED + 2
+
+    def _offloads(self) -> bool:
+        return bool(getattr(self.args, "activation_offloading", False))
+
+    def _saving(self, model: Any, tracker: Tracker) -> AbstractContextManager[Any]:
+        """Return what keeps saved tensors on the host where the recipe says so."""
+        if not self._offloads():
+            return nullcontext()
+        from peftkit.memory.offload import OffloadedActivations
+
+        return OffloadedActivations(model.parameters(), tracker)
+
+    @contextmanager
+    def kept(
+        self, times: int, model: Any | None = None
+    ) -> Iterator[tuple[list[Kept], list[Repeat]]]:
+        """Keep the layers that stand for all; give them, and how often the repeated ones come.
+
+        Args:
+            times: blocks of a repetition that are kept between its first and its last; 0 keeps
+                every layer.
+            model: one made like the recipe's own, which is meant when it is absent.
+        """
+        kept, repeats = [], []
+        with ExitStack() as stack:
+            for found in self.stacks:
+                chosen, repeated = self._choose(found, times)
+                stack.enter_context(kept_layers(model or self.model, found, chosen))
+                kept.append(Kept(found, tuple(chosen)))
+                repeats += repeated
+            yield kept, repeats
+
+    def _choose(self, stack: Stack, times: int) -> tuple[list[int], list[Repeat]]:
+        if times == 0:
+            return list(range(len(stack.signatures))), []
+        return choose_layers(stack, times=times)
+
+    def _update(self, reserved: int) -> tuple[Trace, Trace]:
+        """Run clipping and the optimizer; return that, and all that is there before a batch."""
+        from peftkit.memory.tracker import Tracker
+
+        keywords = {"foreach": True} if self._prefers_foreach() else {}
+        with self.mode, warnings.catch_warnings():
+            # The fake parameters lie on the CPU; `state_tensors` knows what is paged on a GPU.
+            warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
+            optimizer = step.make_optimizer(self.model, self.args, **keywords)
+            trained = self.trained
+            for parameter in trained:
+                parameter.grad = _like(parameter)
+            optimizer.step()  # makes the state that the step below finds; gradients stay
+            update = track_update(trained, optimizer, self.settings, device=self.device)
+        tracker = Tracker()
+        if reserved:
+            tracker.reserve(reserved, "runtime")
+        for term, tensors in self.fake.terms.items():
+            tracker.hold(tensors, term)
+        tracker.hold(state_tensors(optimizer, device=self.device), "optimizer")
+        if self.sharing.strategy == DDP:
+            # One bucket or several, they hold every gradient once more: accelerate leaves torch's
+            # `gradient_as_bucket_view` off.
+            buckets = sum(p.numel() * p.element_size() for p in trained)
+            tracker.reserve(buckets, COLLECTIVES)
+        if self.settings.accumulation > 1:
+            with self.mode:
+                gradients = self._earlier_gradients()
+            tracker.hold(gradients, "gradients")
+        return update, tracker.finish()
+
+    def _earlier_gradients(self) -> list[torch.Tensor]:
+        """Return the gradients that earlier micro-batches of the step have left."""
+        return [_like(parameter) for parameter in self.trained]
+
+    def _prefers_foreach(self) -> bool:
+        """Tell whether torch's optimizer would work on lists on the planned device, as on CUDA."""
+        return self.device == "cuda" and str(self.args.optim) in _FOREACH
+
+    def _probe(self, point: Point) -> Point:
+        """Choose a second size that tells all monomials apart and takes the same branches.
+
+        One row is a case of its own: slices of it need no copy. A batch that fills the head's
+        first tile is compared with one that does not, and the other way round.
+        """
+        config = self.config.get_text_config()
+        fills_tile = point.num_tokens > _TILE_TOKENS
+        rows = 1 if point.micro_batch == 1 else 3
+        tokens = _TILE_TOKENS // 2 if fills_tile else 2 * _TILE_TOKENS + 1000
+        longest = getattr(config, "max_position_embeddings", None) or tokens
+        window = getattr(config, "sliding_window", None) or 0
+        length = _prime_below(min(tokens // rows, longest))
+        if window and point.length < window <= length:
+            length = _prime_below(window - 1)
+        elif window and point.length >= window > length:
+            length = _prime_above(window)
+        if length == point.length:
+            length = _prime_below(length - 1)
+        if rows > 1 and not fills_tile:
+            rows = _prime_above(max(rows, -(-2 * _TILE_TOKENS // max(1, length - 1)) + 1))
+        return replace(point, micro_batch=rows, length=length)
+
+    def _size(self, point: Point) -> Any:
+        return make_size(
+            point.micro_batch, point.length,
+            virtual=self.virtual, scored_share=self.scored_share,
+        )  # fmt: skip
+
+    def _num_parameters(self) -> int:
+        from peftkit.adapters.base import count_parameters
+
+        return count_parameters(self.model)[1]
+
+
+_OWN_POOL = (
+    "activation_offloading brings tensors back on a stream of its own: free blocks that CUDA's"
+    " allocator keeps for that stream"
+)
+_FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
+"""Optimizers of torch that transformers makes without saying how they loop."""
+
+
+def trainer_arguments(built: Built) -> Any:
+    """Return the native arguments of a recipe's trainer, which every method keeps as `config`."""
+    method: Any = built.method
+    return method.config
+
+
+def uses_fused_head(method: Any) -> bool:
+    """Tell whether a method trains through trl's fused head."""
+    return bool(getattr(method, "fuses_head", False))
+
+
+def virtual_tokens(model: Any) -> Virtual:
+    """Return the tokens that prompt learning puts before each row, if it does."""
+    configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
+    for config in configs.values():
+        if getattr(config, "is_prompt_learning", False):
+            # A prefix is put before keys and values only, and has no position that is scored.
+            is_prefix = str(config.peft_type.value) in ("PREFIX_TUNING", "CARTRIDGE")
+            num = int(getattr(config, "num_virtual_tokens", 0) or 0)
+            return Virtual(num, 0 if is_prefix else num)
+    return Virtual(0, 0)
+
+
+def _like(parameter: torch.nn.Parameter) -> torch.Tensor:
+    import torch
+
+    return torch.empty_like(parameter, requires_grad=False)
+
+
+def _array(values: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.array(values, np.int64)
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % d for d in range(2, int(number**0.5) + 1))
+
+
+def _prime_below(number: int) -> int:
+    return next(n for n in range(max(number, 3), 1, -1) if _is_prime(n))
+
+
+def _prime_above(number: int) -> int:
+    return next(n for n in range(number, 2 * number + 2) if _is_prime(n))

@@ -1,0 +1,371 @@
+"""Plan a training step's memory without weights or a device: run it on fake tensors and follow it.
+
+The nouns here are what every other part of memory planning builds on: a `Plan` is what one recipe
+needs at one micro-batch and length, and it answers for any other without running anything again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import PeftkitError
+from peftkit.memory.growth import Footprint, largest_that_fits
+from peftkit.memory.lengths import fit_head
+from peftkit.memory.sharing import FSDP2, Sharing, sharing_of
+from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
+from peftkit.rundir.paths import SCHEMA_VERSION
+from peftkit.system.machine import describe_machine
+from peftkit.system.quiet import quiet_stack
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from peftkit.memory.batch_shape import BatchShape
+    from peftkit.memory.evaluation import EvaluationPeak
+    from peftkit.memory.fake_step import Rehearsal, Rehearsed
+    from peftkit.memory.runtime import Runtime
+    from peftkit.plugins import Machine
+    from peftkit.recipe.build import Built
+    from peftkit.recipe.schema import ModelSection, Recipe
+
+PHASES = ("load", "forward", "loss", "backward", "step")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Count what a phase computes and moves, from the same fake run; what a roofline needs."""
+
+    num_flops: int
+    """Matrix products and attention, 2 a multiply-add, recomputation included."""
+    moved_bytes: int
+    """Inputs read and outputs written by every operator."""
+    num_operators: int
+    copied_bytes: int = 0
+    """Saved tensors that are copied to the host and back."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Say whether and how far a plan fits one device size."""
+
+    name: str
+    total_bytes: int
+    fits: bool
+    headroom_bytes: int
+    """Negative by what is missing."""
+    max_micro_batch: int
+    """Largest number of rows at the plan's length; 0 when not even one fits."""
+    max_length: int
+    """Longest rows, in tokens, at the plan's micro-batch; 0 when not even one token fits."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold what one training step of a recipe needs, and when."""
+
+    peak_bytes: int
+    peak_phase: str
+    """One of `PHASES`."""
+    terms: tuple[Term, ...]
+    """What is alive at the peak; their sum is `peak_bytes`."""
+    phase_bytes: Mapping[str, int]
+    """Phase -> its own peak."""
+    timeline: tuple[Moment, ...]
+    micro_batch: int
+    """Rows of one forward."""
+    length: int
+    """Tokens a row, padding included."""
+    accumulation: int
+    """Micro-batches a step."""
+    device: str
+    """`cpu` or `cuda`: whose kernels and runtime were planned."""
+    work: Mapping[str, Work]
+    """Phase -> what one micro-batch (`step`: the optimizer) computes and moves."""
+    num_tokens: int
+    """Real tokens of an average micro-batch."""
+    padded_tokens: int
+    """Tokens of an average micro-batch, padding included."""
+    host_bytes: int
+    """Pinned host memory that holds saved tensors at their most, beside the device's memory."""
+    sharing: Sharing
+    """The processes that train together; all numbers are of one of them."""
+    unknown: tuple[str, ...]
+    """What could not be planned, and is therefore missing from the numbers; empty as a rule."""
+    seconds: float
+    """How long planning took."""
+
+    footprints: Callable[[int], Footprint] = field(repr=False, compare=False)
+    """From a micro-batch to what replays it; one row allocates otherwise than several."""
+    scoring: Callable[[int | None], EvaluationPeak | None] = field(repr=False, compare=False)
+    """Plans the evaluation, which takes a second or two for a large model; from the prompts that
+    are scored at once, or None for the recipe's own."""
+
+    @cached_property
+    def evaluation(self) -> EvaluationPeak | None:
+        """Return what scoring after training takes at its worst; None where nothing is scored.
+
+        That of a model in shards is not planned: it is None as well, and `unknown` says so.
+
+        Raises:
+            PlanningError: an operator of it cannot run without values.
+        """
+        return self.scoring(None)
+
+    def evaluation_at(self, batch_size: int) -> EvaluationPeak | None:
+        """Return what scoring would take with so many prompts at once, see `evaluation`."""
+        return self.scoring(batch_size)
+
+    def term_bytes(self, name: str) -> int:
+        """Return what the terms of this name hold at the peak."""
+        return sum(term.num_bytes for term in self.terms if term.name == name)
+
+    def bytes_at(self, *, micro_batch: int, length: int) -> int:
+        """Return the peak at another micro-batch and length, without running anything."""
+        return self.footprints(micro_batch).peak(micro_batch, length)
+
+    def largest_micro_batch(self, device_bytes: int, *, length: int | None = None) -> int:
+        """Return the most rows that fit at the plan's length, or another; 0 when none does."""
+        tokens = length or self.length
+
+        def fits(rows: int) -> bool:
+            return self.bytes_at(micro_batch=rows, length=tokens) <= device_bytes
+
+        return largest_that_fits(fits, self.micro_batch)
+
+    def longest_length(self, device_bytes: int, *, micro_batch: int | None = None) -> int:
+        """Return the most tokens a row that fit at the plan's micro-batch, or another."""
+        rows = micro_batch or self.micro_batch
+
+        def fits(tokens: int) -> bool:
+            # Two tokens are the fewest that have a loss.
+            return self.bytes_at(micro_batch=rows, length=max(2, tokens)) <= device_bytes
+
+        return largest_that_fits(fits, self.length)
+
+    def verdict(self, name: str, total_bytes: int) -> Verdict:
+        """Say whether and how far this plan fits a device."""
+        return Verdict(
+            name=name,
+            total_bytes=total_bytes,
+            fits=self.peak_bytes <= total_bytes,
+            headroom_bytes=total_bytes - self.peak_bytes,
+            max_micro_batch=self.largest_micro_batch(total_bytes),
+            max_length=self.longest_length(total_bytes),
+        )
+
+    def to_json(self, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
+        """Return what `plan --json` prints and `plan.json` holds."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "peak_bytes": self.peak_bytes,
+            "peak_phase": self.peak_phase,
+            "terms": [dataclasses.asdict(term) for term in self.terms],
+            "phases": dict(self.phase_bytes),
+            "micro_batch": self.micro_batch,
+            "length": self.length,
+            "accumulation": self.accumulation,
+            "device": self.device,
+            "num_processes": self.sharing.num_processes,
+            "strategy": self.sharing.strategy or None,
+            "host_bytes": self.host_bytes,
+            "unknown": list(self.unknown),
+            "devices": [verdict.to_json() for verdict in verdicts],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    lengths: Sequence[int] | None = None,
+    machine: Machine | None = None,
+    num_processes: int = 1,
+) -> Plan:
+    """Plan a recipe's training step on a machine; no weight is read and nothing is computed.
+
+    Args:
+        lengths: tokens of each training row; the recipe's `max_length` for every row when absent.
+        machine: the device to plan for (`peftkit.planning.devices`); this machine when absent.
+        num_processes: how many train together, each on such a device; the plan is that of one.
+
+    Raises:
+        ArtefactError: the architecture is unknown, or custom code.
+        PlanningError: an operator has no fake implementation; names it.
+        UsageError: so many processes cannot train it, or that is not planned.
+    """
+    start = time.perf_counter()
+    quiet_stack()
+    from peftkit.memory.batch import Point
+    from peftkit.memory.batch_shape import batch_shape
+    from peftkit.memory.runtime import runtime_of
+    from peftkit.recipe.build import build
+
+    machine = machine or describe_machine()
+    built = build(recipe, machine, is_here=False)
+    _leave_imports_uncollected()
+    config = _config_of(built, lengths)
+    rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
+    runtime = runtime_of(machine)
+    shape = batch_shape(built, config, lengths)
+    replays: dict[str, Rehearsal] = {}
+
+    def rehearsal(rows: int) -> Rehearsal:
+        at = rows if rows == shape.micro_batch else min(rows, 2)
+        key = "one" if rows == 1 else shape.layout(rows)
+        if key not in replays:
+            point = Point(at, shape.length, shape.layout(rows), shape.target_length)
+            replays[key] = rehearsed.rehearse(
+                point, reserved=runtime.num_bytes, block=runtime.block
+            )
+        return replays[key]
+
+    made = rehearsal(shape.micro_batch)
+    return _sum_up(
+        made,
+        shape,
+        runtime,
+        rehearsed,
+        footprints=lambda rows: rehearsal(rows).footprint,
+        scoring=partial(_score, rehearsed, built, shape, runtime),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _rehearsed(
+    built: Built, config: PretrainedConfig, *, device: str, num_processes: int
+) -> Rehearsed:
+    """Make the fake model whose step stands for that of one process."""
+    from peftkit.memory.fake_step import Rehearsed, trainer_arguments
+    from peftkit.memory.sharded import Sharded
+
+    sharing = sharing_of(built, trainer_arguments(built), num_processes)
+    kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
+    return kind(built, config, device=device, sharing=sharing)
+
+
+def plan_run(
+    recipe: Recipe, machine: Machine, lengths: Sequence[int]
+) -> tuple[Plan | None, str | None]:
+    """Plan a run from its real rows; None and the reason where it cannot be planned.
+
+    A run that cannot be planned may well be trained, so that no failure of the planner, ours
+    included, keeps it from starting.
+    """
+    try:
+        return plan(recipe, lengths=lengths, machine=machine), None
+    except PeftkitError as error:
+        return None, error.message
+    except Exception as error:
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
+
+
+def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
+    """Return the configuration of the model that a recipe's method trains, its head fitted."""
+    from peftkit.models.load_errors import check_trains
+
+    config = planned_config(built.recipe.model)
+    check_trains(config, built.method.auto_class)
+    return fit_head(config, built.method.auto_class, lengths)
+
+
+def planned_config(model: ModelSection) -> PretrainedConfig:
+    """Read a model's configuration: the catalogue's where it knows the Hub id, else its own.
+
+    Raises:
+        ArtefactError: this transformers does not know the architecture, or it is custom code.
+        NetworkError: the Hub, which alone knows this id, is out of reach.
+    """
+    from transformers import AutoConfig
+
+    from peftkit.memory import catalogue
+    from peftkit.models.checkpoint_files import check_config_fields, read_json
+    from peftkit.models.load import load_config
+    from peftkit.models.load_errors import explain_load_error
+
+    found = catalogue.find(model.path) if model.path is not None else None
+    if found is not None:
+        return AutoConfig.for_model(found.pop("model_type"), **found)
+    folder = Path(model.path or "", model.subfolder or "").expanduser()
+    is_folder = model.path is not None and (folder / "config.json").is_file()
+    if is_folder and not any(folder.glob("*.safetensors*")):
+        # A folder without weights can be planned, though not loaded.
+        check_config_fields(read_json(folder / "config.json"), str(folder / "config.json"))
+        try:
+            # Left out, transformers would ask at the terminal.
+            trusts = model.trust_remote_code
+            return AutoConfig.from_pretrained(str(folder), trust_remote_code=trusts)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise explain_load_error(error, str(folder), is_local=True) from error
+    if model.config is not None and model.tokenizer is not None:
+        sizes = {"vocab_size": model.tokenizer.options.get("vocab_size", 8192), **model.config}
+        model = dataclasses.replace(model, config=sizes)
+    return load_config(model)
+
+
+@cache
+def _leave_imports_uncollected() -> None:
+    """Keep the garbage collector off the stack's modules, once: it walks them for 2 s of 12.
+
+    Only once, since what is frozen is never collected, a former plan's models included.
+    """
+    gc.freeze()
+
+
+def _score(
+    rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime, batch_size: int | None
+) -> EvaluationPeak | None:
+    from peftkit.memory.evaluation import worst_stage
+
+    section = built.recipe.evaluate
+    if section is None or rehearsed.sharing.strategy == FSDP2:
+        return None
+    if batch_size is not None:
+        section = dataclasses.replace(section, batch_size=batch_size)
+        recipe = dataclasses.replace(built.recipe, evaluate=section)
+        built = dataclasses.replace(built, recipe=recipe)
+    return worst_stage(rehearsed, built, shape, runtime)
+
+
+def _sum_up(  # noqa: PLR0913
+    made: Rehearsal,
+    shape: BatchShape,
+    runtime: Runtime,
+    rehearsed: Rehearsed,
+    *,
+    footprints: Callable[[int], Footprint],
+    scoring: Callable[[int | None], EvaluationPeak | None],
+    seconds: float,
+) -> Plan:
+    """Make the plan of what a rehearsal found."""
+    live = made.footprint.live(shape.micro_batch, shape.length)
+    return Plan(
+        peak_bytes=int(live.total.max()),
+        peak_phase=live.peak_phase,
+        terms=terms_of(live, made.footprint, runtime),
+        phase_bytes=live.phase_peaks(),
+        timeline=timeline_of(live),
+        micro_batch=shape.micro_batch,
+        length=shape.length,
+        accumulation=rehearsed.settings.accumulation,
+        device=rehearsed.device,
+        work={phase: Work(*counts) for phase, counts in made.work.items()},
+        num_tokens=shape.num_tokens,
+        padded_tokens=shape.padded_tokens,
+        host_bytes=host_bytes(live),
+        unknown=(*made.notes, *rehearsed.sharing.notes),
+        sharing=rehearsed.sharing,
+        seconds=seconds,
+        footprints=footprints,
+        scoring=scoring,
+    )

@@ -1,0 +1,134 @@
+"""What a merge starts from: a run, an adapter or a whole model, and the base it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftkit.errors import ArtefactError, NetworkError, UsageError
+from peftkit.models.checkpoint_files import check_base_folder, read_json
+from peftkit.recipe.schema import Choice, ModelSection
+from peftkit.rundir.paths import RunDir
+
+_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.md")
+"""What is fetched of a base on the Hub; pickles and code are not."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Name the folders of a merge."""
+
+    source: Path
+    """As it was given."""
+    adapter: Path | None
+    """The adapter's folder; None for a whole model."""
+    base: Path
+    """The folder of the weights that the adapter goes into, or the whole model's."""
+    run_dir: RunDir | None
+    quantize: Choice | None
+    """How the base was quantized in training, as the run's recipe says; None when it was not, or
+    when nobody knows."""
+
+
+def find_inputs(source: Path, base: str | None) -> Inputs:
+    """Find the adapter and its base.
+
+    Args:
+        base: overrides the base that the run or the adapter names.
+
+    Raises:
+        ArtefactError: there is no adapter and no model, or the base is not there any more.
+        NetworkError: the base is on the Hub and cannot be fetched.
+    """
+    if not source.is_dir():
+        raise ArtefactError(
+            f"{source} is no folder", hint="name a run, an adapter folder or a model folder"
+        )
+    run_dir = RunDir(source) if (source / "resolved.yaml").is_file() else None
+    folder = run_dir.trained if run_dir else source
+    if run_dir and not folder.is_dir():
+        raise ArtefactError(
+            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.recipe}"
+        )
+    if not (folder / "adapter_config.json").is_file():
+        if base is not None:
+            raise UsageError(
+                f"{source} is a whole model, so there is no base to merge it into",
+                hint="leave --base out",
+            )
+        check_base_folder(folder)
+        return Inputs(source, None, folder, run_dir, None)
+    section = _model_section(run_dir) if run_dir else None
+    quantize = section.quantize if section else None
+    if base is None and section is not None and section.path is not None:
+        from peftkit.models.load import resolve
+
+        found = resolve(section)
+        place = _fetch(found.path_or_id, found.revision) if not found.is_local else None
+        root = place or Path(found.path_or_id)
+        return Inputs(source, folder, root / found.subfolder, run_dir, quantize)
+    if base is None:
+        base = _named_base(folder)
+    return Inputs(source, folder, find_base(base), run_dir, quantize)
+
+
+def find_base(base: str) -> Path:
+    """Return the folder of a base: a folder, `embedded:NAME`, or a Hub id with `@REVISION`.
+
+    Raises:
+        ArtefactError: it is not there, or no model.
+        NetworkError: the Hub cannot be reached.
+    """
+    if base.startswith("embedded:"):
+        from peftkit.embedded import model_path
+
+        return model_path(base.removeprefix("embedded:"))
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        check_base_folder(folder)
+        return folder
+    if folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1:
+        raise ArtefactError(
+            f"the base model {base} is not there", hint="say where it is with --base FOLDER"
+        )
+    name, _, revision = base.partition("@")
+    return _fetch(name, revision or None)
+
+
+def _named_base(folder: Path) -> str:
+    """Return the base that an adapter's config names, with its revision."""
+    config = read_json(folder / "adapter_config.json")
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base:
+        raise ArtefactError(
+            f"{folder}/adapter_config.json names no base model", hint="name it with --base"
+        )
+    if isinstance(revision, str) and revision and not Path(base).is_dir():
+        return f"{base}@{revision}"
+    return base
+
+
+def _model_section(run_dir: RunDir) -> ModelSection:
+    from peftkit.recipe.load import load_recipe
+
+    return load_recipe(run_dir.resolved).model
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """Return a Hub model's folder in the cache, fetched if need be."""
+    from peftkit.system.hub_errors import explain_hub_error
+    from peftkit.system.quiet import quiet_stack
+
+    quiet_stack()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        place = snapshot_download(name, revision=revision, allow_patterns=list(_FILES))
+    except (HTTPError, OSError, ValueError) as error:
+        if isinstance(error, NetworkError | ArtefactError):
+            raise
+        raise explain_hub_error(error, name) from error
+    folder = Path(place)
+    check_base_folder(folder)
+    return folder

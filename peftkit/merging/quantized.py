@@ -1,0 +1,236 @@
+"""Merge onto a quantized base: which of its weights take the change, and how wrong each choice is.
+
+transformers and the quantization library do the quantizing; the change itself is streamed as ever.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ArtefactError, ResourceError, UsageError
+from peftkit.merging.adapter import OpenedAdapter
+from peftkit.merging.changes import Matrix
+from peftkit.merging.inputs import Inputs
+from peftkit.merging.meta_model import model_class
+from peftkit.merging.result import Onto, WeightError
+from peftkit.merging.rounding import from_float64, to_float64
+from peftkit.merging.weights_io import Checkpoint
+from peftkit.models.checkpoint_files import read_json
+from peftkit.system.quiet import quiet_stack
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+_CHOICES = (
+    "--onto full (the full-precision weights), --onto dequantized (what training saw) or"
+    " --onto requantized (dequantized, then quantized again)"
+)
+_FAILURES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError)
+
+
+def settle_onto(inputs: Inputs, config: Mapping[str, Any], onto: Onto | None) -> Onto:
+    """Return which weights take the change, which nobody but the user can know.
+
+    Args:
+        config: the base's `config.json`.
+
+    Raises:
+        UsageError: it must be said, or cannot be meant.
+    """
+    is_stored_quantized = "quantization_config" in config
+    if inputs.quantize is None and not is_stored_quantized:
+        if onto in (None, "full") or inputs.adapter is None:
+            return "full"
+        raise UsageError(
+            f"--onto {onto}: nothing says how {inputs.base} was quantized",
+            hint="merge the run, whose recipe says it; or leave --onto out",
+        )
+    if inputs.adapter is None:
+        return "full"
+    if onto is None:
+        what = "is stored quantized" if is_stored_quantized else "was quantized in training"
+        raise UsageError(f"the base {inputs.base} {what}; say which weights to merge onto",
+                         hint=_CHOICES)  # fmt: skip
+    if onto == "full" and is_stored_quantized:
+        raise UsageError(
+            f"{inputs.base} holds quantized weights only",
+            hint="name the full-precision model with --base, or say --onto dequantized",
+        )
+    return onto
+
+
+def quantization_of(inputs: Inputs, config: Mapping[str, Any]) -> Any:
+    """Return the native quantization config of training; None where the folder has its own.
+
+    Raises:
+        RecipeError: the run's recipe cannot be built on this machine.
+    """
+    if "quantization_config" in config or inputs.run_dir is None or inputs.quantize is None:
+        return None
+    quiet_stack()
+    from peftkit.recipe.build import build
+    from peftkit.recipe.load import load_recipe
+    from peftkit.system.machine import describe_machine
+
+    return build(load_recipe(inputs.run_dir.resolved), describe_machine()).quantization_config
+
+
+@contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out`, on the same disk, and take it away afterwards."""
+    folder = out.with_name(f".{out.name}.scratch")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_dequantized(
+    base: Path, config: Mapping[str, Any], quantization_config: Any, folder: Path
+) -> Path:
+    """Quantize a base as training did, or read it quantized, and write what it then stands for.
+
+    Raises:
+        ResourceError: the quantization does not run on this machine.
+        ArtefactError: the quantization cannot be undone.
+    """
+    model = load_quantized(base, config, quantization_config)
+    try:
+        model = model.dequantize()
+        # Undoing the conversions of a model that was stored quantized is not implemented in
+        # transformers 5.23; experts then stay fused, which loads as well.
+        model.save_pretrained(folder, save_original_format=quantization_config is not None)
+    except _FAILURES as error:
+        raise ArtefactError(
+            f"{base}: transformers cannot dequantize it: {error}",
+            hint="merge onto the full-precision weights: --onto full --base FOLDER",
+        ) from error
+    return folder
+
+
+def load_quantized(base: Path, config: Mapping[str, Any], quantization_config: Any) -> Any:
+    """Load a base as training did, in evaluation mode.
+
+    Raises:
+        ResourceError: the quantization does not run on this machine.
+    """
+    quiet_stack()
+    from transformers.utils import logging
+
+    from peftkit.models.quantize import keep_stored_layout
+
+    logging.disable_progress_bar()
+    keywords: dict[str, Any] = {"dtype": "auto", "device_map": {"": "cpu"}}
+    if quantization_config is not None:
+        keywords["quantization_config"] = quantization_config
+    try:
+        model = model_class(config, None, base).from_pretrained(base, **keywords)
+    except (ImportError, *_FAILURES) as error:
+        raise ResourceError(
+            f"{base} cannot be loaded quantized on this machine: {str(error).splitlines()[0]}",
+            hint="merge where it was trained, or --onto full with the full-precision weights",
+        ) from error
+    keep_stored_layout(model)
+    return model.eval()
+
+
+def write_requantized(
+    merged: Path, quantization_config: Any, config: Mapping[str, Any], out: Path, work: Path
+) -> list[str]:
+    """Quantize a merged model, and move the weights that transformers writes to `out`.
+
+    Returns:
+        The names of the weights' files; the configuration stays in `work/requantized`.
+    """
+    native = quantization_config
+    if native is None:
+        from transformers.quantizers.auto import AutoQuantizationConfig
+
+        native = AutoQuantizationConfig.from_dict(dict(config["quantization_config"]))
+    model = load_quantized(merged, read_json(merged / "config.json"), native)
+    try:
+        model.save_pretrained(work / "requantized")
+    except _FAILURES as error:
+        raise ArtefactError(f"transformers cannot save {merged} quantized: {error}") from error
+    names = sorted(file.name for file in (work / "requantized").glob("model*"))
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (work / "requantized" / name).replace(out / name)
+        with (out / name).open("rb") as stream:
+            os.fsync(stream.fileno())
+    return names
+
+
+def measure_errors(
+    opened: OpenedAdapter, full: Checkpoint | None, quantization_config: Any
+) -> tuple[WeightError, ...]:
+    """Measure how far each way of merging is from (dequantized base + delta), over all weights.
+
+    Args:
+        opened: the adapter on the dequantized base.
+        full: the full-precision weights; None where there are none.
+    """
+    sums: dict[Onto, list[float]] = {"full": [], "dequantized": [], "requantized": []}
+    largest: dict[Onto, float] = {"full": 0.0, "dequantized": 0.0, "requantized": 0.0}
+    total: list[float] = []
+    for name in opened.changes:
+        tensor = opened.source(name)
+        if len(tensor.shape) != 2 or name in opened.replaced:
+            continue
+        seen = Matrix(tensor).rows(0, tensor.num_rows)
+        exact = seen + opened.delta(name)
+        rounded = to_float64(from_float64(exact, tensor.dtype), tensor.dtype)
+        candidates: dict[Onto, NDArray[np.float64] | None] = {
+            "dequantized": rounded,
+            "requantized": _quantized_and_back(rounded, quantization_config),
+            "full": None,
+        }
+        if full is not None and name in full.tensors:
+            whole = Matrix(full.tensors[name]).rows(0, tensor.num_rows) + exact - seen
+            candidates["full"] = to_float64(from_float64(whole, tensor.dtype), tensor.dtype)
+        total.append(float((exact**2).sum()))
+        for onto, values in candidates.items():
+            if values is not None:
+                sums[onto].append(float(((values - exact) ** 2).sum()))
+                largest[onto] = max(largest[onto], float(abs(values - exact).max()))
+    return tuple(
+        WeightError(onto, math.sqrt(sum(some) / sum(total)), largest[onto])
+        for onto, some in sums.items()
+        if some
+    )
+
+
+def _quantized_and_back(
+    values: NDArray[np.float64], quantization_config: Any
+) -> NDArray[np.float64] | None:
+    """Quantize one weight with bitsandbytes and undo it; None for another library's."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not isinstance(quantization_config, BitsAndBytesConfig):
+        return None
+    from bitsandbytes import functional
+
+    weight = torch.from_numpy(values).float()
+    if quantization_config.load_in_4bit:
+        packed, state = functional.quantize_4bit(
+            weight,
+            compress_statistics=quantization_config.bnb_4bit_use_double_quant,
+            quant_type=quantization_config.bnb_4bit_quant_type,
+        )
+        back: torch.Tensor = functional.dequantize_4bit(packed, state)
+    else:
+        rows, scales, _ = functional.int8_vectorwise_quant(weight.half())
+        back = functional.int8_vectorwise_dequant(rows, scales)
+    result: NDArray[np.float64] = back.double().numpy()
+    return result

@@ -1,0 +1,236 @@
+"""Load what was written and compare it with base + adapter, on real rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ArtefactError
+from peftkit.merging.inputs import Inputs
+from peftkit.merging.meta_model import model_class
+from peftkit.merging.result import LogitError, Verification
+from peftkit.models.checkpoint_files import read_json
+from peftkit.models.logit_parity import model_inputs
+from peftkit.system.quiet import quiet_stack
+
+if TYPE_CHECKING:
+    import torch
+
+_NUM_ROWS = 4
+_MAX_TOKENS = 128
+_ROUNDING = {"BF16": 2.0**-9, "F16": 2.0**-12}
+"""Relative rounding of one weight."""
+_ROUNDINGS = 8
+"""Weights' roundings add up over layers, in random directions: real models stay below 3."""
+_FLOAT32 = 1e-4
+"""Of the largest logit: what float32 arithmetic in another order may differ by."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Hold token ids to compare on, and where they come from."""
+
+    ids: tuple[tuple[int, ...], ...]
+    origin: str
+
+
+def verify_merge(
+    out: Path,
+    inputs: Inputs,
+    config: Mapping[str, Any],
+    *,
+    dtypes: Sequence[str],
+    reference: Callable[[], Any] | None = None,
+) -> Verification:
+    """Compare the logits of what was written with those of base + adapter, both in float32.
+
+    Args:
+        config: the base's `config.json`.
+        dtypes: of the changed tensors, as safetensors writes them.
+        reference: makes the model to compare with; base + adapter when None.
+
+    Raises:
+        ArtefactError: the model does not load as it should, takes no token ids, or its logits
+            are further off than rounding explains.
+    """
+    quiet_stack()
+    rows = pick_rows(inputs, out, config)
+    merged = read_json(out / "config.json")
+    model = _load_reference(inputs, config, merged) if reference is None else reference()
+    wanted = _logits(model, rows)
+    found = _logits(_load_merged(out), rows)
+    found_flat, wanted_flat = (_flat(logits) for logits in (found, wanted))
+    difference = (found_flat - wanted_flat).abs()
+    largest = float(wanted_flat.abs().max())
+    rounding = max((_ROUNDING.get(dtype, 0.0) for dtype in dtypes), default=0.0)
+    tolerance = largest * max(_FLOAT32, _ROUNDINGS * rounding)
+    agreeing = sum(
+        int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in zip(found, wanted, strict=True)
+    )
+    result = Verification(
+        num_rows=len(rows.ids),
+        num_tokens=sum(math.prod(logits.shape[:-1]) for logits in wanted),
+        max_difference=float(difference.max()),
+        rms_difference=float(difference.square().mean().sqrt()),
+        tolerance=tolerance,
+        basis=f"{f'{_ROUNDINGS} roundings of a weight' if rounding else _FLOAT32}"
+        f" times the largest logit ({largest:.3g})",
+        rows=rows.origin,
+        num_agreeing=agreeing,
+    )
+    # A comparison with NaN is false, so that NaN fails too.
+    if not result.max_difference <= tolerance:
+        raise ArtefactError(
+            f"{out}: its logits differ from base + adapter by up to {result.max_difference:.4g};"
+            f" {tolerance:.4g} would be rounding ({result.basis})",
+            hint="do not use what was written; report this with the adapter's config",
+        )
+    return result
+
+
+def compare_with_quantized(
+    out: Path, inputs: Inputs, config: Mapping[str, Any], quantization_config: Any
+) -> LogitError:
+    """Measure what was written against the quantized base + adapter that was trained.
+
+    Args:
+        quantization_config: of training; None where the base is stored quantized.
+    """
+    from peftkit.adapters.continued import load_adapter
+    from peftkit.merging.quantized import load_quantized
+
+    rows = pick_rows(inputs, out, config)
+    base = load_quantized(inputs.base, config, quantization_config)
+    trained = (
+        base if inputs.adapter is None else load_adapter(base, inputs.adapter, is_trainable=False)
+    )
+    wanted = _flat(_logits(trained, rows))
+    merged = read_json(out / "config.json")
+    is_quantized = "quantization_config" in merged
+    model = load_quantized(out, merged, None) if is_quantized else _load_merged(out)
+    difference = _flat(_logits(model, rows)) - wanted
+    return LogitError(
+        float(difference.abs().max()),
+        float(difference.square().mean().sqrt()),
+        float(wanted.abs().max()),
+    )
+
+
+def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
+    """Take texts of the run, or of the embedded sample, as the merged tokenizer reads them."""
+    texts, origin = _texts(inputs)
+    vocabulary = int((config.get("text_config") or config).get("vocab_size") or 0)
+    if not vocabulary:
+        raise ArtefactError(
+            f"{out} takes no token ids, so its logits cannot be compared", hint="say --no-verify"
+        )
+    if not (out / "tokenizer.json").is_file():
+        made = tuple(
+            tuple((7 * row + 3 * place) % vocabulary for place in range(24)) for row in range(4)
+        )
+        return Rows(made, "made-up token ids (the base has no tokenizer.json)")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or _MAX_TOKENS
+    limit = min(_MAX_TOKENS, int(positions) - 4)
+    whole = (tokenizer.encode(text).ids for text in texts)
+    # The last token stays: T5's and BART's classifiers read a text where it ends.
+    encoded = (ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in whole)
+    ids = tuple(tuple(i for i in some if i < vocabulary) for some in encoded)
+    return Rows(tuple(some for some in ids if some), origin)
+
+
+def _texts(inputs: Inputs) -> tuple[list[str], str]:
+    """Return a few texts and where they come from."""
+    if inputs.run_dir is not None and inputs.run_dir.samples.is_file():
+        lines = inputs.run_dir.samples.read_text(encoding="utf-8").splitlines()[:_NUM_ROWS]
+        texts = [_as_text(json.loads(line)) for line in lines]
+        if texts:
+            return texts, f"{inputs.run_dir.samples}"
+    from peftkit.embedded import dataset_path
+
+    file = dataset_path("docstring-summaries") / "validation.jsonl"
+    with file.open(encoding="utf-8") as stream:
+        texts = [" ".join(json.loads(next(stream)).values()) for _ in range(_NUM_ROWS)]
+    return texts, "the embedded docstring-summaries, validation"
+
+
+def _as_text(sample: Mapping[str, Any]) -> str:
+    prompt = sample["prompt"]
+    if isinstance(prompt, list):
+        prompt = "\n".join(message["content"] for message in prompt)
+    return f"{prompt}\n{sample.get('reference', '')}"
+
+
+def _load_reference(
+    inputs: Inputs,
+    config: Mapping[str, Any],
+    merged: Mapping[str, Any],
+) -> Any:
+    """Load the base with the adapter on top, or the whole model that was copied.
+
+    Args:
+        merged: the result's configuration, whose vocabulary and labels the adapter needs.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from peftkit.adapters.continued import load_adapter
+
+    logging.disable_progress_bar()
+
+    adapter = inputs.adapter
+    task = read_json(adapter / "adapter_config.json").get("task_type") if adapter else None
+    keywords: dict[str, Any] = {"dtype": torch.float32}
+    cls = model_class(config, task, inputs.base)
+    if task is not None and merged.get("id2label"):
+        keywords["num_labels"] = len(merged["id2label"])
+    base = cls.from_pretrained(inputs.base, **keywords)
+    if adapter is None:
+        return base.eval()
+    vocabulary = base.config.get_text_config().vocab_size
+    wanted = (merged.get("text_config") or merged).get("vocab_size", vocabulary)
+    if wanted != vocabulary:
+        base.resize_token_embeddings(wanted, mean_resizing=False)
+    return load_adapter(base, adapter, is_trainable=False)
+
+
+def _load_merged(out: Path) -> Any:
+    """Load what was written with plain transformers, refusing anything missing or left over."""
+    import torch
+    from transformers.utils import logging
+
+    from peftkit.models.load_errors import check_loading_report
+
+    logging.disable_progress_bar()
+    cls = model_class(read_json(out / "config.json"), None, out)
+    model, report = cls.from_pretrained(
+        out, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+    )
+    check_loading_report(model, report, str(out), auto_class="AutoModelForCausalLM")
+    return model.eval()
+
+
+def _logits(model: Any, rows: Rows) -> list[torch.Tensor]:
+    """Run rows one by one, without padding; return [positions, width] for each."""
+    import torch
+
+    outputs = []
+    for row in rows.ids:
+        with torch.no_grad():
+            result = model(**model_inputs(model, torch.tensor([row])))
+        names = [n for n in ("logits", "start_logits", "last_hidden_state") if n in result]
+        logits = result[names[0]].float()
+        outputs.append(logits.reshape(-1, logits.shape[-1]).cpu())
+    return outputs
+
+
+def _flat(logits: list[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([some.reshape(-1) for some in logits])

@@ -1,0 +1,1 @@
+"""Find, load, quantize and check base models and tokenizers."""

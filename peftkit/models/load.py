@@ -1,0 +1,394 @@
+"""From a recipe's `model` section to a configuration, a tokenizer and a base model."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ArtefactError, UsageError
+from peftkit.models.checkpoint_files import check_base_folder, check_config_fields, read_json
+from peftkit.models.load_errors import check_loading_report, explain_load_error
+from peftkit.models.quantize import check_quantization, keep_stored_layout
+from peftkit.plugins import Decision
+from peftkit.system.hub_errors import explain_hub_error
+from peftkit.system.quiet import quiet_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftkit.recipe.schema import ModelSection
+
+_LOG = logging.getLogger("peftkit")
+_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
+_HUB_TIMEOUT_SECONDS = 10.0
+PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|PAD_TOKEN|>")
+"""Tokens that vocabularies reserve for padding, whether or not the tokenizer names them so."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """Say where a base model's files really come from."""
+
+    path_or_id: str
+    """A folder, or a Hub id."""
+    revision: str | None
+    """The commit that the recipe's revision stands for today; None for a folder."""
+    is_local: bool
+    subfolder: str = ""
+
+    def location(self) -> dict[str, Any]:
+        """Return the keywords that every `from_pretrained` needs to find these files."""
+        keywords: dict[str, Any] = {"pretrained_model_name_or_path": self.path_or_id}
+        if not self.is_local:
+            keywords["revision"] = self.revision
+        if self.subfolder:
+            keywords["subfolder"] = self.subfolder
+        return keywords
+
+
+def resolve(model: ModelSection) -> ResolvedModel:
+    """Find the base model: one that ships with peftkit, a folder, or a commit on the Hub.
+
+    Raises:
+        ArtefactError: no such folder, or not a base model in safetensors.
+        NetworkError: the Hub has no such model, wants a licence accepted, or is out of reach.
+    """
+    if model.path is None:
+        raise UsageError(
+            "this recipe builds a new model, so there is no base to load",
+            hint="name a base under model.path",
+        )
+    subfolder = model.subfolder or ""
+    if model.path.startswith("embedded:"):
+        from peftkit.embedded import model_path
+
+        return ResolvedModel(str(model_path(model.path.removeprefix("embedded:"))), None, True)
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        check_base_folder(folder / subfolder)
+        return ResolvedModel(str(folder), None, True, subfolder)
+    if folder.exists():
+        raise ArtefactError(
+            f"model.path {model.path!r} is a file, not a folder",
+            hint="name the folder that holds config.json",
+        )
+    if not _HUB_ID.fullmatch(model.path):
+        raise ArtefactError(
+            f"model.path {model.path!r}: no such folder", hint="check the path, or name a Hub id"
+        )
+    return _resolve_on_hub(model.path, model.revision, subfolder)
+
+
+def load_config(model: ModelSection, found: ResolvedModel | None = None) -> PretrainedConfig:
+    """Read the base model's configuration, e.g. for its longest position.
+
+    Raises:
+        ArtefactError: this transformers does not know the architecture, or it is custom code.
+    """
+    quiet_stack()
+    from transformers import AutoConfig
+
+    if model.config is not None:
+        return _new_config(model.config)
+    found = found or resolve(model)
+    if found.is_local and not model.trust_remote_code:
+        file = Path(found.path_or_id) / found.subfolder / "config.json"
+        check_config_fields(read_json(file), str(file))
+    try:
+        config = AutoConfig.from_pretrained(
+            **found.location(), trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
+    if not model.trust_remote_code:
+        check_config_fields(config.to_dict(), f"{found.path_or_id} config.json")
+    return config
+
+
+def max_positions(config: PretrainedConfig) -> int | None:
+    """Return the longest sequence that a configuration's positions reach; None when unbounded."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
+
+
+def load_tokenizer(model: ModelSection, base_dir: Path) -> PreTrainedTokenizerBase:
+    """Load the base model's tokenizer, with the recipe's chat template and a safe padding token.
+
+    Args:
+        base_dir: folder of the recipe, which `model.chat_template` is relative to.
+
+    Raises:
+        ArtefactError: the tokenizer is missing, custom code, or larger than the embedding.
+    """
+    quiet_stack()
+    from transformers import AutoTokenizer
+
+    found = resolve(model)
+    config = load_config(model, found)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            **found.location(), trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
+    _check_vocabulary(tokenizer, config, found)
+    if model.chat_template is not None:
+        tokenizer.chat_template = _read_template(base_dir / model.chat_template)
+    decision = choose_pad_token(tokenizer)
+    if decision is not None:
+        tokenizer.pad_token = decision.value
+        _LOG.warning("padding token %r: %s", decision.value, decision.reason)
+    return tokenizer
+
+
+def choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> Decision | None:
+    """Choose a padding token where a tokenizer names none; None where it does.
+
+    A token reserved for padding comes first, then the unknown token. The end token is the
+    last resort and harmless here: labels come from positions, never from the padding token's id.
+
+    Raises:
+        ArtefactError: there is no token to pad with.
+    """
+    if tokenizer.pad_token is not None:
+        return None
+    vocabulary = tokenizer.get_vocab()
+    key = "model.tokenizer.pad_token"
+    for token in PAD_TOKENS:
+        if token in vocabulary and token != tokenizer.eos_token:
+            return Decision(key, token, "the tokenizer names none; this one is reserved for it")
+    if tokenizer.unk_token is not None and tokenizer.unk_token != tokenizer.eos_token:
+        return Decision(
+            key, tokenizer.unk_token, "the tokenizer names none; unknown is never trained"
+        )
+    if tokenizer.eos_token is None:
+        raise ArtefactError(
+            f"{tokenizer.name_or_path}: the tokenizer has no padding, unknown or end token",
+            hint="add one to its tokenizer_config.json",
+        )
+    reason = "the tokenizer names none; labels are masked by position, so the end stays trained"
+    return Decision(key, tokenizer.eos_token, reason)
+
+
+def load_base(
+    model: ModelSection,
+    *,
+    auto_class: str,
+    quantization_config: Any | None = None,
+    device: str = "cpu",
+    config_options: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """Load the base model's weights, all of them, from safetensors.
+
+    Args:
+        auto_class: the transformers class to load it as, e.g. `AutoModelForCausalLM`.
+        config_options: what its configuration must say, e.g. a classifier's `id2label`.
+        device: where the whole base goes, unless `model.device_map` spreads it.
+
+    Raises:
+        ArtefactError: weights are torn, missing or left over.
+        ResourceError: a package or the memory for it is missing.
+    """
+    quiet_stack()
+    import transformers
+    from safetensors import SafetensorError
+
+    found = resolve(model)
+    config = load_config(model, found)
+    config.update(dict(config_options or {}))
+    keywords = _load_keywords(model, quantization_config, device)
+    if quantization_config is not None:
+        check_quantization(config, quantization_config, device=device)
+    transformers.utils.logging.disable_progress_bar()
+    loader = getattr(transformers, auto_class)
+    try:
+        base, report = loader.from_pretrained(
+            **found.location(), config=config, output_loading_info=True, **keywords
+        )
+    except SafetensorError as error:
+        raise ArtefactError(
+            f"{found.path_or_id}: weights are torn: {error}", hint="copy or download them again"
+        ) from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
+    check_loading_report(base, report, found.path_or_id, auto_class=auto_class)
+    if quantization_config is not None and device == "cpu":
+        keep_stored_layout(base)
+    return base
+
+
+def init_model(
+    model: ModelSection,
+    *,
+    auto_class: str,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    config_options: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """Build a new model with random weights from `model.config`, sized to a tokenizer.
+
+    Args:
+        config_options: what else its configuration must say, e.g. a classifier's `id2label`.
+        seed: of the weights; the global random state of torch is set to it.
+
+    Raises:
+        UsageError: a configuration key is unknown or impossible.
+    """
+    quiet_stack()
+    import torch
+    import transformers
+
+    if model.config is None:
+        raise UsageError("model.config is missing", hint="name a model_type and its sizes")
+    config = _new_config(
+        {
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **model.config,
+            **(config_options or {}),
+        }
+    )
+    torch.manual_seed(seed)
+    keywords: dict[str, Any] = {}
+    if model.attn_implementation is not None:
+        keywords["attn_implementation"] = model.attn_implementation
+    if model.dtype != "auto":
+        keywords["dtype"] = getattr(torch, model.dtype)
+    built: PreTrainedModel = getattr(transformers, auto_class).from_config(config, **keywords)
+    return built
+
+
+def _new_config(keys: Mapping[str, Any]) -> PretrainedConfig:
+    """Make a configuration of these keys, refusing the ones its class does not have."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = keys.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING), n=1)
+        raise UsageError(
+            f"model.config.model_type: this transformers has no {model_type!r}",
+            hint=f"did you mean {close[0]}?" if close else "e.g. llama, qwen3, bert",
+        )
+    known = set(inspect.signature(CONFIG_MAPPING[model_type]).parameters)
+    for key in keys:
+        if key != "model_type" and key not in known:
+            close = difflib.get_close_matches(key, sorted(known), n=1)
+            raise UsageError(
+                f"model.config.{key}: {CONFIG_MAPPING[model_type].__name__} has no such key",
+                hint=f"did you mean {close[0]}?" if close else None,
+            )
+    options = {key: value for key, value in keys.items() if key != "model_type"}
+    try:
+        return AutoConfig.for_model(model_type, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"model.config: {error}") from error
+
+
+@cache
+def _resolve_on_hub(repo_id: str, revision: str | None, subfolder: str) -> ResolvedModel:
+    """Fetch a Hub model's configuration, and read from where it landed which commit this is.
+
+    Asked once a process, so that a tokenizer and its weights are of one commit. The list of
+    files comes first because it fails at once where the Hub is out of reach; a download is
+    retried for half a minute.
+    """
+    quiet_stack()
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HTTPError
+
+    place: dict[str, Any] = {"revision": revision, "subfolder": subfolder or None}
+    failure: Exception | None = None
+    try:
+        names, failure = _list_files(repo_id, revision)
+        prefix = f"{subfolder}/" if subfolder else ""
+        # transformers follows an adapter_config.json to its base; a recipe names its own.
+        if f"{prefix}adapter_config.json" in names:
+            raise ArtefactError(
+                f"the Hub's {repo_id!r} holds an adapter, not a base model",
+                hint="name its base model under model.path",
+            )
+        place["local_files_only"] = failure is not None
+        file = hf_hub_download(repo_id, "config.json", **place)
+    except (HTTPError, EntryNotFoundError, OSError, ValueError) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise explain_hub_error(failure or error, repo_id) from error
+    commit = _COMMIT.search(Path(file).as_posix())
+    if commit is None:
+        raise ArtefactError(f"the Hub cache holds {repo_id!r} without its commit: {file}")
+    return ResolvedModel(repo_id, commit.group(1), False, subfolder)
+
+
+def _list_files(repo_id: str, revision: str | None) -> tuple[frozenset[str], Exception | None]:
+    """List a Hub model's files; nothing, and why, where the Hub itself is out of reach."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+    try:
+        info = HfApi().model_info(repo_id, revision=revision, timeout=_HUB_TIMEOUT_SECONDS)
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        return frozenset(), error
+    except (HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        return frozenset(), error
+    return frozenset(entry.rfilename for entry in info.siblings or ()), None
+
+
+def _load_keywords(
+    model: ModelSection, quantization_config: Any | None, device: str
+) -> dict[str, Any]:
+    """Collect what `from_pretrained` takes beside the place of the files."""
+    keywords: dict[str, Any] = {
+        "dtype": model.dtype,
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # so that the report names them, which is then refused
+        "trust_remote_code": model.trust_remote_code,
+    }
+    if model.attn_implementation is not None:
+        keywords["attn_implementation"] = model.attn_implementation
+    if quantization_config is not None:
+        keywords["quantization_config"] = quantization_config
+    if model.device_map is not None:
+        keywords["device_map"] = model.device_map
+    elif device != "cpu" or quantization_config is not None:
+        # Not a bare string: bitsandbytes compares the values with "cpu", no torch.device is that.
+        keywords["device_map"] = {"": 0 if device in ("cuda", "xpu") else device}
+    return keywords
+
+
+def _check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, found: ResolvedModel
+) -> None:
+    """Refuse a tokenizer whose ids the embedding does not have."""
+    num_rows = getattr(config.get_text_config(), "vocab_size", None)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if isinstance(num_rows, int) and largest >= num_rows:
+        raise ArtefactError(
+            f"{found.path_or_id}: the tokenizer's largest id is {largest},"
+            f" but the embedding has {num_rows} rows",
+            hint="use the tokenizer that this model was trained with",
+        )
+
+
+def _read_template(file: Path) -> str:
+    """Read a chat template; transformers renders it in its own sandbox."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"model.chat_template: {file} cannot be read: {error}",
+            hint="name a Jinja file relative to the recipe",
+        ) from None

@@ -1,0 +1,112 @@
+"""What transformers' loaders refuse or let pass, and the way out of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ArtefactError, PeftkitError, ResourceError, UsageError
+from peftkit.plugins import find, only_builtins, plugin_names
+from peftkit.system.hub_errors import explain_hub_error, is_hub_error
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def check_loading_report(
+    base: PreTrainedModel, report: Mapping[str, Any], where: str, *, auto_class: str
+) -> None:
+    """Refuse a load that left parameters at random or weights unused, new heads excepted.
+
+    Args:
+        report: what `output_loading_info=True` returns beside the model.
+        where: the folder or Hub id that was loaded.
+
+    Raises:
+        ArtefactError: names the first of the tensors.
+    """
+    prefix = f"{base.base_model_prefix}."
+    # A classification head over a language model is new, and that model's own head left over.
+    whole = ("ForCausalLM", "ForSeq2SeqLM", "ForPreTraining", "AutoModel")
+    has_new_head = not auto_class.endswith(whole)
+
+    def in_body(key: str) -> bool:
+        return not has_new_head or key.startswith(prefix)
+
+    problems = [f"missing {key}" for key in sorted(report["missing_keys"]) if in_body(key)]
+    problems += [f"left over {key}" for key in sorted(report["unexpected_keys"]) if in_body(key)]
+    problems += [
+        f"{key} has shape {tuple(theirs)} where the configuration says {tuple(ours)}"
+        for key, theirs, ours in sorted(report["mismatched_keys"])
+    ]
+    problems += [str(message) for message in report["error_msgs"]]
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" * (len(problems) > 4))
+        raise ArtefactError(
+            f"{where}: the weights do not fit {type(base).__name__}: {shown}",
+            hint="use the checkpoint's own config.json, or download it again",
+        )
+
+
+def explain_load_error(error: Exception, where: str, *, is_local: bool) -> PeftkitError:
+    """Turn what a transformers loader raised into one line with a way out.
+
+    Args:
+        where: the folder or Hub id that was loaded.
+    """
+    text = str(error).strip()
+    if not is_local and is_hub_error(error):
+        return explain_hub_error(error, where)
+    if "out of memory" in text:
+        return ResourceError(f"{where}: {text}", hint="quantize it, or pick a smaller model")
+    if isinstance(error, ImportError):
+        return ResourceError(f"{where}: {text}", hint="install the package it names")
+    return _unreadable(text or repr(error), where)
+
+
+def _unreadable(text: str, where: str) -> ArtefactError:
+    """Explain a checkpoint that transformers read and refused."""
+    if "trust_remote_code" in text:
+        return ArtefactError(
+            f"{where} comes with Python code of its own",
+            hint="read the code; if you trust it, say model.trust_remote_code: true",
+        )
+    if "does not recognize this architecture" in text:
+        import transformers
+
+        name = re.search(r"model type `([^`]*)`", text)
+        return ArtefactError(
+            f"{where}: transformers {transformers.__version__} does not know the architecture"
+            f" {name.group(1) if name else '?'!r}",
+            hint="pip install --upgrade transformers; or another model",
+        )
+    if "safetensors" in text and "file named" in text:
+        return ArtefactError(
+            f"{where} has no safetensors weights, and pickled ones can run code",
+            hint="pick a revision with safetensors, or convert it once and name the folder",
+        )
+    return ArtefactError(f"{where} cannot be loaded: {text.splitlines()[0]}")
+
+
+def check_trains(config: PretrainedConfig, auto_class: str) -> None:
+    """Refuse a model that the method's class cannot be made of; custom code is left to its own.
+
+    Raises:
+        UsageError: names the methods that train such a model.
+    """
+    if _has_class(config, auto_class) or getattr(config, "auto_map", None):
+        return
+    with only_builtins():
+        methods = {name: find("methods", name).auto_class for name in plugin_names("methods")}
+    able = [name for name, other in methods.items() if _has_class(config, other)]
+    raise UsageError(
+        f"a {config.model_type} model has no {auto_class}, which this method trains",
+        hint=f"method: {' or '.join(able)}" if able else "a model of another architecture",
+    )
+
+
+def _has_class(config: PretrainedConfig, auto_class: str) -> bool:
+    import transformers
+
+    return type(config) in getattr(transformers, auto_class)._model_mapping

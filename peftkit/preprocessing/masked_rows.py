@@ -1,0 +1,122 @@
+"""Decode encoded rows token by token, the trained ones marked: what a person checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.preprocessing.audit import Breach, SplitAudit
+from peftkit.preprocessing.chat_labels import IGNORED
+from peftkit.preprocessing.pipeline import Prepared
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+MAX_TOKENS = 2048
+"""Tokens of a row that a run directory keeps for its report; packed rows can be far longer."""
+
+
+@dataclass(frozen=True)
+class MaskedRow:
+    """Hold one row as the trainer gets it."""
+
+    tokens: tuple[str, ...]
+    """Each token's text."""
+    trained: tuple[bool, ...]
+    """Whether the loss counts it. What an encoder reads stands before the target."""
+    label: str = ""
+    """What is to be predicted of all tokens, where a row has a label."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON data."""
+        row: dict[str, Any] = {"tokens": list(self.tokens), "trained": list(self.trained)}
+        return {**row, "label": self.label} if self.label else row
+
+
+@dataclass(frozen=True)
+class DataView:
+    """Hold what `peftkit data` shows."""
+
+    name: str
+    """The recipe's name."""
+    audit: dict[str, SplitAudit]
+    breaches: tuple[Breach, ...]
+    """Thresholds that a run would refuse; the exit code is 3 if there are any."""
+    rows: dict[str, list[MaskedRow]]
+    """Split -> its first rows."""
+    fingerprint: str
+    source_revision: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the view as JSON data, in the form of a run's data.json."""
+        return {
+            "fingerprint": self.fingerprint,
+            "source_revision": self.source_revision,
+            "splits": {name: asdict(audit) for name, audit in self.audit.items()},
+            "breaches": [asdict(breach) for breach in self.breaches],
+            "mask_samples": {
+                name: [row.to_json() for row in rows] for name, rows in self.rows.items()
+            },
+        }
+
+
+def make_view(
+    name: str, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int
+) -> DataView:
+    """Take the first rows of every split out of prepared data."""
+    return DataView(
+        name=name,
+        audit=prepared.audit,
+        breaches=prepared.breaches,
+        rows={
+            split: mask_rows(rows, tokenizer, prepared, num_rows=num_rows)
+            for split, rows in prepared.encoded.items()
+        },
+        fingerprint=prepared.fingerprint,
+        source_revision=prepared.source_revision,
+    )
+
+
+def data_json(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int = 3
+) -> dict[str, Any]:
+    """Return the content of a run's data.json: fingerprint, audit and the masks of a few rows."""
+    return make_view("", prepared, tokenizer, num_rows=num_rows).to_json()
+
+
+def mask_rows(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, *, num_rows: int
+) -> list[MaskedRow]:
+    """Decode the first encoded rows token by token."""
+    shown = rows.select(range(min(num_rows, len(rows))))
+    return [_mask_row(row, tokenizer, prepared) for row in shown]
+
+
+def _mask_row(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, prepared: Prepared
+) -> MaskedRow:
+    labels = row["labels"]
+    tokens = tuple(decode_tokens(row["input_ids"][:MAX_TOKENS], tokenizer))
+    if isinstance(labels, int):
+        return MaskedRow(tokens, (False,) * len(tokens), prepared.labels.names[labels])
+    if not prepared.has_targets:
+        return MaskedRow(tokens, tuple(label != IGNORED for label in labels[:MAX_TOKENS]))
+    target = tuple(decode_tokens(labels[:MAX_TOKENS], tokenizer))
+    return MaskedRow(tokens + target, (False,) * len(tokens) + (True,) * len(target))
+
+
+def decode_tokens(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Give each token's own text; a character that spans tokens stands in its last one.
+
+    The texts join to the decoded row, so no byte is shown twice or lost.
+    """
+    pending: list[int] = []
+    for at, token_id in enumerate(ids):
+        pending.append(token_id)
+        text = tokenizer.decode(pending, skip_special_tokens=False)
+        is_partial = text.endswith("\ufffd") and len(pending) < 4 and at + 1 < len(ids)
+        yield "" if is_partial else text
+        if not is_partial:
+            pending = []

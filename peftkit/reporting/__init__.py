@@ -1,0 +1,1 @@
+"""Tables, curves and model cards: what a person reads of a result."""

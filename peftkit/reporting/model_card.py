@@ -1,0 +1,156 @@
+"""The model card of what a run trained: what it is, how to load it, what it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftkit.rundir.paths import write_atomically
+
+_TEMPLATE = """\
+---
+{{ front_matter }}---
+
+# {{ card.name }}
+
+{{ what }} trained with peftkit by the recipe below.
+
+```python
+{{ usage }}
+```
+{% if card.scores %}
+
+## Scores
+
+{{ card.scores.num_rows }} rows of the split `{{ card.scores.split }}`.
+
+| | {{ contestants | join(" | ") }} |
+|---|{{ "---:|" * contestants | length }}
+{% for metric in metrics %}
+| {{ metric }} |{% for who in contestants %} {{ shown(who, metric) }} |{% endfor %}
+
+{% endfor %}
+{% endif %}
+
+## Recipe
+
+{{ fence }}yaml
+{{ card.recipe.rstrip() }}
+{{ fence }}
+
+Data fingerprint `{{ card.fingerprint }}`.
+{{ versions }}
+
+"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Hold what a model card says."""
+
+    name: str
+    base_model: str
+    """As the recipe names it: a Hub id, a folder, or `embedded:NAME`."""
+    base_location: str
+    """What `from_pretrained` takes for the base on the machine that trained."""
+    is_on_hub: bool
+    adapter: str | None
+    """The PEFT method; None for a whole model."""
+    method: str
+    auto_class: str
+    recipe: str
+    fingerprint: str
+    packages: Mapping[str, str]
+    scores: Mapping[str, Any] | None = None
+    """The content of scores.json, once there is one."""
+
+
+def write_card(folder: Path, card: Card) -> Path:
+    """Write `README.md` beside the weights."""
+    file = folder / "README.md"
+    write_atomically(file, render_card(card))
+    return file
+
+
+def render_card(card: Card) -> str:
+    """Return the card as Markdown with the front matter that the Hub reads."""
+    import jinja2
+    import yaml
+
+    contestants = _contestants(card.scores or {})
+    environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    what = (
+        f"A {card.adapter} adapter for `{card.base_model}`,"
+        if card.adapter
+        else f"A model fine-tuned from `{card.base_model}`,"
+    )
+    return environment.from_string(_TEMPLATE).render(
+        card=card,
+        what=what,
+        usage=_usage(card),
+        front_matter=yaml.safe_dump(_front_matter(card), sort_keys=False),
+        versions=", ".join(f"{name} {number}" for name, number in card.packages.items()),
+        fence="`" * max(3, 1 + _longest_run(card.recipe)),
+        contestants=list(contestants),
+        metrics=list(dict.fromkeys(m for scores in contestants.values() for m in scores)),
+        shown=lambda who, metric: _number(contestants[who].get(metric)),
+    )
+
+
+def _front_matter(card: Card) -> dict[str, Any]:
+    matter: dict[str, Any] = {"library_name": "peft" if card.adapter else "transformers"}
+    if card.is_on_hub:
+        matter["base_model"] = card.base_model
+    matter["tags"] = ["peftkit", card.method, *([card.adapter] if card.adapter else [])]
+    if card.auto_class in _PIPELINES:
+        matter["pipeline_tag"] = _PIPELINES[card.auto_class]
+    return matter
+
+
+_PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSequenceClassification": "text-classification",
+}
+"""The Hub's words for what models of a class do."""
+
+
+def _usage(card: Card) -> str:
+    if card.adapter is None:
+        return (
+            f"from transformers import {card.auto_class}\n\n"
+            f'model = {card.auto_class}.from_pretrained("THIS FOLDER")'
+        )
+    has_labels = card.auto_class == "AutoModelForSequenceClassification"
+    names = f"AutoConfig, {card.auto_class}" if has_labels else card.auto_class
+    config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
+    place = f"{card.base_location!r}, config=config" if has_labels else repr(card.base_location)
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {names}\n\n"
+        f"{config if has_labels else ''}"
+        f"base = {card.auto_class}.from_pretrained({place})\n"
+        'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
+    )
+
+
+def _contestants(scores: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Name everyone who was scored: base, tuned, then the trivial baselines."""
+    named = {name: scores[name] for name in ("base", "tuned") if scores.get(name)}
+    return {**named, **scores.get("baselines", {})}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _longest_run(text: str) -> int:
+    """Return the length of the longest run of backticks, which a fence must exceed."""
+    longest = run = 0
+    for character in text:
+        run = run + 1 if character == "`" else 0
+        longest = max(longest, run)
+    return longest

@@ -1,0 +1,1 @@
+"""A run's directory: its paths, its status and its checkpoints."""

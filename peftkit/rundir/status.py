@@ -1,0 +1,154 @@
+"""Whose a run directory is, what state it is in, and how a run leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from peftkit.errors import PeftkitError, ResourceError, StoppedError, UsageError
+from peftkit.rundir.checkpoints import differences, list_checkpoints
+from peftkit.rundir.paths import RunDir, locked, write_json
+
+_MOST_SHOWN = 12
+"""Differences listed before the rest is only counted."""
+
+
+@contextmanager
+def claimed(run_dir: RunDir) -> Iterator[None]:
+    """Make the run directory if need be, and hold it for this process.
+
+    Raises:
+        UsageError: the path is a file, cannot be written, or holds something that is no run.
+        ResourceError: another process is running in it.
+    """
+    path = run_dir.path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    except FileExistsError:
+        raise UsageError(f"{path} is a file", hint="choose another --out DIR") from None
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be made or read: {error.strerror}", hint="choose another --out DIR"
+        ) from error
+    if strangers and not run_dir.status.exists():
+        raise UsageError(
+            f"{path} is not empty and no run: it holds {', '.join(strangers[:3])}",
+            hint="choose another --out DIR, or an empty one",
+        )
+    try:
+        with locked(run_dir):
+            yield
+    except PermissionError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another --out DIR"
+        ) from error
+
+
+@dataclass
+class Ledger:
+    """Keep status.json true: what this run is, how far it came and how it ended."""
+
+    run_dir: RunDir
+    identity: str | None = None
+    """Set once this run is known to own the directory."""
+    step: int = 0
+    total_steps: int | None = None
+
+    def write(self, state: str, *, exit_code: int | None = None, message: str = "") -> None:
+        """Write the state: `running`, `stopped`, `failed` or `finished`."""
+        content = {
+            "identity": self.identity,
+            "state": state,
+            "exit_code": exit_code,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "message": message,
+        }
+        write_json(self.run_dir.status, content)
+
+
+@contextmanager
+def recorded(ledger: Ledger) -> Iterator[None]:
+    """Write how a run ended, whichever way it ends; a stranger's directory is left alone."""
+    is_new = not ledger.run_dir.status.exists()
+
+    def write(state: str, exit_code: int, message: str) -> None:
+        if is_new or ledger.identity is not None:
+            # A full disk must not hide the error that this records.
+            with suppress(ResourceError):
+                ledger.write(state, exit_code=exit_code, message=message)
+
+    try:
+        yield
+    except StoppedError as error:
+        write("stopped", error.exit_code, error.message)
+        raise
+    except PeftkitError as error:
+        write("failed", error.exit_code, error.message)
+        raise
+    except KeyboardInterrupt:
+        write("stopped", 130, "stopped at once by a second Ctrl-C")
+        raise
+    except Exception as error:
+        write("failed", 1, f"{type(error).__name__}: {error}")
+        raise
+
+
+def read_status(run_dir: RunDir) -> dict[str, Any]:
+    """Read status.json; empty for a directory in which no run began."""
+    return run_dir.read_json(run_dir.status) if run_dir.status.exists() else {}
+
+
+def has_training(run_dir: RunDir) -> bool:
+    """Tell whether a directory holds steps that took time, and must not be overwritten."""
+    return run_dir.trained.is_dir() or bool(list_checkpoints(run_dir.checkpoints))
+
+
+def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
+    """Refuse a directory in which another recipe has trained.
+
+    Raises:
+        UsageError: lists what differs, as `key: old -> new`.
+    """
+    if not has_training(run_dir) or not run_dir.resolved.exists():
+        return
+    import yaml
+
+    from peftkit.recipe.build import identity
+
+    earlier = yaml.safe_load(run_dir.resolved.read_text(encoding="utf-8"))
+    # Through YAML and back, so that a tuple equals the list that it was written as.
+    now = yaml.safe_load(yaml.safe_dump(dict(resolved)))
+    if identity(earlier, "") == identity(now, ""):
+        return
+    found = differences(earlier, now)
+    lines = [f"  {key}: {_show(old)} -> {_show(new)}" for key, (old, new) in found.items()]
+    rest = [f"  and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
+    raise UsageError(
+        "\n".join([f"{run_dir.path} is another run:", *lines[:_MOST_SHOWN], *rest]),
+        hint="--out ANOTHER_DIR for this one, or the recipe as it was to resume",
+    )
+
+
+def check_same_data(run_dir: RunDir, fingerprint: str) -> None:
+    """Refuse a directory in which the same recipe trained on other rows.
+
+    Raises:
+        UsageError: shows both fingerprints.
+    """
+    if not has_training(run_dir) or not run_dir.data.exists():
+        return
+    earlier = str(run_dir.read_json(run_dir.data).get("fingerprint"))
+    if earlier != fingerprint:
+        raise UsageError(
+            f"{run_dir.path} trained on other rows: data fingerprint {earlier[:12]} ->"
+            f" {fingerprint[:12]}",
+            hint="--out ANOTHER_DIR for this one, or the data as it was to resume",
+        )
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is None else repr(value)

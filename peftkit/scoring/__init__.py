@@ -1,0 +1,1 @@
+"""Put questions to models, mark the answers and measure how well text is predicted."""

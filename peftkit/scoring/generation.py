@@ -1,0 +1,385 @@
+"""Answer many prompts with a causal language model, in batches, the same whatever their size."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ResourceError, UsageError
+from peftkit.preprocessing.seq2seq_rows import cut_before_closing, encode_source, num_closing
+from peftkit.system.exhaustion import in_batches
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Message = Mapping[str, str]
+Progress = Callable[[int, int], None]
+"""Called with the number of rows done and their total."""
+
+MAX_NEW_TOKENS = 64
+"""Length of an answer that neither recipe nor user limits, for every verb and every plan."""
+
+NEUTRAL: Mapping[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "use_cache": True,
+}
+"""Stated in full, because transformers fills what is absent from the checkpoint's own sampling."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Hold encoded prompts that leave room for an answer."""
+
+    input_ids: tuple[tuple[int, ...], ...]
+    num_cut: int
+    """Prompts that lost the end of their last message to make room."""
+    max_tokens: int | None
+    """Longest prompt that leaves room; None where positions are unbounded."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Hold one answer a prompt, in the prompts' order."""
+
+    texts: tuple[str, ...]
+    num_unfinished: int
+    """Answers that reached the limit of new tokens without an end."""
+
+
+def generation_config(
+    options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, stop_ids: Sequence[int]
+) -> GenerationConfig:
+    """Make the native config: greedy and `MAX_NEW_TOKENS` long unless the options say otherwise.
+
+    Raises:
+        UsageError: an option is unknown to the installed transformers, or contradicts another.
+    """
+    from transformers import GenerationConfig
+
+    known = GenerationConfig().to_dict()
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), n=1)
+            raise UsageError(
+                f"generation: GenerationConfig has no key {key!r}",
+                hint=f"did you mean {close[0]}?" if close else None,
+            )
+    for key, alone in {"num_return_sequences": 1, "return_dict_in_generate": False}.items():
+        if options.get(key, alone) != alone:
+            raise UsageError(
+                f"generation.{key}={options[key]}: each prompt has one answer here, its text",
+                hint=f"delete {key}",
+            )
+    limit = {} if {"max_new_tokens", "max_length"} & set(options) else {
+        "max_new_tokens": MAX_NEW_TOKENS
+    }  # fmt: skip
+    stops = {"eos_token_id": list(stop_ids), "pad_token_id": tokenizer.pad_token_id}
+    try:
+        config = GenerationConfig(**{**NEUTRAL, **stops, **limit, **options})
+        config.validate(strict=True)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"generation: {error}") from error
+    return config
+
+
+def stop_token_ids(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """Collect what ends an answer: the model's end tokens, the tokenizer's, the template's.
+
+    A base model's template may end turns with another token than its EOS, and that one is trained.
+    """
+    named = getattr(model.generation_config, "eos_token_id", None)
+    found: set[int | None] = set(named if isinstance(named, list | tuple) else [named])
+    found.add(tokenizer.eos_token_id)
+    if tokenizer.chat_template:
+        from peftkit.preprocessing.chat_labels import encode_conversation
+
+        turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+        labels = encode_conversation(turns, tokenizer)["labels"]
+        found.add(next((label for label in reversed(labels) if label >= 0), tokenizer.eos_token_id))
+    return tuple(sorted(token for token in found if token is not None))
+
+
+def max_prompt_tokens(
+    model: PreTrainedModel | PeftModel, config: GenerationConfig, *, longest: int | None = None
+) -> int | None:
+    """Return the longest prompt that leaves room for a whole answer; None when unbounded.
+
+    Args:
+        longest: source that the training of an encoder-decoder read.
+
+    Raises:
+        UsageError: the answer alone fills the model's positions.
+    """
+    from peftkit.models.load import max_positions
+
+    positions = max_positions(model.config)
+    if positions is None:
+        return longest
+    num_new = config.max_new_tokens or 1
+    is_apart = model.config.is_encoder_decoder  # the answer has positions of its own
+    room = positions - num_virtual_tokens(model) - (0 if is_apart else num_new)
+    if room < 1 or num_new > positions:
+        raise UsageError(
+            f"max_new_tokens is {num_new}, but the model has {positions} positions"
+            f" for {'an answer' if is_apart else 'prompt and answer together'}",
+            hint=f"max_new_tokens={max(1, positions // 4)}",
+        )
+    return room if longest is None else min(room, longest)
+
+
+def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
+    """Return the positions that a soft prompt takes, 0 without one."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return 0
+    return int(config.num_virtual_tokens or 0)
+
+
+def encode_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Encode messages up to where the assistant's answer begins; never empty."""
+    ids: list[int] = []
+    if messages:
+        ids = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            return_dict=True,
+            tokenizer_kwargs={"verbose": False},
+        )["input_ids"]
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return ids or [start]
+
+
+def prompt_encoder(
+    model: PreTrainedModel | PeftModel,
+) -> Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]]:
+    """Return what encodes the messages that a model is asked: as its training did."""
+    return encode_source if model.config.is_encoder_decoder else encode_prompt
+
+
+def encode_prompts(
+    prompts: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int | None,
+    encode: Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]] = encode_prompt,
+) -> Prompts:
+    """Encode prompts, cutting those that are too long at the end of their last message.
+
+    The instruction at the head and the template's opening of the answer both stay, as they do
+    when training cuts a row.
+
+    Args:
+        encode: see `prompt_encoder`.
+    """
+    encoded, num_cut = [], 0
+    for messages in prompts:
+        ids = encode(messages, tokenizer)
+        if max_tokens is not None and len(ids) > max_tokens:
+            closing = num_closing(partial(_encode_with, encode, tokenizer, messages))
+            ids = cut_before_closing(ids, max_tokens, closing)
+            num_cut += 1
+        encoded.append(tuple(ids))
+    return Prompts(tuple(encoded), num_cut, max_tokens)
+
+
+def _encode_with(
+    encode: Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    text: str,
+) -> list[int]:
+    """Encode messages with another text in the last one."""
+    return encode([*messages[:-1], {**messages[-1], "content": text}], tokenizer)
+
+
+def answer(  # noqa: PLR0913
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    *,
+    config: GenerationConfig,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Answers:
+    """Generate one answer a prompt.
+
+    Prompts of like length share a batch, padded on the left and masked, so that an answer does
+    not depend on its neighbours; with a soft prompt only those of the same length, because peft
+    puts it before the padding. A batch that does not fit into device memory is halved.
+
+    Raises:
+        ResourceError: even one prompt does not fit into device memory.
+    """
+    import torch
+
+    order = sorted(range(len(prompts.input_ids)), key=lambda i: -len(prompts.input_ids[i]))
+    is_soft = num_virtual_tokens(model) > 0
+    texts: dict[int, str] = {}
+    num_unfinished = 0
+
+    def answers(chosen: Sequence[int]) -> list[tuple[list[int], bool]]:
+        if is_soft:
+            length = len(prompts.input_ids[chosen[0]])
+            chosen = [i for i in chosen if len(prompts.input_ids[i]) == length]
+        return _generate(model, [prompts.input_ids[i] for i in chosen], config)
+
+    def refusal(index: int) -> ResourceError:
+        return ResourceError(
+            f"generating from {len(prompts.input_ids[index])} tokens does not fit into device"
+            " memory",
+            hint="a smaller evaluate.generation.max_new_tokens",
+        )
+
+    with evaluating(model), torch.random.fork_rng(), _quiet():
+        torch.manual_seed(0)  # of consequence only where the options ask for sampling
+        for batch in in_batches(order, batch_size, answers, refusal):
+            for index, (ids, is_finished) in batch:
+                texts[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                num_unfinished += not is_finished
+            if progress:
+                progress(len(texts), len(order))
+    return Answers(tuple(texts[i] for i in range(len(order))), num_unfinished)
+
+
+def stream_answer(  # noqa: PLR0913
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    *,
+    config: GenerationConfig,
+    write: Callable[[str], None],
+    seed: int = 0,
+) -> tuple[str, bool]:
+    """Generate one answer and write it piece by piece; the pieces join to what `answer` gives.
+
+    Args:
+        seed: of consequence only where the config asks for sampling.
+
+    Returns: the text, and whether it came to an end by itself.
+    """
+    import torch
+
+    pieces = _Pieces(tokenizer, set(config.eos_token_id or []), write)
+    # transformers cannot stream a beam search: it does not know its answer before the end
+    streamer = pieces if (config.num_beams or 1) == 1 else None
+    with evaluating(model), torch.random.fork_rng(), _quiet():
+        torch.manual_seed(seed)
+        ((ids, is_finished),) = _generate(model, [prompt], config, streamer=streamer)
+    return pieces.finish(ids), is_finished
+
+
+class _Pieces:
+    """Take tokens from transformers' `generate` one by one and write what is sure of their text."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: set[int], write: Callable[[str], None]
+    ) -> None:
+        self._tokenizer, self._stops, self._write = tokenizer, stops, write
+        self._is_prompt = True
+        self._ids: list[int] = []
+        self._written = ""
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt first, then each new token."""
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self._ids += [token for token in value.flatten().tolist() if token not in self._stops]
+        text = self._decode(self._ids)
+        # A character may be spread over tokens, and trailing whitespace may turn out to be the end
+        sure = text.rstrip("\ufffd").rstrip()
+        if sure.startswith(self._written):
+            self._emit(sure)
+
+    def end(self) -> None:
+        """Do nothing: `finish` knows the whole answer."""
+
+    def finish(self, ids: Sequence[int]) -> str:
+        """Write what is left of the whole answer, and return it."""
+        text = self._decode(ids)
+        self._emit(text)
+        return text
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
+
+    def _emit(self, text: str) -> None:
+        if piece := text[len(self._written) :]:
+            self._write(piece)
+            self._written = text
+
+
+def _generate(
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    *,
+    streamer: _Pieces | None = None,
+) -> list[tuple[list[int], bool]]:
+    """Generate for one batch; return new tokens up to the end, and whether there was one.
+
+    An encoder counts positions from the left, so that its rows are padded on the right.
+    """
+    import torch
+
+    width = max(map(len, rows))
+    pad_id = config.pad_token_id or 0
+    device = model.get_input_embeddings().weight.device
+    is_encoder_decoder = model.config.is_encoder_decoder
+
+    def padded(row: Sequence[int], fill: int) -> list[int]:
+        pads = [fill] * (width - len(row))
+        return [*row, *pads] if is_encoder_decoder else [*pads, *row]
+
+    input_ids = torch.tensor([padded(row, pad_id) for row in rows])
+    mask = torch.tensor([padded([1] * len(row), 0) for row in rows])
+    with torch.no_grad():
+        made = model.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            **({"streamer": streamer} if streamer else {}),
+        )
+    stops = set(config.eos_token_id or [])
+    cut = []
+    num_given = 1 if is_encoder_decoder else width  # what a decoder starts with
+    for ids in made[:, num_given:].tolist():
+        end = next((at for at, token in enumerate(ids) if token in stops), None)
+        cut.append((ids if end is None else ids[:end], end is not None))
+    return cut
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Switch dropout off, and back on afterwards if the model was training."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence peft's remark that a soft prompt makes its own position ids, as it should."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
+        yield

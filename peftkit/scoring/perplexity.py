@@ -1,0 +1,198 @@
+"""Measure how well a language model expects tokens, within bounded memory.
+
+Shapes: B rows, T tokens, S tokens of a target, K kept positions, V vocabulary, N trained tokens.
+"""
+
+# ruff: noqa: N803, N806 - shape suffixes
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.preprocessing.chat_labels import IGNORED
+from peftkit.scoring.generation import evaluating, num_virtual_tokens
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Progress = Callable[[int, int], None]
+
+LOGITS_BYTES = 256 * 2**20
+"""Bound on one batch's logits in the model's dtype, and so on how many rows share a forward."""
+MAX_ROWS = 32
+"""Rows that share a forward at most."""
+UPCAST_TOKENS = 256
+"""Trained tokens whose logits are in float32 at the same time."""
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """Hold the summed negative log-likelihood of trained tokens."""
+
+    nats: float
+    num_tokens: int
+
+    @property
+    def perplexity(self) -> float | None:
+        """Return exp of the mean; None without tokens or beyond what a float holds."""
+        if not self.num_tokens or self.nats / self.num_tokens > 700:
+            return None
+        value = math.exp(self.nats / self.num_tokens)
+        return value if math.isfinite(value) else None
+
+    def bits_per_byte(self, num_bytes: int) -> float | None:
+        """Spread the loss over the text's bytes, which no tokenizer changes."""
+        if not num_bytes or not math.isfinite(self.nats):
+            return None
+        return self.nats / math.log(2) / num_bytes
+
+
+def token_loss(
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    *,
+    progress: Progress | None = None,
+) -> TokenLoss:
+    """Sum the loss over every trained token of rows of `input_ids` and `labels`.
+
+    The labels of an encoder-decoder are a sequence of their own, which its decoder writes. Each
+    token counts once, whatever its row's length, as in the loss of a batch that holds all rows.
+    Rows may not exceed the model's positions.
+    """
+    import torch
+
+    is_apart = model.config.is_encoder_decoder
+    batch_nats = _target_nats if is_apart else _batch_nats
+    # The first token of a row has nothing before it, and that of a target has the source.
+    first = 0 if is_apart else 1
+    scored = [row for row in rows if _num_trained(row, first)]
+    order = sorted(range(len(scored)), key=lambda i: -len(scored[i]["input_ids"]))
+    nats, num_tokens, done = 0.0, 0, 0
+    with evaluating(model), torch.no_grad():
+        for indices in _batches(order, scored, model):
+            batch = [scored[i] for i in indices]
+            nats += batch_nats(model, batch)
+            num_tokens += sum(_num_trained(row, first) for row in batch)
+            done += len(batch)
+            if progress:
+                progress(done, len(scored))
+    return TokenLoss(nats, num_tokens)
+
+
+def windows(
+    row: Mapping[str, Sequence[int]], max_tokens: int | None
+) -> Iterator[dict[str, list[int]]]:
+    """Cut a long row into windows that overlap by one token, so that each is predicted once."""
+    ids, labels = list(row["input_ids"]), list(row["labels"])
+    if max_tokens is None or len(ids) <= max_tokens:
+        yield {"input_ids": ids, "labels": labels}
+        return
+    for start in range(0, len(ids) - 1, max_tokens - 1):
+        stop = start + max_tokens
+        yield {"input_ids": ids[start:stop], "labels": labels[start:stop]}
+
+
+def _num_trained(row: Mapping[str, Sequence[int]], first: int) -> int:
+    return sum(label != IGNORED for label in row["labels"][first:])
+
+
+def _batches(
+    order: Sequence[int],
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    model: PreTrainedModel | PeftModel,
+) -> Iterator[list[int]]:
+    """Group rows of like length so that a batch's logits keep within `LOGITS_BYTES`."""
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    budget = max(1, LOGITS_BYTES // (vocab_size * model.dtype.itemsize))
+    batch: list[int] = []
+    kept: set[int] = set()
+    for index in order:
+        own = {at for at, label in enumerate(rows[index]["labels"]) if label != IGNORED}
+        if batch and (len(kept | own) * (len(batch) + 1) > budget or len(batch) == MAX_ROWS):
+            yield batch
+            batch, kept = [], set()
+        batch.append(index)
+        kept |= own
+    if batch:
+        yield batch
+
+
+def _batch_nats(
+    model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
+) -> float:
+    input_ids_BT, mask_BT = _padded_inputs(model, batch)
+    labels_BT = _padded([row["labels"] for row in batch], IGNORED, input_ids_BT.device)
+    # Position t predicts token t + 1
+    kept_K = (labels_BT[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
+    targets_BK = labels_BT[:, 1:][:, kept_K]
+    logits_BKV = _logits(model, input_ids_BT, mask_BT, kept_K)
+    return _nats(logits_BKV, targets_BK)
+
+
+def _target_nats(
+    model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
+) -> float:
+    input_ids_BT, mask_BT = _padded_inputs(model, batch)
+    labels_BS = _padded([row["labels"] for row in batch], IGNORED, input_ids_BT.device)
+    outputs = model(
+        input_ids=input_ids_BT,
+        attention_mask=mask_BT,
+        decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels_BS),
+        use_cache=False,
+    )
+    # A soft prompt in front of the decoder has logits too
+    return _nats(outputs.logits[:, -labels_BS.shape[1] :], labels_BS)
+
+
+def _padded_inputs(
+    model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
+) -> tuple[Tensor, Tensor]:
+    device = model.get_input_embeddings().weight.device
+    ids = [row["input_ids"] for row in batch]
+    return _padded(ids, 0, device), _padded([[1] * len(row) for row in ids], 0, device)
+
+
+def _padded(values: Sequence[Sequence[int]], fill: int, device: torch.device) -> Tensor:
+    import torch
+
+    width = max(map(len, values))
+    return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
+
+
+def _nats(logits_BKV: Tensor, targets_BK: Tensor) -> float:
+    import torch
+
+    targets_BK = targets_BK.to(logits_BKV.device)
+    trained_BK = targets_BK != IGNORED
+    logits_NV, targets_N = logits_BKV[trained_BK], targets_BK[trained_BK]
+    total = 0.0
+    for start in range(0, len(targets_N), UPCAST_TOKENS):
+        part = slice(start, start + UPCAST_TOKENS)
+        losses = torch.nn.functional.cross_entropy(
+            logits_NV[part].float(), targets_N[part], reduction="none"
+        )
+        total += float(losses.double().sum())
+    return total
+
+
+def _logits(
+    model: PreTrainedModel | PeftModel, input_ids_BT: Tensor, mask_BT: Tensor, kept_K: Tensor
+) -> Tensor:
+    """Return logits_BKV at the kept positions, computing no others where the model can."""
+    options: dict[str, Any] = {"input_ids": input_ids_BT, "attention_mask": mask_BT}
+    native = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # A soft prompt moves positions inside peft, so its logits are picked afterwards
+    can_keep = "logits_to_keep" in inspect.signature(native.forward).parameters
+    if can_keep and not num_virtual_tokens(model):
+        options["logits_to_keep"] = kept_K
+    logits: Tensor = model(**options, use_cache=False).logits
+    if "logits_to_keep" in options:
+        return logits
+    return logits[:, -input_ids_BT.shape[1] :][:, kept_K.to(logits.device)]

@@ -1,0 +1,146 @@
+"""Turn a person's prompt, or a row without an answer, into what a run's task asks its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import DataError, UsageError
+from peftkit.plugins.examples import Labeled, Text
+from peftkit.sources.columns import describe_kind
+
+if TYPE_CHECKING:
+    from peftkit.plugins import Task
+    from peftkit.plugins.examples import Example
+
+STAND_IN = "\N{LEFT WHITE CORNER BRACKET}answer\N{RIGHT WHITE CORNER BRACKET}"
+"""What stands in the columns that are not asked about, so that one can see if they are."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Hold what a model is given before its answer."""
+
+    messages: tuple[Mapping[str, str], ...] = ()
+    """Chat messages up to the answer; empty where a text is continued instead."""
+    text: str = ""
+    """Running text that the model goes on writing."""
+    texts: tuple[str, ...] = ()
+    """A text, or two that belong together, whose label is asked for."""
+
+
+def question_of_text(task: Task, prompt: str) -> Question:
+    """Ask the task's own question about a text: `Summarize the text.` above a document, say.
+
+    The text stands in whichever one column the task turns into its question. A task that takes
+    whole conversations (`chat`) has none, and the text is the user's message as it is.
+
+    Raises:
+        UsageError: the prompt is empty, or the task's question needs several columns.
+    """
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", hint="peftkit generate RUN 'a text'")
+    is_understood = False
+    asked = []
+    for column in task.columns:
+        row: dict[str, Any] = {}
+        for other in task.columns:
+            _put(row, other, prompt if other == column else STAND_IN)
+        try:
+            example = task.example(row)
+        except DataError:
+            continue
+        is_understood = True
+        question = _question(example)
+        if prompt.strip() not in _words(question):
+            continue
+        if STAND_IN not in _words(question):
+            return question
+        asked.append(column)
+    if is_understood:
+        raise UsageError(
+            "this run's task asks about several columns at once:"
+            f" {', '.join(asked or task.columns)}",
+            hint="give them as rows: --file ROWS.jsonl",
+        )
+    return Question(messages=({"role": "user", "content": prompt},))
+
+
+def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
+    """Ask what the task asks about a row; the answer's column may be missing or null.
+
+    A row without any of the task's columns may hold a `prompt`, which is a text as for
+    `question_of_text`, or `messages` that end with the user's.
+
+    Raises:
+        DataError: a column of the question is missing, or its value cannot be used.
+    """
+    if not any(_has(row, column) for column in task.columns):
+        if isinstance(row.get("prompt"), str):
+            return question_of_text(task, row["prompt"])
+        if "messages" not in row:
+            raise DataError(
+                f"the row has none of {', '.join(task.columns)}, prompt or messages;"
+                f" it has {', '.join(row) or 'nothing'}"
+            )
+    if _ends_with_user(row):
+        return Question(messages=tuple(_messages(row["messages"])))
+    filled = dict(row)
+    missing = [column for column in task.columns if not _has(row, column)]
+    stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
+    for column, stand_in in stand_ins.items():
+        _put(filled, column, stand_in)
+    question = _question(task.example(filled))
+    needed = [column for column in missing if stand_ins[column] in _words(question)]
+    if needed:
+        raise DataError(f"the row has no {' and no '.join(needed)}, which the question needs")
+    return question
+
+
+def _question(example: Example) -> Question:
+    if isinstance(example, Text):
+        return Question(text=example.text)
+    if isinstance(example, Labeled):
+        return Question(texts=example.texts)
+    return Question(messages=tuple(example.prompt))
+
+
+def _words(question: Question) -> str:
+    messages = (message["content"] for message in question.messages)
+    return question.text + "\n".join((*messages, *question.texts))
+
+
+def _has(row: Mapping[str, Any], column: str) -> bool:
+    """Tell whether a column, or a path into a nested one, holds anything."""
+    if row.get(column) is not None:
+        return True
+    value: Any = row
+    for part in column.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value is not None
+
+
+def _put(row: dict[str, Any], column: str, value: str) -> None:
+    """Set a column, or a path into a nested one (`translation.en`)."""
+    *parents, last = column.split(".")
+    for part in parents:
+        held = row.get(part)
+        row[part] = dict(held) if isinstance(held, Mapping) else {}
+        row = row[part]
+    row[last] = value
+
+
+def _ends_with_user(row: Mapping[str, Any]) -> bool:
+    messages = row.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "user"
+
+
+def _messages(values: Sequence[Any]) -> Iterator[Mapping[str, str]]:
+    for value in values:
+        if not isinstance(value, Mapping):
+            raise DataError(f"messages holds {describe_kind(value)} where a message should be")
+        if not isinstance(value.get("role"), str) or not isinstance(value.get("content"), str):
+            raise DataError("every message needs a role and a content, both text")
+        yield {"role": value["role"], "content": value["content"]}

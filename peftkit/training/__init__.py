@@ -1,0 +1,1 @@
+"""From a recipe to trained weights: prepare, load, train, save, open again."""

@@ -1,0 +1,230 @@
+# ruff: noqa: ARG002 - transformers calls every event with the same arguments
+"""What peftkit does between the steps of transformers' Trainer; imported once training is sure.
+
+One callback a concern: what is shown and kept (`Watch`), numbers that are none (`Finite`), and
+checkpoints with the stop at a signal (`Keeper`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peftkit.errors import DivergedError, ResourceError
+from peftkit.rundir import checkpoints as resume
+from peftkit.system.screen import Reading
+from peftkit.system.units import gibibytes
+
+if TYPE_CHECKING:
+    from peftkit.rundir.status import Ledger
+    from peftkit.system.meter import MemoryMeter
+    from peftkit.system.screen import MetricsFile, TrainingBar
+    from peftkit.system.signals import StopRequest
+
+_KEPT = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "entropy")
+"""What of transformers' and trl's logs goes into metrics.jsonl beside our own readings."""
+
+
+class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+    """Show progress, keep metrics and hold the memory budget."""
+
+    def __init__(
+        self,
+        bar: TrainingBar,
+        metrics: MetricsFile,
+        meter: MemoryMeter,
+        *,
+        budget_bytes: int | None,
+        seconds_before: float,
+    ) -> None:
+        """Watch a training.
+
+        Args:
+            seconds_before: trained before this process, by the run that is resumed.
+        """
+        self._bar, self._metrics, self._meter = bar, metrics, meter
+        self._budget_bytes = budget_bytes
+        self._seconds_before = seconds_before
+        self._reading = Reading()
+        self._began = self._logged_at = 0.0
+        self._logged_tokens = 0
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds trained so far, all processes of this run together."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the clock, the meter and the bar."""
+        self._began = self._logged_at = time.monotonic()
+        self._logged_tokens = state.num_input_tokens_seen
+        self._meter.start()
+        self._bar.start(step=state.global_step, total=state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Hold the budget, and show the step unless its log is about to."""
+        peak = self._meter.peak()
+        if self._budget_bytes is not None and peak.taken_bytes > self._budget_bytes:
+            raise ResourceError(
+                f"memory.budget: step {state.global_step} took {gibibytes(peak.taken_bytes)} of"
+                f" {peak.kind} memory, more than {gibibytes(self._budget_bytes)}",
+                hint="a smaller per_device_train_batch_size with more gradient_accumulation_steps,"
+                " a smaller max_length, or a larger memory.budget",
+            )
+        if not control.should_log:
+            self._bar.advance(state.global_step, self._reading)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Keep what transformers logs, with our own readings."""
+        logs = logs or {}
+        if "loss" in logs:
+            self._keep_step(state, logs)
+        elif "eval_loss" in logs:
+            self._metrics.append({"step": state.global_step, "eval_loss": logs["eval_loss"]})
+
+    def _keep_step(self, state: TrainerState, logs: dict[str, Any]) -> None:
+        now, num_tokens = time.monotonic(), state.num_input_tokens_seen
+        speed = (num_tokens - self._logged_tokens) / max(now - self._logged_at, 1e-9)
+        self._logged_at, self._logged_tokens = now, num_tokens
+        peak = self._meter.peak()
+        self._reading = Reading(logs["loss"], speed if num_tokens else None, peak.num_bytes)
+        line = {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            **{key: logs[key] for key in _KEPT if key in logs},
+            "tokens_per_second": round(speed, 1),
+            "num_tokens": num_tokens,
+            "peak_bytes": peak.num_bytes,
+            "seconds": round(self.seconds, 3),
+        }
+        if peak.num_reserved_bytes is not None:
+            line["peak_reserved_bytes"] = peak.num_reserved_bytes
+        self._metrics.append(line)
+        self._bar.advance(state.global_step, self._reading)
+
+
+class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+    """Stop before a step whose gradient or loss is not a number reaches the weights."""
+
+    def __init__(self, method: str, checkpoints: Path) -> None:
+        """Take the method's name, whose keys an error shows, and where good weights are kept."""
+        self._method, self._checkpoints = method, checkpoints
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at the gradients; under fp16 the loss scaler skips such steps by itself."""
+        if args.fp16 or model is None:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
+            what = "the gradient is not a finite number, so the step was not taken"
+            raise self._diverged(state.global_step + 1, what, args)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at the loss."""
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged(state.global_step, f"the loss is {loss}", args)
+
+    def _diverged(self, step: int, what: str, args: TrainingArguments) -> DivergedError:
+        key = f"method.{self._method}.learning_rate"
+        calmer = min(args.learning_rate / 10, 2e-4)
+        sealed = resume.list_checkpoints(self._checkpoints)
+        kept = f"{sealed[-1].path} is kept" if sealed else "no checkpoint was due before it"
+        return DivergedError(
+            f"{key}: step {step}: {what} (learning_rate"
+            f" {args.learning_rate:g}, max_grad_norm {args.max_grad_norm:g}); {kept}",
+            hint=f"{key}={calmer:g} and another --out; if that diverges too, look at the rows with"
+            " `peftkit data`",
+        )
+
+
+class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+    """Seal checkpoints, prune old ones, and stop at a step's end once a signal has come."""
+
+    def __init__(self, stop: StopRequest, ledger: Ledger) -> None:
+        self._stop, self._ledger = stop, ledger
+        self._is_owed = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask for a checkpoint if a signal has come; an epoch's last one waits for its end.
+
+        An evaluation at the end of an epoch draws random numbers: a checkpoint before it would
+        resume without them, and differ from a run that was never stopped.
+        """
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # so that the metrics end with the training
+        if self._stop.is_requested:
+            control.should_log = control.should_save = control.should_training_stop = True
+        if control.should_save and _is_epoch_end(state):
+            control.should_save, self._is_owed = False, True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Pay the owed checkpoint; after a stop within the epoch, undo what its end asks for."""
+        if not _is_epoch_end(state):
+            control.should_log = control.should_evaluate = control.should_save = False
+        elif self._is_owed or self._stop.is_requested:
+            control.should_save, self._is_owed = True, False
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask for a checkpoint if the signal came during an evaluation."""
+        if self._stop.is_requested:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Make `checkpoint-N` a sealed `step-N`, and delete what save_total_limit does not keep."""
+        checkpoints = Path(str(args.output_dir))
+        folder = resume.unsealed_folder(checkpoints, state.global_step)
+        best = state.best_model_checkpoint
+        if best == str(folder):
+            sealed = resume.sealed_folder(checkpoints, state.global_step)
+            state.best_model_checkpoint = str(sealed)
+            state.save_to_json(str(folder / "trainer_state.json"))
+        resume.seal(folder, step=state.global_step, identity=str(self._ledger.identity))
+        (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model
+        kept = Path(state.best_model_checkpoint) if state.best_model_checkpoint else None
+        resume.prune(checkpoints, keep=args.save_total_limit, also=kept)
+        self._ledger.step, self._ledger.total_steps = state.global_step, state.max_steps
+        self._ledger.write("running")
+        self._stop.consequence = f"the same command resumes at step {state.global_step}"
+
+
+def _is_epoch_end(state: TrainerState) -> bool:
+    return state.epoch is not None and float(state.epoch).is_integer()

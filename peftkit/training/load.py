@@ -1,0 +1,135 @@
+"""Load what a run trains: the base with its adapter attached, or what was trained already."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from peftkit.errors import UsageError
+from peftkit.models.checkpoint_files import read_json
+from peftkit.preprocessing.class_labels import labels_of_config
+from peftkit.system.exhaustion import exhaustion_explained
+from peftkit.training.prepare import seed_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from peftkit.preprocessing.class_labels import Labels
+    from peftkit.system.screen import Screen
+    from peftkit.training.prepare import Job
+
+
+@runtime_checkable
+class LoadsCheckpoints(Protocol):
+    """Describe an adapter of which a checkpoint holds more than PEFT's own file."""
+
+    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
+        """Make a model that `attach` made what it was when the checkpoint was written."""
+
+
+def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
+    """Load the base, or make a new model, and attach what is trained."""
+    from transformers import set_seed
+
+    from peftkit.adapters.base import count_parameters
+    from peftkit.recipe.blame import blamed
+
+    with exhaustion_explained("reading the base model"):
+        set_seed(seed_of(job))  # a classifier's head is new
+        base = load_base(job)
+        set_seed(seed_of(job))  # as SFTTrainer does before it attaches an adapter itself
+        if job.built.adapter is not None:
+            with blamed(job.recipe, "adapter"):
+                model = job.built.adapter.attach(base)
+        else:
+            from peftkit.adapters.continued import load_adapter
+
+            path = Path(str(job.recipe.adapter.continue_from))
+            with blamed(job.recipe, "adapter.from", "adapter"):
+                check_same_labels(path, job.prepared.labels)
+                model = load_adapter(base, path, is_trainable=True)
+    trainable, total = count_parameters(model)
+    screen.say(
+        f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
+        f" trained ({trainable / total:.2%}) on {job.machine.name}"
+    )
+    return model
+
+
+def check_same_labels(path: Path, labels: Labels) -> None:
+    """Refuse to go on with a classifier whose head was trained for other labels.
+
+    Raises:
+        UsageError: lists both.
+    """
+    from peftkit.adapters.continued import adapter_folder
+
+    file = adapter_folder(path) / "config.json"
+    if not labels.names or not file.is_file():
+        return
+    earlier = tuple(labels_of_config(read_json(file)).get("id2label", {}).values())
+    if earlier != labels.names:
+        raise UsageError(
+            f"{path} was trained for the labels {', '.join(earlier)}, and these rows have"
+            f" {', '.join(labels.names)}",
+            hint="train a new adapter, or rows with those labels in that order",
+        )
+
+
+def load_base(job: Job) -> PreTrainedModel:
+    """Load the base's weights, or make random ones for `model.config`."""
+    from peftkit.models import load as models
+    from peftkit.recipe.blame import blamed
+
+    section, auto_class = job.recipe.model, job.built.method.auto_class
+    config_options = job.prepared.labels.model_options(job.tokenizer)
+    if section.config is not None:
+        return models.init_model(
+            section,
+            auto_class=auto_class,
+            seed=seed_of(job),
+            tokenizer=job.tokenizer,
+            config_options=config_options,
+        )
+    with blamed(job.recipe, "model.path", "model"):
+        return models.load_base(
+            section,
+            auto_class=auto_class,
+            quantization_config=job.built.quantization_config,
+            device=job.machine.device,
+            config_options=config_options,
+        )
+
+
+def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
+    """Load what was trained from an adapter's or a model's folder, to be used as it is."""
+    if (folder / "adapter_config.json").is_file():
+        from peftkit.adapters.continued import load_adapter
+
+        return load_adapter(load_base(job), folder, is_trainable=False)
+    return _load_whole(job, folder)
+
+
+def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | PeftModel:
+    """Load the checkpoint that a training ended with, as the training would have left it."""
+    if not (checkpoint / "adapter_config.json").is_file():
+        return _load_whole(job, checkpoint)
+    adapter = job.built.adapter
+    if isinstance(adapter, LoadsCheckpoints):
+        model = load_model(job, screen)
+        adapter.load_checkpoint(model, checkpoint)
+        return model
+    from peftkit.adapters.continued import load_adapter
+
+    return load_adapter(load_base(job), checkpoint, is_trainable=True)
+
+
+def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
+    from peftkit.models.load import load_base as load_from
+
+    whole = dataclasses.replace(
+        job.recipe.model, path=str(folder), config=None, revision=None, subfolder=None
+    )
+    return load_from(whole, auto_class=job.built.method.auto_class, device=job.machine.device)

@@ -1,0 +1,121 @@
+"""Load what a run trained: its recipe, its tokenizer, its base and its adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import ArtefactError, UsageError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftkit.recipe.build import Built
+    from peftkit.rundir.paths import RunDir
+
+KNOWN_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+)
+"""What can be evaluated and asked."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Hold a finished run's recipe, built again on this machine, and its tokenizer."""
+
+    run_dir: RunDir
+    built: Built
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+
+
+def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
+    """Read a finished run's recipe and tokenizer; no weights yet.
+
+    Raises:
+        ArtefactError: the directory is not a run, or the run has trained nothing yet.
+    """
+    if not run_dir.resolved.exists():
+        raise ArtefactError(
+            f"{run_dir.path} is not a run directory: it has no {run_dir.resolved.name}",
+            hint="`peftkit runs` lists the runs that exist",
+        )
+    if not run_dir.trained.is_dir():
+        state = run_dir.read_json(run_dir.status).get("state") if run_dir.status.exists() else None
+        raise ArtefactError(
+            f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
+            hint=f"peftkit run {run_dir.recipe} --out {run_dir.path}",
+        )
+    from peftkit.models.load import load_tokenizer
+    from peftkit.recipe.build import build
+    from peftkit.recipe.load import load_recipe
+    from peftkit.system.machine import describe_machine
+
+    recipe = load_recipe(run_dir.resolved, overrides)
+    machine = describe_machine()
+    built = build(recipe, machine)
+    if built.method.auto_class not in KNOWN_CLASSES:
+        raise UsageError(
+            f"{run_dir.path} trained a model of {built.method.auto_class},"
+            " which does not answer prompts",
+            hint="evaluate and generate work on language models and classifiers",
+        )
+    section = recipe.model
+    if section.config is not None:
+        section = dataclasses.replace(
+            section, path=str(run_dir.model), config=None, tokenizer=None, chat_template=None
+        )
+    tokenizer = load_tokenizer(section, recipe.file.parent)
+    device = "cpu" if getattr(built.method, "use_cpu", False) else machine.device
+    return TrainedRun(run_dir, built, tokenizer, device)
+
+
+def load_base_of(
+    built: Built, device: str, config_options: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """Load the base model that a recipe starts from.
+
+    Args:
+        config_options: what its configuration must say, e.g. a classifier's labels.
+
+    Raises:
+        UsageError: the recipe builds a new model, so there is none.
+    """
+    from peftkit.models.load import load_base
+
+    return load_base(
+        built.recipe.model,
+        auto_class=built.method.auto_class,
+        quantization_config=built.quantization_config,
+        device=device,
+        config_options=config_options,
+    )
+
+
+def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
+    """Load the base with the run's adapter, or the run's whole model."""
+    from peftkit.models.load import load_base
+
+    if run.run_dir.adapter.is_dir():
+        from peftkit.adapters.continued import load_adapter
+
+        base = load_base_of(run.built, run.device, trained_labels(run.run_dir))
+        return load_adapter(base, run.run_dir.adapter, is_trainable=False)
+    whole = dataclasses.replace(
+        run.built.recipe.model,
+        path=str(run.run_dir.model), config=None, revision=None, subfolder=None, tokenizer=None,
+    )  # fmt: skip
+    return load_base(whole, auto_class=run.built.method.auto_class, device=run.device)
+
+
+def trained_labels(run_dir: RunDir) -> dict[str, Any]:
+    """Return what a trained classifier's configuration says of its labels; nothing for others."""
+    from peftkit.preprocessing.class_labels import labels_of_config
+
+    file = run_dir.adapter / "config.json"
+    return labels_of_config(run_dir.read_json(file)) if file.exists() else {}

@@ -1,0 +1,213 @@
+"""From a recipe to everything that is known before a weight is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftkit.plugins import Decision, Machine
+from peftkit.rundir import status as run_state
+from peftkit.rundir.paths import RunDir
+from peftkit.rundir.status import Ledger
+from peftkit.system.screen import Screen
+from peftkit.system.signals import StopRequest
+from peftkit.system.units import gibibytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from peftkit.preprocessing.pipeline import Prepared
+    from peftkit.recipe.build import Built
+    from peftkit.recipe.schema import Recipe
+
+
+_RECORDING = (
+    "dataloader_pin",
+    "dataset_kwargs",
+    "disable_tqdm",
+    "include_num",
+    "logging_",
+    "save_",
+)
+"""How the options begin that decide what is logged and kept, and no number of the training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Hold everything that is known before a weight is read."""
+
+    run_dir: RunDir
+    recipe: Recipe
+    machine: Machine
+    built: Built
+    tokenizer: PreTrainedTokenizerBase
+    prepared: Prepared
+    identity: str
+    """sha256 of the resolved recipe and the data."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Hold what lives while one call runs: the screen, the signals, the state on disk."""
+
+    screen: Screen
+    stop: StopRequest
+    ledger: Ledger
+
+
+def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
+    """Build every section, then read and audit the data; no weight is read."""
+    from peftkit.system.quiet import quiet_stack
+
+    quiet_stack()
+    from peftkit.models.load import load_config, max_positions
+    from peftkit.models.load_errors import check_trains
+    from peftkit.preprocessing.pipeline import prepare as prepare_data
+    from peftkit.recipe.blame import blamed
+    from peftkit.recipe.build import build, identity
+    from peftkit.system.machine import describe_machine
+
+    machine = describe_machine()
+    if recipe.method.options.get("use_cpu") and machine.device != "cpu":
+        machine = _as_cpu(machine)
+    built = build(recipe, machine)
+    run_state.check_same_recipe(run_dir, built.resolved)
+    screen.say(f"{recipe.name} -> {run_dir.path}")
+    say_decisions(built.decisions, screen)
+    with blamed(recipe, "model.path", "model"):
+        check_weights_fit(recipe, built, machine)
+        config = load_config(recipe.model)
+        check_trains(config, built.method.auto_class)
+        longest = max_positions(config)
+    tokenizer = tokenizer_of(recipe, built)
+    prepared = prepare_data(built, tokenizer, max_positions=longest)
+    run_state.check_same_data(run_dir, prepared.fingerprint)
+    for split, audit in prepared.audit.items():
+        screen.say(f"  data     {split}: {audit.describe()}")
+    check_adapter_names(recipe, built)
+    run_identity = identity(built.resolved, prepared.fingerprint)
+    return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
+    """Say what was chosen and why; what only concerns logs and files shares one line."""
+    quiet = [d for d in decisions if d.key.rpartition(".")[2].startswith(_RECORDING)]
+    for decision in decisions:
+        if decision not in quiet:
+            screen.say(f"  decided  {decision.key}: {_plain(decision.value)} ({decision.reason})")
+    if quiet:
+        values = (f"{d.key.rpartition('.')[2]} {_plain(d.value)}" for d in quiet)
+        screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
+
+
+def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
+    """Refuse a base whose weights alone exceed the budget or the free memory.
+
+    Raises:
+        ResourceError: says by how much, and what the smallest setting takes.
+    """
+    from peftkit.errors import ResourceError
+    from peftkit.memory.weights import weight_bytes
+    from peftkit.models.checkpoint_files import weight_files
+    from peftkit.models.load import resolve
+    from peftkit.planning.suggestions import explain_smallest
+
+    if recipe.model.path is None or recipe.model.device_map is not None:
+        return
+    found = resolve(recipe.model)
+    if not found.is_local:
+        return  # not downloaded yet, and the Hub's own index is not asked twice
+    files = weight_files(Path(found.path_or_id) / found.subfolder)
+    bits = _quantized_bits(built.quantization_config)
+    needed = weight_bytes(files, dtype=recipe.model.dtype, bits=bits)
+    limits = [(machine.free_bytes, f"what is free on {machine.name}")]
+    if recipe.memory.budget_bytes is not None:
+        limits.append((recipe.memory.budget_bytes, "memory.budget"))
+    for limit, name in limits:
+        if needed > limit:
+            raise ResourceError(
+                f"the weights of {recipe.model.path} alone take {gibibytes(needed)},"
+                f" {gibibytes(needed - limit)} more than {name}: {gibibytes(limit)}",
+                hint=explain_smallest(recipe, machine),
+            )
+
+
+def check_adapter_names(recipe: Recipe, built: Built) -> None:
+    """Hold an adapter's names against those of the base, which is built without its weights.
+
+    Raises:
+        UsageError: a name matches nothing; says the recipe's line.
+    """
+    from peftkit.adapters.base import PeftAdapter
+    from peftkit.adapters.targets import check_targets
+    from peftkit.errors import UsageError
+    from peftkit.memory.fake import build_skeleton
+    from peftkit.models.load import load_config
+    from peftkit.recipe.blame import blamed
+
+    if not isinstance(built.adapter, PeftAdapter):
+        return
+    try:
+        base = build_skeleton(
+            load_config(recipe.model),
+            recipe.model,
+            auto_class=built.method.auto_class,
+            quantization_config=None,  # quantized modules keep their names
+            adapter=None,
+        ).model
+    except UsageError:
+        return  # it cannot be built so: names are compared once it is loaded
+    with blamed(recipe, "adapter"):
+        check_targets(built.adapter.config, base)
+
+
+def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
+    """Load the base's tokenizer, or train that of a new model on the rows it will be trained on."""
+    from peftkit.models.load import load_tokenizer
+    from peftkit.recipe.blame import blamed
+
+    if recipe.model.config is not None:
+        return make_tokenizer(recipe, built)
+    with blamed(recipe, "model.path", "model"):
+        return load_tokenizer(recipe.model, recipe.file.parent)
+
+
+def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
+    """Train the tokenizer of a new model on the texts of the split that will be trained on."""
+    from peftkit.methods.pretrain_lm import train_tokenizer
+    from peftkit.preprocessing.pipeline import read_texts
+
+    options = built.tokenizer_trainer.options if built.tokenizer_trainer else {}
+    config = recipe.model.config or {}
+    return train_tokenizer(
+        read_texts(built),
+        vocab_size=options["vocab_size"],
+        max_length=config["max_position_embeddings"],
+    )
+
+
+def seed_of(job: Job) -> int:
+    """Return the method's seed, which also draws the adapter's first weights."""
+    return int(job.built.resolved["method"][job.recipe.method.name]["seed"])
+
+
+def _as_cpu(machine: Machine) -> Machine:
+    """Describe this machine without its accelerator, as `use_cpu: true` asks."""
+    from peftkit.system.machine import host_memory
+
+    total, free = host_memory()
+    return dataclasses.replace(machine, device="cpu", total_bytes=total, free_bytes=free)
+
+
+def _quantized_bits(config: Any) -> int | None:
+    """Return the bits of a quantized weight, as far as the config says so."""
+    if config is None:
+        return None
+    return 4 if getattr(config, "load_in_4bit", False) else 8
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

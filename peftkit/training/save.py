@@ -1,0 +1,96 @@
+"""Write what was trained in the plain format of PEFT or transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from peftkit.reporting.model_card import Card, write_card
+from peftkit.rundir.checkpoints import sync_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from peftkit.recipe.schema import Recipe
+    from peftkit.training.prepare import Job
+
+
+def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
+    """Write `adapter/`, or `model/` for a whole model: it is there whole or not at all.
+
+    `adapter_config.json` names the base as plain PEFT needs it: a Hub id with its commit, or the
+    folder that it was read from. A classifier's labels stand in a `config.json` beside it, which
+    PEFT does not write.
+    """
+    is_adapter = hasattr(model, "peft_config")
+    folder = job.run_dir.adapter if is_adapter else job.run_dir.model
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if is_adapter:
+        _pin_base(job, model)
+    model.save_pretrained(partial)
+    if is_adapter and job.prepared.labels.names:
+        model.config.save_pretrained(partial)
+    job.tokenizer.save_pretrained(partial)
+    write_card(partial, _describe(job, is_adapter=is_adapter))
+    sync_tree(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def write_run_card(job: Job) -> Path:
+    """Write the model card again, now with the scores."""
+    run_dir = job.run_dir
+    scores = run_dir.read_json(run_dir.scores) if run_dir.scores.exists() else None
+    card = _describe(job, is_adapter=run_dir.adapter.is_dir())
+    return write_card(run_dir.trained, dataclasses.replace(card, scores=scores))
+
+
+def _pin_base(job: Job, model: PeftModel) -> None:
+    """Record the commit of a base from the Hub in the adapter's config."""
+    from peftkit.models.load import resolve
+
+    if job.recipe.model.path is None:
+        return
+    found = resolve(job.recipe.model)
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = found.path_or_id
+        config.revision = found.revision
+
+
+def _describe(job: Job, *, is_adapter: bool) -> Card:
+    from peftkit.models.load import resolve
+
+    recipe = job.recipe
+    versions: dict[str, Any] = job.run_dir.read_json(job.run_dir.versions)
+    found = resolve(recipe.model) if recipe.model.path is not None else None
+    return Card(
+        name=recipe.name,
+        base_model=recipe.model.path or "random weights",
+        base_location=found.path_or_id if found else "",
+        is_on_hub=found is not None and not found.is_local,
+        adapter=_adapter_name(job) if is_adapter else None,
+        method=recipe.method.name,
+        auto_class=job.built.method.auto_class,
+        recipe=_with_overrides(recipe),
+        fingerprint=job.prepared.fingerprint,
+        packages=versions.get("packages", {}),
+    )
+
+
+def _adapter_name(job: Job) -> str:
+    choice = job.recipe.adapter.choice
+    return choice.name if choice is not None else "continued"
+
+
+def _with_overrides(recipe: Recipe) -> str:
+    """Return the recipe as it was written, and below it what the command line changed."""
+    if not recipe.overrides:
+        return recipe.text
+    lines = "".join(f"#   {override}\n" for override in recipe.overrides)
+    return f"{recipe.text.rstrip()}\n# changed on the command line:\n{lines}"

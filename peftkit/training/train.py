@@ -1,0 +1,158 @@
+"""Train the attached model through the method's own trainer, watched and stoppable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from peftkit.recipe.blame import blamed
+from peftkit.rundir import checkpoints as resume
+from peftkit.rundir.paths import RunDir, write_json
+from peftkit.system.exhaustion import exhaustion_explained
+from peftkit.system.meter import MemoryMeter, kind_of_peak
+from peftkit.system.screen import MetricsFile, TrainingBar
+from peftkit.training.save import save_trained
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+    from peftkit.rundir.checkpoints import Checkpoint
+    from peftkit.training.prepare import Job, Session
+
+
+@runtime_checkable
+class WatchesTraining(Protocol):
+    """Describe an adapter whose schedule runs during training, e.g. AdaLoRA's."""
+
+    def callbacks(self) -> Sequence[TrainerCallback]:
+        """Return what the trainer must call."""
+
+
+def train_model(
+    job: Job, model: PreTrainedModel | PeftModel, start: Checkpoint | None, session: Session
+) -> None:
+    """Train from the start or a checkpoint to the end, and save what was trained.
+
+    Raises:
+        StoppedError: a signal came; a checkpoint, or the whole result, is on disk.
+        DivergedError: a step's gradient or loss is not a number; the step was not taken.
+        ResourceError: the budget was passed, or memory or the disk ran out.
+    """
+    run_dir, stop = job.run_dir, session.stop
+    seconds_before = _clean(run_dir, start)
+    bar = TrainingBar(session.screen)
+    with MetricsFile(run_dir.metrics).opened() as metrics:
+        with blamed(job.recipe, f"method.{job.recipe.method.name}"):
+            trainer = _make_trainer(job, model, session)
+        if start is None:
+            _probe(trainer, job, session)
+        _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
+        with exhaustion_explained("training"), stop.deferred():
+            try:
+                with blamed(job.recipe):
+                    trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+            finally:
+                bar.stop()
+                session.ledger.step = trainer.state.global_step
+                session.ledger.total_steps = trainer.state.max_steps
+            if stop.is_requested and trainer.state.global_step < trainer.state.max_steps:
+                return  # leaving `deferred` raises StoppedError
+            if trainer.eval_dataset is not None and trainer.args.eval_strategy == "no":
+                trainer.evaluate()  # once, so that validation rows never go unread
+            keep_trained(job, model, session)
+
+
+def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> None:
+    """Save trained weights, and last of all measured.json, which says that training is over."""
+    save_trained(job, model)
+    write_json(job.run_dir.measured, _measure(job, model))
+    session.stop.consequence = "the trained weights are saved; the same command evaluates them"
+
+
+def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
+    """Drop what lies after the checkpoint; return the seconds trained before it."""
+    resume.prune(run_dir.checkpoints, keep=None)
+    resume.cut_metrics(run_dir.metrics, step=start.step if start else 0)
+    lines = _step_lines(run_dir)
+    return float(lines[-1]["seconds"]) if lines else 0.0
+
+
+def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> Trainer:
+    from peftkit.training.callbacks import Finite, Keeper
+
+    adapter = job.built.adapter
+    callbacks: list[TrainerCallback] = (
+        list(adapter.callbacks()) if isinstance(adapter, WatchesTraining) else []
+    )
+    return job.built.method.trainer(
+        model,
+        job.tokenizer,
+        job.prepared.encoded["train"],
+        job.prepared.encoded.get("validation"),
+        [
+            *callbacks,
+            Finite(job.recipe.method.name, job.run_dir.checkpoints),
+            Keeper(session.stop, session.ledger),
+        ],
+        output_dir=job.run_dir.checkpoints,
+    )
+
+
+def _probe(trainer: Trainer, job: Job, session: Session) -> None:
+    """Try the longest batch first: what it takes is the most that any step will."""
+    from peftkit.memory.probe import probe_longest_batch
+
+    method = job.built.method
+    with exhaustion_explained("probing the longest batch"), blamed(job.recipe):
+        length = probe_longest_batch(
+            trainer,
+            device=job.machine.device,
+            fuses_head=bool(getattr(method, "fuses_head", False)),
+        )
+    if length is not None:
+        session.screen.say(f"  probed   the longest batch, of {length:,} tokens a row: it fits")
+
+
+def _watch(
+    trainer: Trainer, job: Job, bar: TrainingBar, metrics: MetricsFile, *, seconds_before: float
+) -> None:
+    from peftkit.training.callbacks import Watch
+
+    watch = Watch(
+        bar,
+        metrics,
+        MemoryMeter(job.machine.device),
+        budget_bytes=job.recipe.memory.budget_bytes,
+        seconds_before=seconds_before,
+    )
+    trainer.add_callback(watch)
+
+
+def _step_lines(run_dir: RunDir) -> list[dict[str, Any]]:
+    return [line for line in resume.read_metrics(run_dir.metrics) if "seconds" in line]
+
+
+def _measure(job: Job, model: PreTrainedModel | PeftModel) -> dict[str, Any]:
+    """Sum a training up from its metrics, which outlive the processes that it took."""
+    from peftkit.adapters.base import count_parameters
+
+    lines = _step_lines(job.run_dir)
+    last = lines[-1] if lines else {}
+    seconds, num_tokens = last.get("seconds", 0.0), last.get("num_tokens", 0)
+    trainable, total = count_parameters(model)
+    measured = {
+        "train_seconds": seconds,
+        "num_steps": last.get("step", 0),
+        "num_tokens": num_tokens,
+        "tokens_per_second": round(num_tokens / max(seconds, 1e-9), 1),
+        "peak_bytes": max((line["peak_bytes"] for line in lines), default=0),
+        "peak_kind": kind_of_peak(job.machine.device),
+        "final_loss": last.get("loss"),
+        "device": job.machine.name,
+        "num_trainable": trainable,
+        "num_parameters": total,
+    }
+    reserved = [line["peak_reserved_bytes"] for line in lines if "peak_reserved_bytes" in line]
+    return {**measured, "peak_reserved_bytes": max(reserved)} if reserved else measured

@@ -1,0 +1,244 @@
+"""From a model section to configuration, tokenizer and weights; each refusal with a way out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from peftkit.errors import ArtefactError, UsageError
+from peftkit.models.load import (
+    choose_pad_token,
+    init_model,
+    load_base,
+    load_config,
+    load_tokenizer,
+    max_positions,
+    resolve,
+)
+from peftkit.recipe.schema import ModelSection
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def section(folder: Path, **more) -> ModelSection:
+    return ModelSection(path=str(folder), **{"dtype": "float32", **more})
+
+
+def edit(file: Path, **fields) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def base_of(model: ModelSection, auto_class: str = "AutoModelForCausalLM"):
+    return load_base(model, auto_class=auto_class)
+
+
+def edit_weights(folder: Path, change) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def test_a_folder_resolves_to_itself(folder) -> None:
+    found = resolve(section(folder))
+    assert (found.path_or_id, found.revision, found.is_local) == (str(folder), None, True)
+
+
+def test_a_subfolder_is_looked_into(folder, tmp_path) -> None:
+    outer = tmp_path / "outer"
+    shutil.copytree(folder, outer / "inner")
+    model = section(outer, subfolder="inner")
+    assert max_positions(load_config(model)) == 256
+    assert base_of(model).config.hidden_size == 64
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("./nowhere", "model.path './nowhere': no such folder"),
+        ("/nowhere/at/all", "model.path '/nowhere/at/all': no such folder"),
+        ("-rf", "model.path '-rf': no such folder"),
+    ],
+)
+def test_a_folder_that_is_not_there(path: str, message: str) -> None:
+    with pytest.raises(ArtefactError) as caught:
+        resolve(ModelSection(path=path))
+    assert caught.value.message == message
+
+
+def test_a_file_is_no_folder(folder) -> None:
+    with pytest.raises(ArtefactError, match="is a file, not a folder"):
+        resolve(section(folder / "config.json"))
+
+
+def test_loads_every_weight_in_the_dtype_asked_for(folder) -> None:
+    full = base_of(section(folder))
+    half = base_of(section(folder, dtype="bfloat16", attn_implementation="eager"))
+    assert {p.dtype for p in full.parameters()} == {torch.float32}
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert half.config._attn_implementation == "eager"
+    assert not full.training
+
+
+def test_an_architecture_this_transformers_does_not_know(folder) -> None:
+    import transformers
+
+    edit(folder / "config.json", model_type="tomorrow")
+    with pytest.raises(ArtefactError) as caught:
+        load_config(section(folder))
+    assert caught.value.message == (
+        f"{folder}: transformers {transformers.__version__} does not know the architecture"
+        " 'tomorrow'"
+    )
+    assert "pip install --upgrade transformers" in caught.value.hint
+
+
+def test_custom_code_is_neither_run_nor_asked_about(folder) -> None:
+    edit(folder / "config.json", model_type="ours", auto_map={"AutoConfig": "ours.OurConfig"})
+    (folder / "ours.py").write_text("raise SystemExit('this code must never run')")
+    with pytest.raises(ArtefactError, match="comes with Python code of its own") as caught:
+        load_config(section(folder))
+    assert "model.trust_remote_code: true" in caught.value.hint
+
+
+def test_code_beside_a_known_architecture_is_ignored(folder) -> None:
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "ours.OurModel"})
+    (folder / "ours.py").write_text("raise SystemExit('this code must never run')")
+    assert type(base_of(section(folder))).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("field", ["_attn_implementation_internal", "attn_implementation"])
+def test_a_field_that_fetches_a_kernel_is_refused(folder, field: str) -> None:
+    edit(folder / "config.json", **{field: "someone/kernel"})
+    with pytest.raises(ArtefactError, match="names code to download"):
+        base_of(section(folder))
+
+
+def test_missing_weights_are_named(folder) -> None:
+    edit_weights(folder, lambda w: {k: v for k, v in w.items() if "norm" not in k})
+    with pytest.raises(ArtefactError) as caught:
+        base_of(section(folder))
+    assert "the weights do not fit LlamaForCausalLM: missing model.layers.0" in caught.value.message
+    assert "; and 1 more" in caught.value.message
+
+
+def test_left_over_weights_are_named(folder) -> None:
+    edit_weights(folder, lambda w: {**w, "model.layers.2.extra.weight": torch.zeros(2)})
+    with pytest.raises(ArtefactError, match=r"left over model\.layers\.2\.extra\.weight"):
+        base_of(section(folder))
+
+
+def test_weights_of_another_size_are_named(folder) -> None:
+    edit(folder / "config.json", intermediate_size=96)
+    with pytest.raises(ArtefactError) as caught:
+        base_of(section(folder))
+    assert (
+        "model.layers.0.mlp.down_proj.weight has shape (64, 128)"
+        " where the configuration says (64, 96)"
+    ) in caught.value.message
+
+
+def test_a_new_head_may_be_missing_but_not_the_body(folder) -> None:
+    model = base_of(section(folder), "AutoModelForSequenceClassification")
+    assert model.score.weight.shape == (2, 64)
+    edit_weights(folder, lambda w: {k: v for k, v in w.items() if "q_proj" not in k})
+    with pytest.raises(ArtefactError, match=r"missing model\.layers"):
+        base_of(section(folder), "AutoModelForSequenceClassification")
+
+
+def test_torn_weights(folder) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-64])
+    with pytest.raises(ArtefactError, match="is torn or no safetensors file"):
+        base_of(section(folder))
+
+
+def test_a_tokenizer_larger_than_the_embedding(folder) -> None:
+    edit(folder / "config.json", vocab_size=300)
+    with pytest.raises(ArtefactError) as caught:
+        load_tokenizer(section(folder), folder)
+    assert "but the embedding has 300 rows" in caught.value.message
+
+
+def test_a_chat_template_beside_the_recipe_replaces_the_model_s(folder, tmp_path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ messages[0]['content'] }}")
+    tokenizer = load_tokenizer(section(folder, chat_template="mine.jinja"), tmp_path)
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "sum"}], tokenize=False)
+    assert ids == "sum"
+    with pytest.raises(UsageError, match=r"model\.chat_template: .*other\.jinja cannot be read"):
+        load_tokenizer(section(folder, chat_template="other.jinja"), tmp_path)
+
+
+def strip_pad(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", pad_token=None)
+
+
+def test_a_missing_padding_token_is_the_one_reserved_for_it(folder, caplog) -> None:
+    strip_pad(folder)
+    with caplog.at_level(logging.WARNING, "peftkit"):
+        tokenizer = load_tokenizer(section(folder), folder)
+    assert tokenizer.pad_token == "<|pad|>"  # noqa: S105 - a token of a vocabulary
+    assert "padding token '<|pad|>': the tokenizer names none" in caplog.text
+
+
+def test_the_order_in_which_padding_is_chosen(folder) -> None:
+    tokenizer = load_tokenizer(section(folder), folder)
+    assert choose_pad_token(tokenizer) is None
+
+    class Bare:
+        name_or_path = "bare"
+        pad_token = None
+
+        def __init__(self, vocabulary, eos=None, unk=None) -> None:
+            self.vocabulary, self.eos_token, self.unk_token = vocabulary, eos, unk
+
+        def get_vocab(self):
+            return dict.fromkeys(self.vocabulary, 0)
+
+    def chosen(*arguments):
+        return choose_pad_token(Bare(*arguments)).value
+
+    reserved = "<|finetune_right_pad_id|>"
+    assert chosen(["<|pad|>", reserved], "</s>") == reserved
+    assert chosen(["<pad>", "</s>", "<unk>"], "<pad>", "<unk>") == "<unk>"
+    assert chosen(["</s>"], "</s>") == "</s>"
+    with pytest.raises(ArtefactError, match="no padding, unknown or end token"):
+        choose_pad_token(Bare([]))
+
+
+def test_a_new_model_is_sized_to_its_tokenizer_and_seeded(folder) -> None:
+    tokenizer = load_tokenizer(section(folder), folder)
+    keys = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 64}  # fmt: skip
+    new = ModelSection(config=keys, dtype="float32")
+    one, two = (
+        init_model(new, auto_class="AutoModelForCausalLM", seed=seed, tokenizer=tokenizer)
+        for seed in (7, 7)
+    )
+    assert one.config.vocab_size == len(tokenizer)
+    assert one.config.eos_token_id == tokenizer.eos_token_id
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert load_config(new).hidden_size == 32
+
+
+@pytest.mark.parametrize(
+    ("keys", "message", "hint"),
+    [
+        ({"model_type": "lama"}, "model.config.model_type: this transformers has no 'lama'",
+         "did you mean llama?"),
+        ({"model_type": "llama", "hiden_size": 32},
+         "model.config.hiden_size: LlamaConfig has no such key", "did you mean hidden_size?"),
+    ],
+)  # fmt: skip
+def test_a_new_model_s_keys_are_checked(keys, message, hint) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(ModelSection(config=keys))
+    assert (caught.value.message, caught.value.hint) == (message, hint)

@@ -1,0 +1,82 @@
+"""Labels have the same numbers in every split, and none comes in unseen."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from peftkit.errors import DataError
+from peftkit.plugins.examples import Labeled, Text
+from peftkit.preprocessing.class_labels import (
+    Labels,
+    count_labels,
+    declared_names,
+    find_labels,
+    labels_of_config,
+    number_labels,
+    spell,
+)
+from peftkit.tasks.classify import Classify, ClassifyConfig
+
+TASK = Classify(ClassifyConfig())
+
+
+def examples(*labels: str) -> list[Labeled]:
+    return [Labeled((f"text {at}",), label) for at, label in enumerate(labels)]
+
+
+def found(*labels: str, declared=(), task=TASK) -> Labels:
+    return find_labels(examples(*labels), declared, task, where="r.yaml")
+
+
+def test_names_are_sorted_and_numbers_by_value() -> None:
+    assert found("b", "a", "b", "c", "a", "c").names == ("a", "b", "c")
+    assert found("10", "2", "10", "-1", "2", "10").names == ("-1", "2", "10")
+    assert found("b", "a", "b").most_frequent == "b"
+    assert found().names == ()
+    assert find_labels([Text("a")], (), TASK, where="").names == ()
+
+
+def test_the_data_s_own_names_keep_their_order() -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["yes", "no"])})
+    table = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    declared = declared_names(table, TASK)
+    assert declared == ("yes", "no")
+    spelled = [spell(TASK.example(row), declared) for row in table]
+    assert [one.label for one in spelled] == ["no", "yes"]
+    assert found("no", "yes", declared=declared).names == ("yes", "no")
+    for wrong in ("-1", "2"):
+        with pytest.raises(DataError, match=f"the label is {wrong}, which stands for none"):
+            spell(Labeled(("a",), wrong), declared)
+
+
+def test_a_label_that_train_lacks_is_named_with_its_row() -> None:
+    labels = found("a", "b")
+    numbered = number_labels(examples("b", "a"), labels, [5, 9], split="test", where="r.yaml")
+    assert [one.number for one in numbered] == [1, 0]
+    assert count_labels(numbered) == {"a": 1, "b": 1}
+    with pytest.raises(DataError, match=r"row 9 of test has the label 'x'.*train has 'a', 'b'"):
+        number_labels(examples("b", "x"), labels, [5, 9], split="test", where="r.yaml")
+
+
+def test_columns_that_hold_no_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="every row of train has the label 'a'"):
+        found("a", "a")
+    with pytest.raises(DataError, match=r"4 labels in 5 rows.*holds no classes"):
+        found("0.1", "0.2", "0.3", "0.4", "0.4")
+    positive = Classify(ClassifyConfig(positive="yes"))
+    with pytest.raises(DataError, match="there is no label 'yes'; the labels are 'a', 'b'"):
+        found("a", "b", task=positive)
+
+
+def test_a_configuration_keeps_labels_through_json() -> None:
+    from transformers import BertConfig
+
+    class Tokenizer:
+        pad_token_id = 7
+
+    options = found("a", "b").model_options(Tokenizer())
+    stored = BertConfig(**options).to_dict()
+    stored["id2label"] = {str(number): name for number, name in stored["id2label"].items()}
+    assert labels_of_config(stored) == options
+    assert Labels().model_options(Tokenizer()) == {}
