@@ -69,16 +69,6 @@ def test_help_lists_every_verb_and_exit_code(peftkit) -> None:
     assert codes == {kind.exit_code for kind in kinds} | {0, 130}
 
 
-def test_the_readme_and_the_errors_module_document_the_same_codes() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    sentence = readme.partition("Exit codes:")[2].partition("\n\n")[0]
-    kinds = [kind for kind in vars(errors).values() if hasattr(kind, "exit_code")]
-    codes = {kind.exit_code for kind in kinds} | {0, 130}
-    assert {int(code) for code in re.findall(r"\b\d+\b", sentence)} == codes
-    table = re.findall(r"^\| (\d+) \|", errors.__doc__, re.MULTILINE)
-    assert {int(code) for code in table} == codes
-
-
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_help(peftkit, verb: str) -> None:
     found = peftkit(verb, "-h")

@@ -11,7 +11,6 @@ import pytest
 from peftkit.errors import UsageError
 from peftkit.plugins import (
     GROUPS,
-    Conversation,
     PluginInfo,
     all_plugins,
     available,
@@ -142,10 +141,3 @@ def test_finding_built_ins_imports_no_stack() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_a_conversation_is_prompt_and_reference() -> None:
-    messages = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
-    example = Conversation(messages)
-    assert example.prompt == messages[:1]
-    assert example.reference == "b"
