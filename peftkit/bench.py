@@ -38,12 +38,6 @@ class Result:
         predicted = self.content.get("predicted")
         return None if predicted is None else int(predicted["peak_bytes"])
 
-    @property
-    def measured_bytes(self) -> int | None:
-        """Return the measured peak: of torch's allocator, or of resident memory."""
-        measured = self.content.get("measured")
-        return None if measured is None else int(measured["peak_bytes"])
-
 
 def bench(kind: str, file: Path, *, out: Path) -> Iterator[Result]:
     """Run a grid's cells one after the other, giving each result as it is written.

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peftkit.memory.trace import compile_trace
+from peftkit.memory.trace import Trace, compile_trace
 from peftkit.plugins import Machine
 
 CPU = Machine("cpu", True, 1 << 34, 1 << 34, "test CPU")
@@ -118,7 +118,6 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
 def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     """Run two real steps and return the second's peak by phase, and in all under `all`."""
     from peftkit.memory import step
-    from peftkit.memory.simulate import track_step
     from peftkit.models.load import load_base
     from peftkit.recipe.build import build
 
@@ -148,14 +147,40 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     step.update(trained, optimizer, settings, _ignore)
     for _ in range(settings.accumulation - 1):
         step.forward_backward(model, dict(batch), loss_of, settings, _ignore)
-    trace = track_step(
-        model, lambda: {key: value.clone() for key, value in batch.items()},
-        loss_of, optimizer, settings,
-    )  # fmt: skip
+    trace = track_step(model, batch, loss_of, optimizer, settings)
     import numpy as np
 
     live = compile_trace(trace).live(np.array(trace.num_bytes, np.int64))
     return {**live.phase_peaks(), "all": int(live.total.max())}
+
+
+def track_step(
+    model: Any, batch: dict[str, Any], loss_of: Any, optimizer: Any, settings: Any
+) -> Trace:
+    """Follow one whole step, the last of its micro-batches and the update, on a live model."""
+    from peftkit import step
+    from peftkit.memory.simulate import Marks, hold_model, state_tensors
+    from peftkit.memory.tracker import Tracker
+
+    tracker = Tracker()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tracker.hold(trained, "adapter")
+    hold_model(tracker, model)
+    tracker.hold(state_tensors(optimizer), "optimizer")
+    tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")
+    marks = Marks(model, tracker)
+    try:
+        with tracker:
+            tracker.enter("forward")
+            batch = {key: value.clone() for key, value in batch.items()}
+            loss = step.forward_backward(model, batch, loss_of, settings, marks.enter)
+            tracker.label((p.grad for p in trained if p.grad is not None), "gradients")
+            step.update(trained, optimizer, settings, marks.enter)
+            trace = tracker.finish()
+            del batch, loss
+    finally:
+        marks.remove()
+    return trace
 
 
 def _ignore(_phase: str) -> None:

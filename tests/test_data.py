@@ -45,7 +45,6 @@ def printed(view: DataView, **options) -> str:
 
 def test_the_view_holds_the_audit_and_the_masks(recipe):
     view = show_data(load_recipe(recipe), num_rows=2)
-    assert view.name == "tiny"
     assert view.audit["train"].dropped == {"summary is only whitespace": 1}
     first = view.rows["train"][0]
     trained = "".join(t for t, is_trained in zip(first.tokens, first.trained, strict=True)

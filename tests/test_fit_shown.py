@@ -23,7 +23,7 @@ CHANGES = {
 def setup_of(peak: int, settings: dict[str, object]) -> Setup:
     speed = predict(linear_plan(fixed=0, per_token=1), devices.find("4090"), dtype="bfloat16")
     assert speed is not None
-    return Setup(settings, peak, 1, 2, 128, speed)
+    return Setup(settings, peak, 1, 2, speed)
 
 
 def found_of(settings: dict[str, object]) -> Fit:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from peftkit.plugins import Machine
     from peftkit.recipe.build import Built
 
-PHASES = {"forward": ("forward", "loss"), "backward": ("loss", "backward"), "step": ("step",)}
-"""Phase of a trial -> phases of a plan that it holds."""
-
 
 _STACK = (
     "bitsandbytes",

@@ -32,11 +32,6 @@ def find(model_id: str) -> dict[str, Any] | None:
     return copy.deepcopy(found.config) if found is not None else None
 
 
-def names() -> list[str]:
-    """List the Hub ids that `find` knows."""
-    return sorted(name for architecture in architectures() for name in architecture.ids)
-
-
 @cache
 def architectures() -> tuple[Architecture, ...]:
     """List every known architecture with its published number of parameters."""

@@ -41,7 +41,6 @@ class FakeModel:
     """Hold a model of fake tensors with where each came from."""
 
     model: Any
-    mode: FakeTensorMode
     terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     """`base` and `adapter` -> their tensors."""
 
@@ -88,7 +87,7 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
 
     from peftkit.memory.quantized import pack_module
 
-    fake = FakeModel(skeleton.model, mode, {"base": [], "adapter": []})
+    fake = FakeModel(skeleton.model, {"base": [], "adapter": []})
     made: dict[int, torch.Tensor] = {}
 
     def replace(tensor: torch.Tensor) -> torch.Tensor:

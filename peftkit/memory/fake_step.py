@@ -52,7 +52,6 @@ class Rehearsal:
     footprint: Footprint
     work: dict[str, tuple[int, ...]]
     """Phase -> flops, moved bytes, operators, bytes copied to the host and back."""
-    num_parameters: int
     notes: tuple[str, ...]
     """What the replay at other sizes is not exact about."""
 
@@ -158,7 +157,7 @@ class Rehearsed:
         if growth.num_unexplained:
             notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
         work = sum_work(first, repeats) | sum_work(update)
-        return Rehearsal(footprint, work, self._num_parameters(), tuple(notes))
+        return Rehearsal(footprint, work, tuple(notes))
 
     def _compare(
         self, point: Point, other: Point, times: tuple[int, int]
@@ -331,11 +330,6 @@ class Rehearsed:
             point.micro_batch, point.length,
             virtual=self.virtual, scored_share=self.scored_share,
         )  # fmt: skip
-
-    def _num_parameters(self) -> int:
-        from peftkit.adapters.base import count_parameters
-
-        return count_parameters(self.model)[1]
 
 
 _OWN_POOL = (

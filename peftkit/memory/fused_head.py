@@ -161,16 +161,6 @@ def _gathered(parameter: Any) -> Any:
     return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
 
 
-def fused_head_work(num_tokens: int, weight: torch.Tensor, *, trains_head: bool) -> tuple[int, int]:
-    """Return the flops and moved bytes of scoring and its backward, all tiles counted."""
-    vocabulary, width = weight.shape
-    product = 2 * num_tokens * width * vocabulary
-    num_products = 4 if trains_head else 3
-    tiles = -(-num_tokens // TOKEN_TILE)
-    moved = tiles * weight.numel() * weight.element_size() * 2
-    return product * num_products, moved + 4 * num_tokens * vocabulary * weight.element_size()
-
-
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
     device = hidden.device.type
     if torch.is_autocast_enabled(device):

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from peftkit.recipe.build import Built
     from peftkit.recipe.schema import ModelSection, Recipe
 
-PHASES = ("load", "forward", "loss", "backward", "step")
-
 
 @dataclass(frozen=True)
 class Work:
@@ -76,7 +74,7 @@ class Plan:
 
     peak_bytes: int
     peak_phase: str
-    """One of `PHASES`."""
+    """`load`, `forward`, `loss`, `backward` or `step`."""
     terms: tuple[Term, ...]
     """What is alive at the peak; their sum is `peak_bytes`."""
     phase_bytes: Mapping[str, int]

@@ -96,37 +96,6 @@ def track_micro_batch(  # noqa: PLR0913 - the parts of a step, and where its lay
     return trace
 
 
-def track_step(
-    model: Any,
-    make_batch: Callable[[], Mapping[str, Any]],
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
-    settings: StepSettings,
-) -> Trace:
-    """Follow one whole step, the last of its micro-batches and the update, on a live model."""
-    from peftkit.memory.tracker import Tracker
-
-    tracker = Tracker()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    tracker.hold(trained, "adapter")
-    hold_model(tracker, model)
-    tracker.hold(state_tensors(optimizer), "optimizer")
-    tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")
-    marks = Marks(model, tracker)
-    try:
-        with tracker:
-            tracker.enter("forward")
-            batch = make_batch()
-            loss = step.forward_backward(model, batch, loss_of, settings, marks.enter)
-            tracker.label((p.grad for p in trained if p.grad is not None), "gradients")
-            step.update(trained, optimizer, settings, marks.enter)
-            trace = tracker.finish()
-            del batch, loss
-    finally:
-        marks.remove()
-    return trace
-
-
 def track_update(
     parameters: Sequence[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BLOCK = 512
-"""Bytes that CUDA's caching allocator rounds every request up to.
-Source: torch, c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize."""
 
 HOST = "host"
 """The term of what lies in pinned host memory: followed like all else, but not of the device."""
@@ -38,11 +35,6 @@ class Segment:
     copied_bytes: int = 0
     """Copied to the host and back."""
 
-    @property
-    def kind(self) -> tuple[str, tuple[str, int] | None]:
-        """Return what tells this segment from others."""
-        return self.phase, self.layer
-
 
 @dataclass
 class Trace:
@@ -53,10 +45,6 @@ class Trace:
     terms: list[str] = field(default_factory=list)
     """Allocation -> what it is."""
     segments: list[Segment] = field(default_factory=list)
-
-    def operations(self) -> list[tuple[str, tuple[str, int] | None, tuple[int, ...]]]:
-        """Return the order of events without their bytes: equal for two runs of one program."""
-        return [(s.phase, s.layer, tuple(s.events)) for s in self.segments]
 
     def repeated(self, blocks: Sequence[Repeat]) -> list[int]:
         """Return the indices of segments in order, those of repeated layers repeated."""

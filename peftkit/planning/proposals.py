@@ -28,7 +28,6 @@ class Setup:
     peak_bytes: int
     micro_batch: int
     accumulation: int
-    length: int
     speed: Speed
     """Predicted."""
 

@@ -97,7 +97,6 @@ class Search:
             peak_bytes=made.bytes_at(micro_batch=micro_batch, length=made.length),
             micro_batch=micro_batch,
             accumulation=accumulation,
-            length=made.length,
             speed=speed,
         )
 

@@ -17,8 +17,6 @@ class Trained:
     saves them."""
     base: str | None = None
     """The folder or Hub id of the base that an adapter belongs to; None for a whole model."""
-    revision: str | None = None
-    """The base's commit, where it is a Hub id."""
     is_scratch: bool = False
     """Whether `folder` was merged for this export alone, so that its files may be moved."""
     texts: tuple[str, ...] = ()

@@ -39,8 +39,6 @@ class MaskedRow:
 class DataView:
     """Hold what `peftkit data` shows."""
 
-    name: str
-    """The recipe's name."""
     audit: dict[str, SplitAudit]
     breaches: tuple[Breach, ...]
     """Thresholds that a run would refuse; the exit code is 3 if there are any."""
@@ -62,12 +60,9 @@ class DataView:
         }
 
 
-def make_view(
-    name: str, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int
-) -> DataView:
+def make_view(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int) -> DataView:
     """Take the first rows of every split out of prepared data."""
     return DataView(
-        name=name,
         audit=prepared.audit,
         breaches=prepared.breaches,
         rows={
@@ -83,7 +78,7 @@ def data_json(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int = 3
 ) -> dict[str, Any]:
     """Return the content of a run's data.json: fingerprint, audit and the masks of a few rows."""
-    return make_view("", prepared, tokenizer, num_rows=num_rows).to_json()
+    return make_view(prepared, tokenizer, num_rows=num_rows).to_json()
 
 
 def mask_rows(

@@ -55,7 +55,6 @@ UNITS = {
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)")
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
 def read_sections(gate: Gate, data: Mapping[str, Any]) -> dict[str, Any]:

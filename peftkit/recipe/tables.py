@@ -129,7 +129,6 @@ SUFFIX_BOUNDS: Mapping[str, Bound] = {"_dropout": _SHARE, "_dropout_p": _SHARE}
 """The same for every option with this ending."""
 
 _DTYPE = union(Kind("choice", choices=DTYPES), NULL)
-_BOOL_OR_TEXT = union(Kind("bool"), Kind("str"))
 
 CORRECTED: Mapping[tuple[str, str], Kind] = {
     # Wider than the hint: the number of iterations is part of the name.

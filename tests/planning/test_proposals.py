@@ -22,7 +22,7 @@ SETTINGS = {
 def setup_of(peak: int, settings: dict[str, object]) -> Setup:
     speed = predict(linear_plan(fixed=0, per_token=1), devices.find("t4"), dtype="float16")
     assert speed is not None
-    return Setup(settings, peak, 2, 8, 512, speed)
+    return Setup(settings, peak, 2, 8, speed)
 
 
 def test_overrides_mean_the_settings() -> None:
