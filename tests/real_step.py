@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from peftkit.adapters.base import native_model
 from peftkit.memory.trace import Trace, compile_trace
 from peftkit.plugins import Machine
 
@@ -134,10 +135,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     if fuses:
         from trl.trainer.utils import add_fused_lm_head
 
-        add_fused_lm_head(
-            model.get_base_model() if hasattr(model, "peft_config") else model,
-            outputs=("log_probs", "entropy", "is_top1"),
-        )
+        add_fused_lm_head(native_model(model), outputs=("log_probs", "entropy", "is_top1"))
     loss_of = step.fused_loss if fuses else step.plain_loss(args)
     settings = step.StepSettings.of(args, "cpu")
     optimizer = step.make_optimizer(model, args)

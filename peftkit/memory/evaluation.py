@@ -7,12 +7,12 @@ What `peftkit.scoring.generation` and `.perplexity` do with a model is done on f
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.base import accepted_inputs
 from peftkit.adapters.switched_off import keeps_base
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
@@ -231,7 +231,6 @@ class _Scoring:
         import torch
 
         model = self.rehearsed.model
-        native = model.get_base_model() if hasattr(model, "get_base_model") else model
         ids = torch.empty((rows, length), dtype=torch.int64)
         options = {
             "input_ids": ids,
@@ -244,7 +243,7 @@ class _Scoring:
             del options["use_cache"]
         elif options["use_cache"]:  # generation counts positions from each row's first real token
             options["position_ids"] = torch.empty_like(ids)
-        known = inspect.signature(native.forward).parameters
+        known = accepted_inputs(model)
         for name in ("logits_to_keep", "position_ids"):
             if name not in known:
                 options.pop(name, None)

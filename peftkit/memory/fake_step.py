@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.base import native_model
 from peftkit.memory import step
 from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
 from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
@@ -106,7 +107,7 @@ class Rehearsed:
             from peftkit.memory.fused_head import attach_fused_head
 
             attach_fused_head(
-                model.get_base_model() if hasattr(model, "peft_config") else model,
+                native_model(model),
                 has_triton=self.device == "cuda",
                 scored_share=self.scored_share,
             )

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.base import native_model
 from peftkit.memory import step
 from peftkit.memory.layers import Stack, mark_layers
 
@@ -181,7 +182,7 @@ _SMALLEST_PAGED = 100_000
 
 def _body(model: Any) -> Any:
     """Return the module whose output the head takes: the backbone, inside any adapter."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = native_model(model)
     if getattr(base.config, "is_encoder_decoder", False):
         return base.get_decoder()
     body = getattr(base, "base_model", None)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.base import is_adapted, native_model
+
 if TYPE_CHECKING:
     import torch
     from transformers import TrainingArguments
@@ -50,7 +52,7 @@ def set_checkpointing(model: Any, args: TrainingArguments) -> None:
         from trl.models import enable_selective_activation_checkpointing
 
         enable_selective_activation_checkpointing(model)
-    if hasattr(model, "peft_config"):
+    if is_adapted(model):
         model.enable_input_require_grads()
     model.activation_checkpointing_enable(
         activation_checkpointing_kwargs=keywords or None,
@@ -119,8 +121,7 @@ def plain_loss(args: TrainingArguments) -> Loss:
     smoother = LabelSmoother(epsilon=args.label_smoothing_factor)
 
     def smoothed(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
-        native = model.get_base_model() if hasattr(model, "peft_config") else model
-        is_causal = type(native).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        is_causal = type(native_model(model)).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
         loss: torch.Tensor = smoother(outputs, batch["labels"], shift_labels=is_causal)
         return loss

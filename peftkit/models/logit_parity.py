@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from peftkit.adapters.base import accepted_inputs, native_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,10 +60,9 @@ def token_rows(
 
 def model_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
     """Give a model its tokens, and a decoder behind an encoder the same ones."""
-    native = model.get_base_model() if hasattr(model, "get_base_model") else model
     inputs = {"input_ids": ids}
-    is_encoder_decoder = bool(getattr(native.config, "is_encoder_decoder", False))
-    if is_encoder_decoder and "decoder_input_ids" in inspect.signature(native.forward).parameters:
+    is_encoder_decoder = bool(getattr(native_model(model).config, "is_encoder_decoder", False))
+    if is_encoder_decoder and "decoder_input_ids" in accepted_inputs(model):
         inputs["decoder_input_ids"] = ids
     return inputs
 

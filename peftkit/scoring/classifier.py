@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from peftkit.adapters.base import accepted_inputs
 from peftkit.errors import ResourceError
 from peftkit.plugins.examples import Labeled
 from peftkit.preprocessing.encode import LENGTH
@@ -77,11 +77,10 @@ def classify(
 def _probabilities(
     model: Model, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]]
 ) -> list[list[float]]:
-    native = model.get_base_model() if hasattr(model, "get_base_model") else model
-    taken = inspect.signature(native.forward).parameters
+    taken = accepted_inputs(model)
     columns = [{k: v for k, v in row.items() if k in taken and k != "labels"} for row in rows]
     batch = tokenizer.pad(columns, return_tensors="pt")
-    device = native.get_input_embeddings().weight.device
+    device = model.get_input_embeddings().weight.device
     logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
     shares: list[list[float]] = logits.float().softmax(dim=-1).tolist()
     return shares

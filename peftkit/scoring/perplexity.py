@@ -7,12 +7,12 @@ Shapes: B rows, T tokens, S tokens of a target, K kept positions, V vocabulary, 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.base import accepted_inputs
 from peftkit.preprocessing.chat_labels import IGNORED
 from peftkit.scoring.generation import evaluating, num_virtual_tokens
 
@@ -187,9 +187,8 @@ def _logits(
 ) -> Tensor:
     """Return logits_BKV at the kept positions, computing no others where the model can."""
     options: dict[str, Any] = {"input_ids": input_ids_BT, "attention_mask": mask_BT}
-    native = model.get_base_model() if hasattr(model, "get_base_model") else model
     # A soft prompt moves positions inside peft, so its logits are picked afterwards
-    can_keep = "logits_to_keep" in inspect.signature(native.forward).parameters
+    can_keep = "logits_to_keep" in accepted_inputs(model)
     if can_keep and not num_virtual_tokens(model):
         options["logits_to_keep"] = kept_K
     logits: Tensor = model(**options, use_cache=False).logits

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.base import is_adapted
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
 
@@ -26,7 +27,7 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     folder that it was read from. A classifier's labels stand in a `config.json` beside it, which
     PEFT does not write.
     """
-    is_adapter = hasattr(model, "peft_config")
+    is_adapter = is_adapted(model)
     folder = job.run_dir.adapter if is_adapter else job.run_dir.model
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
