@@ -27,7 +27,7 @@ from peftkit.recipe.signatures import (
     signature_of,
 )
 from peftkit.recipe.strict import bound_of, kind_of, suggest
-from peftkit.recipe.tables import OWNED
+from peftkit.recipe.tables import OWNED, owned_by
 from peftkit.recipe.yaml_file import join, split
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _explain_plugin(place: str, group: str, rest: list[str]) -> Explanation:
     doc = first_paragraph(plugin.__doc__)
     if not rest[1:] and not signature.options:
         return Explanation(join(place, name), doc, origin=f"{info.distribution} {info.version}")
-    owned = {**OWNED.get(group.removesuffix("s"), {}), **getattr(plugin, "owned", {})}
+    owned = owned_by(group, plugin)
     origin = signature.title if signature.is_native else f"{info.distribution} {info.version}"
     return _explain_class(
         join(place, name), signature, rest[1:], doc=doc, owned=owned, origin=origin

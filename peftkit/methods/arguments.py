@@ -31,6 +31,8 @@ OWNED: Mapping[str, str] = {
     "do_train": "`peftkit run`",
     "do_eval": "`eval_strategy`",
     "do_predict": "`peftkit evaluate` or `peftkit generate`",
+    "local_rank": "nothing: the launcher sets it",
+    "ignore_data_skip": "nothing: a resumed run goes on with the next row",
     "disable_tqdm": "nothing: peftkit shows its own bar, or plain lines without a terminal",
     "logging_nan_inf_filter": "nothing: a loss that is not a number stops the run",
     "push_to_hub": _HUB,

@@ -20,7 +20,7 @@ from peftkit.recipe.signatures import (
     signature_of,
 )
 from peftkit.recipe.strict import bound_of, kind_of
-from peftkit.recipe.tables import OWNED
+from peftkit.recipe.tables import OWNED, owned_by
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_DOC_CHARS = 300
@@ -135,8 +135,7 @@ class _Writer:
                 choices[name] = {}
                 continue
             if signature is not None:
-                owned = {**OWNED.get(group[:-1], {}), **getattr(plugin, "owned", {})}
-                choices[name] = self._reference(signature, owned)
+                choices[name] = self._reference(signature, owned_by(group, plugin))
         return self._one_key(choices)
 
     def _one_key(self, choices: Mapping[str, Schema]) -> Schema:

@@ -28,7 +28,7 @@ from peftkit.recipe.signatures import (
     signature_of,
 )
 from peftkit.recipe.strict import Gate, suggest
-from peftkit.recipe.tables import OWNED
+from peftkit.recipe.tables import OWNED, owned_by
 from peftkit.recipe.yaml_file import join
 
 SECTIONS = {
@@ -141,8 +141,7 @@ def _check_plugin(gate: Gate, key: str, value: Any, group: str) -> Choice | None
             gate.refuse(path, f"{choice.name} takes no options", "write the bare word")
         return choice
     gate.elsewhere[path] = tuple(signature.options)
-    owned = {**OWNED.get(noun, {}), **getattr(plugin, "owned", {})}
-    options = gate.check_options(path, choice.options, signature, owned=owned)
+    options = gate.check_options(path, choice.options, signature, owned=owned_by(group, plugin))
     return Choice(choice.name, _absolute(gate, path, options, signature))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from peftkit.recipe.kinds import DTYPES, NULL, Kind, union
 
@@ -263,20 +264,6 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
 """A word of an older upstream or of another trainer -> today's, taken where that key exists."""
 
 OWNED: Mapping[str, Mapping[str, str]] = {
-    "method": {
-        "output_dir": "`peftkit run --out DIR`, or `name`",
-        "run_name": "`name`",
-        "resume_from_checkpoint": "the same `peftkit run` command: it resumes by itself",
-        "model_init_kwargs": "the keys of `model`",
-        "push_to_hub": "upload the finished run's adapter folder with `hf upload`",
-        "remove_unused_columns": "nothing: the trainer gets only the columns it needs",
-        "dataset_kwargs": "`data.task`, which says what rows mean",
-        "do_train": "nothing: `peftkit run` trains",
-        "do_eval": "`eval_strategy`",
-        "do_predict": "`peftkit generate`",
-        "local_rank": "nothing: the launcher sets it",
-        "ignore_data_skip": "nothing: a resumed run goes on with the next row",
-    },
     "adapter": {
         "task_type": "nothing: the method chooses the model class and with it the task type",
         "peft_type": "nothing: the adapter's name says it",
@@ -301,4 +288,9 @@ OWNED: Mapping[str, Mapping[str, str]] = {
         "return_dict_in_generate": "nothing: peftkit keeps the text alone",
     },
 }
-"""Section -> native key that peftkit sets itself -> what to do instead."""
+"""Section -> native key that peftkit sets itself -> what to do instead. Methods name their own."""
+
+
+def owned_by(group: str, plugin: Any) -> dict[str, str]:
+    """Return the native keys of a plugin that peftkit sets, and what to do instead of each."""
+    return {**OWNED.get(group.removesuffix("s"), {}), **getattr(plugin, "owned", {})}
