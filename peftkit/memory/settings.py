@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins import find
 from peftkit.recipe.build import decide
+from peftkit.recipe.quantization import compute_dtype
 from peftkit.recipe.signatures import signature_of
 
 if TYPE_CHECKING:
@@ -33,14 +34,15 @@ def checkpoints_activations(settings: dict[str, Any]) -> bool:
 def matrix_dtype(recipe: Recipe, machine: Machine) -> str:
     """Return the dtype that a recipe's matrix products run in: `bfloat16`, `tf32` ...
 
-    Autocast decides it where `bf16` or `fp16` is on, the weights otherwise; float32 products use
-    tf32 only where the recipe says `tf32: true`, as in torch.
+    Autocast decides it where `bf16` or `fp16` is on, otherwise what a quantized base computes in,
+    or the weights; float32 products use tf32 only where the recipe says `tf32: true`, as in torch.
     """
     settings = method_settings(recipe, machine)
     if settings.get("bf16"):
         return "bfloat16"
     if settings.get("fp16"):
         return "float16"
-    if recipe.model.dtype == "float32":
+    dtype = compute_dtype(recipe.model)
+    if dtype == "float32":
         return "tf32" if settings.get("tf32") else "float32"
-    return "bfloat16" if recipe.model.dtype == "auto" else recipe.model.dtype
+    return "bfloat16" if dtype == "auto" else dtype

@@ -17,6 +17,7 @@ from typing import Any
 from peftkit.errors import PeftkitError, RecipeError
 from peftkit.plugins import Adapter, Decision, Machine, Method, Source, Task, find
 from peftkit.recipe.kinds import Kind
+from peftkit.recipe.quantization import decide_quantization
 from peftkit.recipe.schema import Choice, Recipe
 from peftkit.recipe.signatures import (
     Signature,
@@ -47,9 +48,6 @@ TASK_TYPES = {
     "AutoModelForQuestionAnswering": "QUESTION_ANS",
 }
 """Class that a method loads -> PEFT's word for it."""
-
-HEADS = ("classifier", "pre_classifier", "classification_head", "score")
-"""What transformers calls the modules of a classification head."""
 
 RECORDED = (
     "activation_checkpointing",
@@ -148,19 +146,7 @@ def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
     adapter = find("adapters", choice.name) if choice else None
     if adapter is not None and hasattr(adapter, "decide"):
         made.update({d.key: d for d in adapter.decide(name, options)})
-    return (*made.values(), *_keep_heads(recipe.model.quantize, method.auto_class))
-
-
-def _keep_heads(quantize: Choice | None, auto_class: str) -> list[Decision]:
-    """Leave a classification head out of the quantization: it is new, and trained whole."""
-    option = "llm_int8_skip_modules"
-    if quantize is None or auto_class != "AutoModelForSequenceClassification":
-        return []
-    known = signature_of(quantization_classes()[quantize.name]).options
-    if option not in known or option in quantize.options:
-        return []
-    reason = "a new head is trained whole, and quantized weights cannot be"
-    return [Decision(f"model.quantize.{quantize.name}.{option}", list(HEADS), reason)]
+    return (*made.values(), *decide_quantization(recipe.model, method.auto_class))
 
 
 def _chosen(section: str, decisions: Sequence[Decision]) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     machine = describe_machine()
     if recipe.method.options.get("use_cpu") and machine.device != "cpu":
         machine = _as_cpu(machine)
+    with blamed(recipe, "model.path", "model"):
+        fetch_dtype(recipe)
     built = build(recipe, machine)
     run_state.check_same_recipe(run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
@@ -90,6 +92,17 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def fetch_dtype(recipe: Recipe) -> None:
+    """Bring the configuration of a base of the Hub here, where a decision depends on its dtype.
+
+    What is decided must not depend on whether an earlier run left it in the cache.
+    """
+    from peftkit.models.load import resolve
+
+    if recipe.model.quantize is not None and recipe.model.dtype == "auto":
+        resolve(recipe.model)
 
 
 def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:

@@ -162,6 +162,23 @@ def test_the_fake_steps_peak_is_the_real_ones_everywhere(name: str, tmp_path: Pa
     _compare(tmp_path, *SLOW[name])
 
 
+def test_a_4_bit_base_is_planned_in_the_dtype_that_it_computes_in(tmp_path: Path) -> None:
+    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+
+    def planned(**options: str):
+        quantize = {"bitsandbytes": {"load_in_4bit": True, **options}}
+        changes = {"model.dtype": "bfloat16", "model.quantize": quantize}
+        recipe = real_step.recipe_for(tmp_path, **changes)
+        return plan(recipe, machine=real_step.CPU)
+
+    decided = planned()
+    stated = planned(bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="bfloat16")
+    assert _without_runtime(decided) == _without_runtime(stated)
+    assert decided.work == stated.work
+    wider = planned(bnb_4bit_compute_dtype="float32")
+    assert wider.work["forward"].moved_bytes > decided.work["forward"].moved_bytes
+
+
 def test_padding_needs_a_mask(tmp_path: Path) -> None:
     _compare(tmp_path, real_step.LLAMA, {}, padded=True)
 

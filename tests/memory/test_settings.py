@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 QLORA = ROOT / "recipes" / "hub" / "chat-llama-3.1-8b-qlora.yaml"
 SMALL = ROOT / "recipes" / "summarize-lora.yaml"
 
+FOUR_BITS = "model.quantize={bitsandbytes: {load_in_4bit: true}}"
+IN_FLOAT32 = FOUR_BITS.replace("true", "true, bnb_4bit_compute_dtype: float32")
+
 
 def test_stated_decided_and_default() -> None:
     settings = method_settings(load_recipe(QLORA), devices.of_size(24).as_machine())
@@ -53,6 +56,10 @@ def test_the_older_name_counts_where_the_newer_is_silent() -> None:
         (["model.dtype=auto"], "4090", "bfloat16"),
         (["model.dtype=bfloat16"], "t4", "bfloat16"),
         (["model.dtype=float32", "method.sft.fp16=true"], "t4", "float16"),
+        # A quantized base multiplies in a dtype of its own, where autocast does not.
+        (["model.dtype=bfloat16", IN_FLOAT32], "t4", "float32"),
+        (["model.dtype=bfloat16", IN_FLOAT32], "h100", "bfloat16"),
+        (["model.dtype=bfloat16", FOUR_BITS], "t4", "bfloat16"),
     ],
 )
 def test_dtype_of_matrix_products(overrides: list[str], device: str, dtype: str) -> None:

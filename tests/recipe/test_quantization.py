@@ -1,0 +1,105 @@
+"""What a recipe leaves open of its quantization is what a person means by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from training_fixture import write_recipe
+
+from peftkit.plugins import Machine
+from peftkit.recipe.build import build, dump_resolved
+from peftkit.recipe.load import load_recipe
+from peftkit.recipe.quantization import compute_dtype, decide_quantization, declared_dtype
+from peftkit.recipe.schema import Choice, ModelSection
+
+CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
+LM = "AutoModelForCausalLM"
+FOUR_BITS = {"load_in_4bit": True}
+
+
+def decided(model: ModelSection, auto_class: str = LM) -> dict[str, object]:
+    return {d.key: d.value for d in decide_quantization(model, auto_class)}
+
+
+def four_bits(dtype: str, path: str | None = None, **options: object) -> ModelSection:
+    quantize = Choice("bitsandbytes", {**FOUR_BITS, **options})
+    return ModelSection(path=path, dtype=dtype, quantize=quantize)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "auto"])
+def test_four_bits_compute_in_the_dtype_of_the_model(
+    tmp_path: Path, tiny_model: Path, dtype: str
+) -> None:
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    from peftkit.models.load import load_base
+
+    rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(4))
+    quantize = {"bitsandbytes": FOUR_BITS}
+    file = write_recipe(
+        tmp_path / "r.json", tiny_model, rows, sft={"max_steps": 1, "max_length": 128},
+        model={"path": str(tiny_model), "dtype": dtype, "quantize": quantize},
+    )  # fmt: skip
+    built = build(load_recipe(file), CPU)
+    section = built.recipe.model
+    base = load_base(section, auto_class=LM, quantization_config=built.quantization_config)
+    base(input_ids=torch.arange(10, 30)[None], labels=torch.arange(10, 30)[None])
+    packed = [module for module in base.modules() if isinstance(module, Linear4bit)]
+    assert {module.compute_dtype for module in packed} == {base.dtype}
+    assert {module.weight.quant_state.quant_type for module in packed} == {"nf4"}
+    if dtype != "auto":
+        assert str(base.dtype) == f"torch.{dtype}"
+    shown = yaml.safe_load(dump_resolved(built))
+    assert shown["model"]["quantize"]["bitsandbytes"] == {
+        "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": str(base.dtype).removeprefix("torch."),
+    }  # fmt: skip
+    keys = [d["key"] for d in shown["decisions"]]
+    assert "model.quantize.bitsandbytes.bnb_4bit_compute_dtype" in keys
+
+
+def test_what_is_stated_stays() -> None:
+    at = "model.quantize.bitsandbytes"
+    assert decided(four_bits("bfloat16", bnb_4bit_quant_type="fp4")) == {
+        f"{at}.bnb_4bit_compute_dtype": "bfloat16"
+    }
+    assert decided(four_bits("bfloat16", bnb_4bit_compute_dtype=None)) == {
+        f"{at}.bnb_4bit_quant_type": "nf4"
+    }
+    assert decided(ModelSection(quantize=Choice("bitsandbytes", {"load_in_8bit": True}))) == {}
+    assert decided(ModelSection(dtype="bfloat16")) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        (four_bits("bfloat16"), "bfloat16"),
+        (four_bits("bfloat16", bnb_4bit_compute_dtype="float32"), "float32"),
+        (four_bits("bfloat16", bnb_4bit_compute_dtype=None), "float32"),
+        (four_bits("auto"), "bfloat16"),
+        (ModelSection(dtype="auto"), "auto"),
+        (ModelSection(dtype="float16", quantize=Choice("eetq")), "float16"),
+    ],
+)
+def test_dtype_that_products_are_in(model: ModelSection, dtype: str) -> None:
+    assert compute_dtype(model) == dtype
+
+
+def test_the_dtype_that_a_checkpoint_declares(tmp_path: Path) -> None:
+    def declared(config: str, **section: str) -> str | None:
+        (tmp_path / "config.json").write_text(config)
+        return declared_dtype(ModelSection(path=str(tmp_path), **section))
+
+    assert declared('{"dtype": "float16"}') == "float16"
+    assert declared('{"torch_dtype": "bfloat16"}') == "bfloat16"
+    assert declared('{"text_config": {"dtype": "float32"}}') == "float32"
+    assert declared("{}") is None
+    assert declared("not JSON") is None
+    assert declared('{"dtype": "float16"}', subfolder="none") is None
+    assert declared_dtype(ModelSection(path="embedded:docstring-lm")) == "bfloat16"
+    assert declared_dtype(ModelSection(path="nobody/has-this")) is None
+    assert declared_dtype(ModelSection()) is None
