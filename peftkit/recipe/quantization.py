@@ -19,8 +19,8 @@ from peftkit.recipe.signatures import quantization_classes, signature_of
 HEADS = ("classifier", "pre_classifier", "classification_head", "score")
 """What transformers calls the modules of a classification head."""
 
-KEEPS_MODULES = ("llm_int8_skip_modules",)
-"""How quantization configs call the modules that they leave as they are."""
+KEEPS_MODULES = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")
+"""How transformers' quantization configs call the modules that they leave as they are."""
 
 _FLOATING = ("float32", "bfloat16", "float16")
 

@@ -12,11 +12,11 @@ from training_fixture import write_recipe
 from peftkit.plugins import Machine
 from peftkit.recipe.build import build, dump_resolved
 from peftkit.recipe.load import load_recipe
-from peftkit.recipe.quantization import compute_dtype, decide_quantization, declared_dtype
+from peftkit.recipe.quantization import HEADS, compute_dtype, decide_quantization, declared_dtype
 from peftkit.recipe.schema import Choice, ModelSection
 
 CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
-LM = "AutoModelForCausalLM"
+LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 FOUR_BITS = {"load_in_4bit": True}
 
 
@@ -103,3 +103,49 @@ def test_the_dtype_that_a_checkpoint_declares(tmp_path: Path) -> None:
     assert declared_dtype(ModelSection(path="embedded:docstring-lm")) == "bfloat16"
     assert declared_dtype(ModelSection(path="nobody/has-this")) is None
     assert declared_dtype(ModelSection()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key"),
+    [
+        ("bitsandbytes", {"load_in_8bit": True}, "llm_int8_skip_modules"),
+        ("quanto", {"weights": "int8"}, "modules_to_not_convert"),
+        ("fp8", {}, "modules_to_not_convert"),
+        ("hqq", {}, "skip_modules"),
+    ],
+)
+def test_a_new_head_is_left_out_of_every_quantization(name: str, options: dict, key: str) -> None:
+    model = ModelSection(dtype="float32", quantize=Choice(name, options))
+    assert decided(model) == {}
+    assert decided(model, CLASSIFIER) == {f"model.quantize.{name}.{key}": list(HEADS)}
+    stated = ModelSection(quantize=Choice(name, {**options, key: ["mine"]}))
+    assert decided(stated, CLASSIFIER) == {}
+
+
+def test_transformers_reads_the_head_that_was_left_out() -> None:
+    """Of a quantization other than bitsandbytes, whose layers can be made here without a GPU.
+
+    transformers itself leaves the last module alone; this head has one before it.
+    """
+    import torch
+    from transformers import (
+        AutoModelForSequenceClassification,
+        DistilBertConfig,
+        FineGrainedFP8Config,
+    )
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    config = DistilBertConfig(vocab_size=64, dim=128, hidden_dim=128, n_layers=1, n_heads=4)
+
+    def quantized(**options: object):
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+        native = FineGrainedFP8Config(**options)
+        AutoHfQuantizer.from_config(native, pre_quantized=False).preprocess_model(model=model)
+        return model
+
+    assert type(quantized().pre_classifier) is not torch.nn.Linear
+    (decision,) = decide_quantization(ModelSection(quantize=Choice("fp8", {})), CLASSIFIER)
+    kept = quantized(**{decision.key.rpartition(".")[2]: decision.value})
+    assert {type(kept.pre_classifier), type(kept.classifier)} == {torch.nn.Linear}
+    assert type(kept.distilbert.transformer.layer[0].ffn.lin1) is not torch.nn.Linear
