@@ -6,6 +6,7 @@ head is quantized before it is trained.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,29 @@ HEADS = ("classifier", "pre_classifier", "classification_head", "score")
 
 KEEPS_MODULES = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")
 """How transformers' quantization configs call the modules that they leave as they are."""
+
+BITS: Mapping[str, int | str] = {
+    "auto-round": "bits",
+    "awq": "bits",
+    "bitnet": 2,
+    "eetq": 8,
+    "fbgemm_fp8": 8,
+    "fouroversix": 4,
+    "fp8": 8,
+    "fp_quant": 4,
+    "gptq": "bits",
+    "higgs": "bits",
+    "hqq": "nbits",
+    "metal": "bits",
+    "mxfp4": 4,
+    "mxfp8": 8,
+    "nvfp4": 4,
+    "quanto": "weights",
+    "sinq": "nbits",
+    "spqr": "bits",
+}
+"""Quantization -> bits of a weight without its scales, or the option that says them. What is not
+here decides them layer by layer, or by objects that no recipe can write."""
 
 _FLOATING = ("float32", "bfloat16", "float16")
 
@@ -71,6 +95,19 @@ def compute_dtype(model: ModelSection) -> str:
         return model.dtype
     decided = {key: value for key, value, _ in _four_bits(choice, model)}
     return str({**decided, **choice.options}["bnb_4bit_compute_dtype"] or "float32")
+
+
+def weight_bits(choice: Choice) -> int | None:
+    """Return the bits that a quantized weight takes at least; None where nothing says them."""
+    options = choice.options
+    if choice.name == "bitsandbytes":
+        return 4 if options.get("load_in_4bit") is True else 8
+    found = BITS.get(choice.name)
+    if not isinstance(found, str):
+        return found
+    default = signature_of(quantization_classes()[choice.name]).options[found].default
+    digits = re.sub(r"\D", "", str(options.get(found, default)))  # quanto's `int4`, `float8`
+    return int(digits) if digits else None
 
 
 def declared_dtype(model: ModelSection) -> str | None:

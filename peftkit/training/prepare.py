@@ -80,7 +80,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     screen.say(f"{recipe.name} -> {run_dir.path}")
     say_decisions(built.decisions, screen)
     with blamed(recipe, "model.path", "model"):
-        check_weights_fit(recipe, built, machine)
+        check_weights_fit(recipe, machine)
         config = load_config(recipe.model)
         check_trains(config, built.method.auto_class)
         longest = max_positions(config)
@@ -116,8 +116,10 @@ def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
         screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
 
 
-def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
+def check_weights_fit(recipe: Recipe, machine: Machine) -> None:
     """Refuse a base whose weights alone exceed the budget or the free memory.
+
+    One that a quantization makes nobody knows how small is left to the run's own check.
 
     Raises:
         ResourceError: says by how much, and what the smallest setting takes.
@@ -127,14 +129,18 @@ def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
     from peftkit.models.checkpoint_files import weight_files
     from peftkit.models.load import resolve
     from peftkit.planning.suggestions import explain_smallest
+    from peftkit.recipe.quantization import weight_bits
 
     if recipe.model.path is None or recipe.model.device_map is not None:
+        return
+    quantize = recipe.model.quantize
+    bits = None if quantize is None else weight_bits(quantize)
+    if quantize is not None and bits is None:
         return
     found = resolve(recipe.model)
     if not found.is_local:
         return  # not downloaded yet, and the Hub's own index is not asked twice
     files = weight_files(Path(found.path_or_id) / found.subfolder)
-    bits = _quantized_bits(built.quantization_config)
     needed = weight_bytes(files, dtype=recipe.model.dtype, bits=bits)
     limits = [(machine.free_bytes, f"what is free on {machine.name}")]
     if recipe.memory.budget_bytes is not None:
@@ -213,13 +219,6 @@ def _as_cpu(machine: Machine) -> Machine:
 
     total, free = host_memory()
     return dataclasses.replace(machine, device="cpu", total_bytes=total, free_bytes=free)
-
-
-def _quantized_bits(config: Any) -> int | None:
-    """Return the bits of a quantized weight, as far as the config says so."""
-    if config is None:
-        return None
-    return 4 if getattr(config, "load_in_4bit", False) else 8
 
 
 def _plain(value: Any) -> str:

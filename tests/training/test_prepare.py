@@ -93,14 +93,42 @@ def test_wrong_names_are_refused_with_no_weight_to_read(
 
 
 def test_weights_beyond_the_free_memory_are_refused_with_their_size(recipe: Path) -> None:
-    from peftkit.recipe.build import build
-
     loaded = load_recipe(recipe)
-    built = build(loaded, _machine())
-    jobs.check_weights_fit(loaded, built, _machine())
+    jobs.check_weights_fit(loaded, _machine())
     with pytest.raises(ResourceError) as caught:
-        jobs.check_weights_fit(loaded, built, _machine(free_bytes=1000))
+        jobs.check_weights_fit(loaded, _machine(free_bytes=1000))
     assert caught.value.message.endswith("more than what is free on a small machine: 0 MiB")
+
+
+@pytest.mark.parametrize(
+    ("quantize", "bits"),
+    [
+        ("{bitsandbytes: {load_in_4bit: true}}", 4),
+        ("{bitsandbytes: {load_in_8bit: true}}", 8),
+        ("{gptq: {bits: 4}}", 4),
+        ("{quanto: {weights: int2}}", 2),
+        ("{eetq: {}}", 8),
+        ("{quark: {}}", None),
+    ],
+)
+def test_weights_of_any_quantization_are_refused_by_their_own_bits(
+    recipe: Path, tiny_model: Path, quantize: str, bits: int | None
+) -> None:
+    """Counted from the file's own shapes; one of unknown size is never refused here."""
+    from safetensors import safe_open
+
+    with safe_open(tiny_model / "model.safetensors", framework="np") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    matrices = sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
+    others = sum(4 * shape[0] for shape in shapes if len(shape) == 1)
+    loaded = load_recipe(recipe, [f"model.quantize={quantize}"])
+    if bits is None:
+        jobs.check_weights_fit(loaded, _machine(free_bytes=1))
+        return
+    needed = matrices * bits // 8 + others
+    jobs.check_weights_fit(loaded, _machine(free_bytes=needed))
+    with pytest.raises(ResourceError, match="alone take"):
+        jobs.check_weights_fit(loaded, _machine(free_bytes=needed - 1))
 
 
 def test_use_cpu_describes_the_machine_without_its_accelerator(
