@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from peftkit.adapters.lora_starts import moved_by
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -14,20 +16,16 @@ if TYPE_CHECKING:
 def keeps_base(model: PreTrainedModel | PeftModel) -> bool:
     """Tell whether switching the adapter off gives the base model back, bit for bit.
 
-    Full fine-tuning overwrites the base. So do a trained bias and the LoRA initialisations that
-    move part of the weight into the adapter (PiSSA, OLoRA, CorDA, LoftQ).
+    Full fine-tuning overwrites the base. So do a trained bias and a LoRA that moves part of the
+    weight into itself.
     """
     configs = getattr(model, "peft_config", None)
     if configs is None:
         return False
-    for config in configs.values():
-        start = getattr(config, "init_lora_weights", True)
-        # "eva" and the random starts leave the weight alone
-        if not isinstance(start, bool) and start not in ("gaussian", "orthogonal", "eva"):
-            return False
-        if getattr(config, "bias", "none") != "none":
-            return False
-    return True
+    return all(
+        moved_by(vars(config)) is None and getattr(config, "bias", "none") == "none"
+        for config in configs.values()
+    )
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from peftkit.adapters.lora_starts import moved_by
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 """What `--max-lora-rank` may be."""
 _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
-_MOVES_BASE = ("pissa", "olora", "corda", "loftq")
 _VOCABULARY = ("embed_tokens", "lm_head")
 
 
@@ -74,10 +75,9 @@ def _fields(config: Mapping[str, Any]) -> Iterator[Finding]:
             yield _mend(
                 field, "vLLM ignores it and scales every layer alike", "the scale goes into lora_B"
             )
-    start = config.get("init_lora_weights", True)
-    if isinstance(start, str) and start.startswith(_MOVES_BASE):
+    if (option := moved_by(config)) is not None:
         yield _mend(
-            "init_lora_weights", f"{start} took part of the base into lora_A and lora_B",
+            option, "its start took a part of the base's own weights",
             "the change from the base is factored by SVD",
         )  # fmt: skip
     if config.get("fan_in_fan_out"):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.continued import read_peft_config
+from peftkit.adapters.lora_starts import moved_by
 from peftkit.errors import ArtefactError
 from peftkit.merging.changes import Change, Matrix, Rows, read_float64
-from peftkit.merging.formulas.low_rank import ONLY_AT_THE_START
 from peftkit.merging.names import Names
 from peftkit.merging.parts import Parts
 from peftkit.merging.weights_io import Checkpoint, Tensor
@@ -78,10 +78,7 @@ def _starts_from_base(config: Any) -> bool:
     """Tell whether attaching reads each layer's own weight, and perhaps moves it."""
     if config.peft_type.value in _DECOMPOSE_EACH:
         return True
-    start = getattr(config, "init_lora_weights", True)
-    return config.peft_type.value == "LORA" and (
-        start not in ONLY_AT_THE_START or bool(config.kasa_config)
-    )
+    return config.peft_type.value == "LORA" and moved_by(vars(config)) is not None
 
 
 def _one_at_a_time(bare: _Bare, weights: Mapping[str, Tensor]) -> dict[str, Change]:

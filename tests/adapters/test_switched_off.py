@@ -28,6 +28,8 @@ def _logits(model: Any) -> Any:
         ("LoraConfig", {"init_lora_weights": "gaussian"}, True),
         ("LoraConfig", {"init_lora_weights": "pissa"}, False),
         ("LoraConfig", {"init_lora_weights": "olora"}, False),
+        ("LoraConfig", {"init_lora_weights": "mica"}, True),
+        ("LoraConfig", {"kasa_config": {"beta": 1e-4}}, False),
         ("LoraConfig", {"bias": "all"}, False),
         ("OSFConfig", {}, True),
         ("IA3Config", {"feedforward_modules": ["down_proj"]}, True),

@@ -26,6 +26,8 @@ def test_a_plain_lora_passes() -> None:
         ({"rank_pattern": {"a": 4}}, "rank_pattern"),
         ({"alpha_pattern": {"a": 4}}, "alpha_pattern"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights"),
+        ({"kasa_config": {"beta": 1}}, "kasa_config"),
         ({"peft_type": "IA3"}, "peft_type"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.lora_starts import moved_by
 from peftkit.merging.changes import Change, LowRank, Matrix, Rows, read_float64
 from peftkit.merging.formulas.layer import Layer
 
@@ -12,11 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ONLY_AT_THE_START = (True, False, None, "gaussian", "eva", "orthogonal")
-"""`init_lora_weights` that leave the base alone, so that W + scale * B A is all there is."""
 _VARIANTS = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
-    "monteclora_config", "use_bdlora", "velora_config",
+    "alora_invocation_tokens", "arrow_config", "layer_replication", "monteclora_config",
+    "use_bdlora", "velora_config",
 )  # fmt: skip
 """Options under which a LoRA is more than its factors; peft knows how."""
 
@@ -42,9 +41,7 @@ def lora(layer: Layer) -> dict[str, Change] | None:
 
 def is_more_than_factors(config: Mapping[str, Any]) -> bool:
     """Tell whether the base itself was moved, or a variant changes what the factors mean."""
-    if config.get("init_lora_weights", True) not in ONLY_AT_THE_START:
-        return True
-    return any(config.get(key) for key in _VARIANTS)
+    return moved_by(config) is not None or any(config.get(key) for key in _VARIANTS)
 
 
 def vera(layer: Layer) -> dict[str, Change] | None:
