@@ -17,7 +17,6 @@ from peftkit.errors import ArtefactError, RecipeError, ResourceError, UsageError
 from peftkit.merge import merge
 from peftkit.merging.inputs import Inputs, find_inputs
 from peftkit.merging.result import MergeResult, Onto
-from peftkit.models.checkpoint_files import weight_files
 from peftkit.models.versions import stack_versions
 from peftkit.plugins import find
 from peftkit.plugins.exported import Exported, Proof, Trained
@@ -28,6 +27,7 @@ from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import join
 from peftkit.rundir.checkpoints import sync_tree
 from peftkit.rundir.paths import RunDir, write_json
+from peftkit.system.checkpoint_files import weight_files
 from peftkit.system.quiet import quiet_stack
 from peftkit.system.units import gibibytes
 

@@ -22,7 +22,7 @@ from peftkit.merging.quantized import settle_onto
 from peftkit.merging.result import MergeResult, Onto
 from peftkit.merging.weights_io import Checkpoint, open_checkpoint
 from peftkit.merging.writer import Journal
-from peftkit.models.checkpoint_files import read_json
+from peftkit.system.checkpoint_files import read_json
 
 VERIFY_UP_TO_BYTES = 1 << 30
 """Weights that are verified unless it is said otherwise: two models of this size in memory."""

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peftkit.adapters.base import native_model
 from peftkit.memory.trace import Trace, compile_trace
+from peftkit.models.native import native_model
 from peftkit.plugins import Machine
 
 CPU = Machine("cpu", True, 1 << 34, 1 << 34, "test CPU")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -165,21 +164,6 @@ def head_modules(model: PreTrainedModel) -> list[str]:
         for name, module in model.named_children()
         if name != model.base_model_prefix and next(module.parameters(), None) is not None
     ]
-
-
-def is_adapted(model: Any) -> bool:
-    """Tell a model with an adapter from a bare one, which peft may have left its configs on."""
-    return hasattr(model, "get_base_model")
-
-
-def native_model(model: Any) -> Any:
-    """Return the transformers model that an adapter is around; a bare one as it is."""
-    return model.get_base_model() if is_adapted(model) else model
-
-
-def accepted_inputs(model: Any) -> Collection[str]:
-    """Name what the forward of a model takes, inside any adapter."""
-    return inspect.signature(native_model(model).forward).parameters.keys()
 
 
 def count_parameters(model: Any) -> tuple[int, int]:

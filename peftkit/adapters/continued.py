@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from peftkit.adapters.base import task_type, upstream_notices_ignored
 from peftkit.adapters.peft_types import adapter_class
 from peftkit.errors import ArtefactError
-from peftkit.models.checkpoint_files import check_safetensors, read_json
+from peftkit.system.checkpoint_files import check_safetensors, read_json
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

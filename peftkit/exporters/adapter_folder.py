@@ -11,8 +11,8 @@ from typing import Any
 from peftkit.adapters.continued import adapter_folder
 from peftkit.errors import ArtefactError
 from peftkit.exporters.model_folder import copy_companions
-from peftkit.models.checkpoint_files import read_json
 from peftkit.plugins.exported import Exported, Proof, Trained
+from peftkit.system.checkpoint_files import read_json
 
 _CONFIG, _WEIGHTS, _CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
-from peftkit.models.checkpoint_files import check_base_folder, read_json, weight_files
+from peftkit.system.checkpoint_files import check_base_folder, read_json, weight_files
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:

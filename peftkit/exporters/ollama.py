@@ -12,8 +12,8 @@ from peftkit.exporters.chat_turns import Message, Turns, held_out, learn_turns, 
 from peftkit.exporters.gguf_file import OutType, write_gguf
 from peftkit.exporters.go_template import PLAIN, go_template
 from peftkit.exporters.model_folder import load_tokenizer
-from peftkit.models.checkpoint_files import read_json
 from peftkit.plugins.exported import Exported, Proof, Trained
+from peftkit.system.checkpoint_files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.base import accepted_inputs
 from peftkit.adapters.switched_off import keeps_base
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
 from peftkit.models.load import max_positions
+from peftkit.models.native import accepted_inputs
 from peftkit.scoring.generation import MAX_NEW_TOKENS, evaluating
 from peftkit.scoring.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
 

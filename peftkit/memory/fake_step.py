@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.base import native_model
 from peftkit.memory import step
 from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
 from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
@@ -31,6 +30,7 @@ from peftkit.memory.trace import (
     join_programs,
     sum_work,
 )
+from peftkit.models.native import native_model
 
 if TYPE_CHECKING:
     import torch

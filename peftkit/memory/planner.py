@@ -287,9 +287,9 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
     from transformers import AutoConfig
 
     from peftkit.memory import catalogue
-    from peftkit.models.checkpoint_files import check_config_fields, read_json
     from peftkit.models.load import load_config
     from peftkit.models.load_errors import explain_load_error
+    from peftkit.system.checkpoint_files import check_config_fields, read_json
 
     found = catalogue.find(model.path) if model.path is not None else None
     if found is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.base import is_adapted, native_model
+from peftkit.models.native import is_adapted, native_model
 
 if TYPE_CHECKING:
     import torch

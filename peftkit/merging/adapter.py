@@ -15,7 +15,7 @@ from peftkit.merging.formulas.layer import Layer
 from peftkit.merging.names import Names, is_conv1d
 from peftkit.merging.parts import Parts, group
 from peftkit.merging.weights_io import Checkpoint, Tensor, open_shard
-from peftkit.models.checkpoint_files import read_json
+from peftkit.system.checkpoint_files import read_json
 
 if TYPE_CHECKING:
     import numpy as np

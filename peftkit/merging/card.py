@@ -52,7 +52,7 @@ model = {architecture}.from_pretrained("THIS FOLDER", dtype="auto")
 
 def _base_name(inputs: Inputs) -> str | None:
     """Return a base's Hub id; None for a folder, whose path means nothing elsewhere."""
-    from peftkit.models.checkpoint_files import read_json
+    from peftkit.system.checkpoint_files import read_json
 
     if inputs.adapter is None:
         return None

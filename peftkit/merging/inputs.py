@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftkit.errors import ArtefactError, NetworkError, UsageError
-from peftkit.models.checkpoint_files import check_base_folder, read_json
 from peftkit.recipe.schema import Choice, ModelSection
 from peftkit.rundir.paths import RunDir
+from peftkit.system.checkpoint_files import check_base_folder, read_json
 
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.md")
 """What is fetched of a base on the Hub; pickles and code are not."""

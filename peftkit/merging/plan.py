@@ -13,8 +13,8 @@ from peftkit.merging.layout import Written, WrittenShard, lay_out
 from peftkit.merging.meta_model import model_class, tied_parameters
 from peftkit.merging.names import Names
 from peftkit.merging.weights_io import FLOATS, Checkpoint, Tensor, read_into, reading
-from peftkit.models.checkpoint_files import read_json
 from peftkit.preprocessing.class_labels import labels_of_config
+from peftkit.system.checkpoint_files import read_json
 
 _HEADS = (
     "lm_head.", "cls.predictions.", "cls.seq_relationship.", "vocab_transform.",

@@ -21,7 +21,7 @@ from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import Onto, WeightError
 from peftkit.merging.rounding import from_float64, to_float64
 from peftkit.merging.weights_io import Checkpoint
-from peftkit.models.checkpoint_files import read_json
+from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from peftkit.merging.changes import Change, Matrix, Rows, read_float64
 from peftkit.merging.names import Names
 from peftkit.merging.parts import Parts
 from peftkit.merging.weights_io import Checkpoint, Tensor
-from peftkit.models.checkpoint_files import read_json
+from peftkit.system.checkpoint_files import read_json
 
 if TYPE_CHECKING:
     import numpy as np

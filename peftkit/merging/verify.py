@@ -13,8 +13,8 @@ from peftkit.errors import ArtefactError
 from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import LogitError, Verification
-from peftkit.models.checkpoint_files import read_json
 from peftkit.models.logit_parity import model_inputs
+from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peftkit.errors import ArtefactError
-from peftkit.models.checkpoint_files import read_json, weight_files
+from peftkit.system.checkpoint_files import read_json, weight_files
 
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
-from peftkit.models.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.models.load_errors import check_loading_report, explain_load_error
 from peftkit.models.quantize import check_quantization, keep_stored_layout
 from peftkit.plugins import Decision
+from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError
-from peftkit.models.checkpoint_files import read_json
 from peftkit.plugins import Decision
 from peftkit.recipe.schema import Choice, ModelSection
 from peftkit.recipe.signatures import quantization_classes, signature_of
+from peftkit.system.checkpoint_files import read_json
 
 HEADS = ("classifier", "pre_classifier", "classification_head", "score")
 """What transformers calls the modules of a classification head."""

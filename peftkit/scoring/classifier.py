@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.adapters.base import accepted_inputs
 from peftkit.errors import ResourceError
+from peftkit.models.native import accepted_inputs
 from peftkit.plugins.examples import Labeled
 from peftkit.preprocessing.encode import LENGTH
 from peftkit.scoring.evaluator import Contestant, Progress

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from peftkit.errors import UsageError
-from peftkit.models.checkpoint_files import read_json
 from peftkit.preprocessing.class_labels import labels_of_config
+from peftkit.system.checkpoint_files import read_json
 from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.training.prepare import seed_of
 

@@ -126,10 +126,10 @@ def check_weights_fit(recipe: Recipe, machine: Machine) -> None:
     """
     from peftkit.errors import ResourceError
     from peftkit.memory.weights import weight_bytes
-    from peftkit.models.checkpoint_files import weight_files
     from peftkit.models.load import resolve
     from peftkit.planning.suggestions import explain_smallest
     from peftkit.recipe.quantization import weight_bits
+    from peftkit.system.checkpoint_files import weight_files
 
     if recipe.model.path is None or recipe.model.device_map is not None:
         return

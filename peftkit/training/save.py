@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.base import is_adapted
+from peftkit.models.native import is_adapted
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
 

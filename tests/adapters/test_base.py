@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peftkit.adapters.base import (
-    accepted_inputs,
-    count_parameters,
-    is_adapted,
-    native_model,
-    task_type,
-)
+from peftkit.adapters.base import count_parameters, task_type
 from peftkit.adapters.peft_types import Lora
 
 
@@ -70,12 +64,3 @@ def test_task_type_of_an_encoder_decoder() -> None:
 
     config = T5Config(vocab_size=32, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
     assert task_type(T5ForConditionalGeneration(config)) == "SEQ_2_SEQ_LM"
-
-
-def test_a_model_is_the_same_inside_an_adapter(base) -> None:
-    assert native_model(base) is base and not is_adapted(base)
-    names = set(accepted_inputs(base))
-    assert {"input_ids", "attention_mask", "logits_to_keep"} <= names
-    model = lora().attach(base)
-    assert is_adapted(model) and native_model(model) is base
-    assert set(accepted_inputs(model)) == names

@@ -15,8 +15,8 @@ from peftkit.plugins import Machine
 from peftkit.recipe.load import load_recipe
 from peftkit.rundir.paths import RunDir
 from peftkit.system.screen import Screen
+from peftkit.training import prepare as jobs
 from peftkit.training.prepare import prepare, seed_of
-from peftkit.training.train import prepare as jobs
 
 SFT = {"max_steps": 2, "max_length": 128, "seed": 7}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from peftkit.training.train import trials
+from peftkit.training import trials
 from peftkit.training.trials import (
     Bench,
     first_line,

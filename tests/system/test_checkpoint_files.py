@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from peftkit.errors import ArtefactError
-from peftkit.models.checkpoint_files import check_base_folder, check_config_fields, weight_files
+from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, weight_files
 
 
 @pytest.fixture
