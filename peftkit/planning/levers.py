@@ -60,6 +60,22 @@ class Levers:
     micro_batch: int
     accumulation: int
 
+    @property
+    def rows_of_a_step(self) -> int:
+        """Return the global batch on one device."""
+        return self.micro_batch * self.accumulation
+
+    def batching_at(self, micro_batch: int, accumulation: int | None = None) -> dict[str, Any]:
+        """Return the settings of a micro-batch that keep a step's rows; none where it is so now."""
+        accumulation = accumulation or self.rows_of_a_step // micro_batch
+        if (micro_batch, accumulation) == (self.micro_batch, self.accumulation):
+            return {}
+        return dict(zip(self.batching.keys, (micro_batch, accumulation), strict=True))
+
+    def savers(self) -> dict[str, Mapping[str, Any]]:
+        """Return for each lever the choice that takes less memory than what the recipe has."""
+        return {lever.name: lever.saver for lever in self.levers if lever.saver is not None}
+
     def open(self) -> tuple[Lever, ...]:
         """Return those that may be moved."""
         return tuple(lever for lever in self.levers if lever.choices and not lever.pinned_by)
@@ -71,9 +87,9 @@ class Levers:
 
     def releasable(self) -> tuple[str, ...]:
         """Return those of the pinned keys whose release would give more room."""
-        savers = [lever for lever in self.levers if lever.saver is not None]
-        batching = [self.batching] if self.micro_batch > 1 else []
-        return tuple(key for lever in (*savers, *batching) for key in lever.pinned_by)
+        movable = [lever for lever in self.levers if lever.saver is not None]
+        movable += [self.batching] if self.micro_batch > 1 else []
+        return tuple(key for lever in movable for key in lever.pinned_by)
 
 
 @dataclass(frozen=True)
