@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import re
@@ -15,6 +14,7 @@ from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import check_loading_report, explain_load_error
 from peftkit.models.quantize import check_quantization, keep_stored_layout
 from peftkit.plugins import Decision
+from peftkit.recipe.strict import suggest
 from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
@@ -276,18 +276,16 @@ def _new_config(keys: Mapping[str, Any]) -> PretrainedConfig:
 
     model_type = keys.get("model_type")
     if model_type not in CONFIG_MAPPING:
-        close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING), n=1)
         raise UsageError(
             f"model.config.model_type: this transformers has no {model_type!r}",
-            hint=f"did you mean {close[0]}?" if close else "e.g. llama, qwen3, bert",
+            hint=suggest(str(model_type), list(CONFIG_MAPPING)) or "e.g. llama, qwen3, bert",
         )
     known = set(inspect.signature(CONFIG_MAPPING[model_type]).parameters)
     for key in keys:
         if key != "model_type" and key not in known:
-            close = difflib.get_close_matches(key, sorted(known), n=1)
             raise UsageError(
                 f"model.config.{key}: {CONFIG_MAPPING[model_type].__name__} has no such key",
-                hint=f"did you mean {close[0]}?" if close else None,
+                hint=suggest(key, sorted(known)),
             )
     options = {key: value for key, value in keys.items() if key != "model_type"}
     try:

@@ -167,11 +167,13 @@ def _encode_by_prefix(
         if message["role"] == "assistant" and at > 0
     ]
     turn_ends = _TurnEnds(tokenizer)
-    wholes = _token_ids(chats, tokenizer)
-    prompts = _token_ids([chats[n][:at] for n, at in turns], tokenizer, is_prompt=True)
+    wholes = encode_chats(chats, tokenizer)
+    prompts = encode_chats([chats[n][:at] for n, at in turns], tokenizer, is_prompt=True)
     earlier = [(n, at) for n, at in turns if at + 1 < len(chats[n])]
     upto = dict(
-        zip(earlier, _token_ids([chats[n][: at + 1] for n, at in earlier], tokenizer), strict=True)
+        zip(
+            earlier, encode_chats([chats[n][: at + 1] for n, at in earlier], tokenizer), strict=True
+        )
     )
     found: list[tuple[list[int], Spans] | DataError] = [(ids, []) for ids in wholes]
     for (number, at), prompt in zip(turns, prompts, strict=True):
@@ -201,12 +203,17 @@ def _shared(whole: list[int], part: list[int]) -> int:
     return next((at for at, (ours, theirs) in pairs if ours != theirs), len(whole))
 
 
-def _token_ids(
+def encode_chats(
     chats: list[list[dict[str, str]]],
     tokenizer: PreTrainedTokenizerBase,
     *,
     is_prompt: bool = False,
 ) -> list[list[int]]:
+    """Render and encode conversations by the chat template.
+
+    Args:
+        is_prompt: whether the opening of an answer follows.
+    """
     if not chats:
         return []
     ids: list[list[int]] = tokenizer.apply_chat_template(
