@@ -128,6 +128,12 @@ class StoppedError(PeftkitError):
     exit_code = 75
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says something, or else the error's kind."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 def render_problems(file: str, problems: list[Problem]) -> str:
     """Lay problems out as aligned lines under the file's name."""
     noun = "problem" if len(problems) == 1 else "problems"

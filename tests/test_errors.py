@@ -49,3 +49,8 @@ def test_each_kind_refines_a_builtin() -> None:
     for kind in errors.PeftkitError.__subclasses__():
         if kind is not errors.StoppedError:
             assert issubclass(kind, ValueError | RuntimeError | ArithmeticError | ConnectionError)
+
+
+def test_an_error_is_told_by_its_first_line_or_its_kind() -> None:
+    assert errors.first_line(ValueError("\n one\ntwo")) == "one"
+    assert errors.first_line(KeyError()) == "KeyError"

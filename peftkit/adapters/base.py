@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.adapters.targets import check_head, check_ranks, check_targets, recipe_key
-from peftkit.errors import ResourceError, UsageError
+from peftkit.errors import ResourceError, UsageError, first_line
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -117,7 +117,7 @@ class PeftAdapter:
         except _REFUSALS as error:
             raise UsageError(
                 f"{recipe_key(config)}: {type(config).__name__} cannot be attached to"
-                f" {type(model).__name__}: {str(error).splitlines()[0]}",
+                f" {type(model).__name__}: {first_line(error)}",
                 hint=self.way_out,
             ) from error
         check_ranks(config, attached)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from peftkit.adapters.base import task_type, upstream_notices_ignored
 from peftkit.adapters.peft_types import adapter_class
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, first_line
 from peftkit.system.checkpoint_files import check_safetensors, read_json
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
         if isinstance(error, ArtefactError):
             raise
         raise ArtefactError(
-            f"{folder} does not fit {type(model).__name__}: {str(error).splitlines()[0]}",
+            f"{folder} does not fit {type(model).__name__}: {first_line(error)}",
             hint="name the base model that this adapter was trained on",
         ) from error
     return attached if is_trainable else attached.eval()

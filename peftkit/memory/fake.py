@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError, UsageError
+from peftkit.errors import PeftkitError, UsageError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +135,7 @@ def explained_operators() -> Iterator[None]:
     try:
         yield
     except unsupported as error:
-        operator = getattr(error, "func", None) or str(error).splitlines()[0]
+        operator = getattr(error, "func", None) or first_line(error)
         raise PlanningError(
             f"the operator {operator} cannot run without values, so this step cannot be planned",
             hint="train for one step instead: the run probes its longest batch first",
@@ -156,7 +156,7 @@ def _build_base(config: PretrainedConfig, section: ModelSection, auto_class: str
     except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise UsageError(
             f"transformers cannot build {section.path or config.model_type!r} as {auto_class}"
-            f" without its weights: {str(error).splitlines()[0]}",
+            f" without its weights: {first_line(error)}",
             hint="plan a model of a known architecture; custom code cannot be planned",
         ) from error
 
@@ -199,7 +199,7 @@ def _attach(adapter: Adapter | None, model: Any) -> Any:
         if any(sign in str(error) for sign in _NEEDS_VALUES):
             raise PlanningError(
                 f"{type(adapter).__name__} reads the weights' values to set itself up, so its"
-                f" memory cannot be planned without them: {str(error).splitlines()[0]}",
+                f" memory cannot be planned without them: {first_line(error)}",
                 hint="train for one step instead: the run probes its longest batch first",
             ) from error
         raise

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import UsageError
+from peftkit.errors import UsageError, first_line
 from peftkit.memory import step
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.fake_step import Rehearsal, Rehearsed
@@ -55,7 +55,7 @@ class Sharded(Rehearsed):
             if "DTensor" not in str(error):
                 raise
             raise UsageError(
-                f"this cannot be trained in shards: {str(error).splitlines()[0]}",
+                f"this cannot be trained in shards: {first_line(error)}",
                 hint="optim: adamw_torch_fused, another adapter, or replicas: delete fsdp",
             ) from error
 

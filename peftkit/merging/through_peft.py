@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.continued import read_peft_config
 from peftkit.adapters.lora_starts import moved_by
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, first_line
 from peftkit.merging.changes import Change, Matrix, Rows, read_float64
 from peftkit.merging.names import Names
 from peftkit.merging.parts import Parts
@@ -148,7 +148,7 @@ class _Merging:
                 self.module.merge(safe_merge=False)
         except _FAILURES as error:
             raise ArtefactError(
-                f"{self.folder}: peft cannot merge {self.path}: {_first_line(error)}",
+                f"{self.folder}: peft cannot merge {self.path}: {first_line(error)}",
                 hint="serve base and adapter together",
             ) from error
         after = dict(self.module.get_base_layer().named_parameters())
@@ -203,7 +203,7 @@ class _Bare:
                 raise
             raise ArtefactError(
                 f"{self.folder} does not fit {type(self.model).__name__}, or cannot be merged into"
-                f" it: {_first_line(error)}",
+                f" it: {first_line(error)}",
                 hint="name the base model that this adapter was trained on with --base",
             ) from error
         return attached
@@ -336,7 +336,3 @@ def _as_torch(tensor: Tensor) -> torch.Tensor:
     with safe_open(tensor.file, framework="pt") as stream:
         value: torch.Tensor = stream.get_tensor(tensor.name)
     return value.double() if value.is_floating_point() else value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

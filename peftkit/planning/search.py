@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, ResourceError
-from peftkit.memory import devices
 from peftkit.memory.lengths import length_key
 from peftkit.memory.planner import Plan, plan
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation

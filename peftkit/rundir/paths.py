@@ -96,6 +96,26 @@ class RunDir:
         """Identity, state (`running`, `stopped`, `failed`, `finished`) and exit code."""
         return self.path / "status.json"
 
+    def read_resolved(self) -> dict[str, Any]:
+        """Read the resolved recipe; empty where none was written.
+
+        Raises:
+            ArtefactError: the file is not YAML.
+        """
+        import yaml
+
+        try:
+            content = yaml.safe_load(self.resolved.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except yaml.YAMLError as error:
+            raise ArtefactError(f"{self.resolved} is not YAML: {error}") from None
+        return content if isinstance(content, dict) else {}
+
+    def read_if_there(self, file: Path) -> dict[str, Any]:
+        """Read one of this run's JSON files; empty where it was not written."""
+        return self.read_json(file) if file.exists() else {}
+
     def read_json(self, file: Path) -> dict[str, Any]:
         """Read one of this run's JSON files.
 

@@ -99,7 +99,7 @@ def recorded(ledger: Ledger) -> Iterator[None]:
 
 def read_status(run_dir: RunDir) -> dict[str, Any]:
     """Read status.json; empty for a directory in which no run began."""
-    return run_dir.read_json(run_dir.status) if run_dir.status.exists() else {}
+    return run_dir.read_if_there(run_dir.status)
 
 
 def has_training(run_dir: RunDir) -> bool:
@@ -119,7 +119,7 @@ def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
 
     from peftkit.recipe.build import identity
 
-    earlier = yaml.safe_load(run_dir.resolved.read_text(encoding="utf-8"))
+    earlier = run_dir.read_resolved()
     # Through YAML and back, so that a tuple equals the list that it was written as.
     now = yaml.safe_load(yaml.safe_dump(dict(resolved)))
     if identity(earlier, "") == identity(now, ""):

@@ -46,7 +46,7 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
             hint="`peftkit runs` lists the runs that exist",
         )
     if not run_dir.trained.is_dir():
-        state = run_dir.read_json(run_dir.status).get("state") if run_dir.status.exists() else None
+        state = run_dir.read_if_there(run_dir.status).get("state")
         raise ArtefactError(
             f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
             hint=f"peftkit run {run_dir.recipe} --out {run_dir.path}",
@@ -118,4 +118,4 @@ def trained_labels(run_dir: RunDir) -> dict[str, Any]:
     from peftkit.preprocessing.class_labels import labels_of_config
 
     file = run_dir.adapter / "config.json"
-    return labels_of_config(run_dir.read_json(file)) if file.exists() else {}
+    return labels_of_config(run_dir.read_if_there(file))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError
+from peftkit.errors import PeftkitError, first_line
 from peftkit.recipe.schema import ModelSection
 from peftkit.recipe.signatures import load_class, quantization_classes
 
@@ -169,12 +169,6 @@ def quantizations(bench: Bench) -> Iterator[Trial]:
 def relative_error(found: Tensor, truth: Tensor) -> float:
     """Return the distance between two tensors, relative to the true one's norm."""
     return float((found.double() - truth.double()).norm() / truth.double().norm())
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's first line, or its kind where it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _load(bench: Bench, quantization_config: Any | None) -> PreTrainedModel:
