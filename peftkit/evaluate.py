@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -103,15 +102,12 @@ def evaluate(  # noqa: PLR0913
     *,
     split: str,
     limit: int | None = None,
-    base: PreTrainedModel | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a trained model and its base on the first rows of a split.
 
     Args:
         limit: rows; all of them when None.
-        base: the untrained model, where switching the adapter off does not give it back; loaded
-            here when it is needed and absent.
 
     Raises:
         DataError: the split has no rows.
@@ -120,7 +116,7 @@ def evaluate(  # noqa: PLR0913
     examples = _examples(prepared, split, limit)
     exam = _exam(built, tokenizer, examples, model, progress)
     tuned = exam.take(model, "tuned")
-    before = _take_with_base(exam, built, model, base) if isinstance(exam, Exam) else None
+    before = _take_with_base(exam, built, model) if isinstance(exam, Exam) else None
     references = exam.references
     contestants = {"base": before, "tuned": tuned} if before else {"tuned": tuned}
     trivial = _baselines(built, prepared, split, len(references))
@@ -308,20 +304,17 @@ def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> d
     return {**trivial, "most_frequent": [prepared.labels.most_frequent] * num_rows}
 
 
-def _take_with_base(
-    exam: Exam, built: Built, model: Model, base: PreTrainedModel | None
-) -> Contestant | None:
+def _take_with_base(exam: Exam, built: Built, model: Model) -> Contestant | None:
     """Examine the base: the model with its adapter switched off, or a base of its own."""
     from peftkit.adapters.switched_off import adapter_switched_off, keeps_base
     from peftkit.training.open_run import load_base_of
 
-    if base is None and keeps_base(model):
+    if keeps_base(model):
         with adapter_switched_off(model) as inner:
             return exam.take(inner, "base")
     if built.recipe.model.config is not None:
         return None
-    with nullcontext(base or load_base_of(built, model.device.type)) as own:
-        return exam.take(own, "base")
+    return exam.take(load_base_of(built, model.device.type), "base")
 
 
 def _row_scores(

@@ -132,12 +132,11 @@ class Plan:
         """Return the peak at another micro-batch and length, without running anything."""
         return self.footprints(micro_batch).peak(micro_batch, length)
 
-    def largest_micro_batch(self, device_bytes: int, *, length: int | None = None) -> int:
-        """Return the most rows that fit at the plan's length, or another; 0 when none does."""
-        tokens = length or self.length
+    def largest_micro_batch(self, device_bytes: int) -> int:
+        """Return the most rows that fit at the plan's length; 0 when none does."""
 
         def fits(rows: int) -> bool:
-            return self.bytes_at(micro_batch=rows, length=tokens) <= device_bytes
+            return self.bytes_at(micro_batch=rows, length=self.length) <= device_bytes
 
         return largest_that_fits(fits, self.micro_batch)
 

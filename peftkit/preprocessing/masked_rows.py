@@ -74,11 +74,9 @@ def make_view(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_row
     )
 
 
-def data_json(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int = 3
-) -> dict[str, Any]:
+def data_json(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Return the content of a run's data.json: fingerprint, audit and the masks of a few rows."""
-    return make_view(prepared, tokenizer, num_rows=num_rows).to_json()
+    return make_view(prepared, tokenizer, num_rows=3).to_json()
 
 
 def mask_rows(

@@ -102,19 +102,17 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_positions: int | None = None,
-    splits: Sequence[str] | None = None,
 ) -> Prepared:
     """Read, split, encode and audit the rows of a recipe.
 
     Args:
         max_positions: the longest sequence that the model reads, in tokens.
-        splits: which splits; those that are trained on or scored when absent.
 
     Raises:
         DataError: rows are missing or malformed, or a threshold of `data.audit` is broken; lists
             every breach with its numbers and its remedy.
     """
-    prepared = inspect_rows(built, tokenizer, max_positions=max_positions, splits=splits)
+    prepared = inspect_rows(built, tokenizer, max_positions=max_positions)
     raise_breaches(prepared.breaches, where=built.recipe.place("data.audit", "data"))
     return prepared
 
@@ -126,7 +124,11 @@ def inspect_rows(
     max_positions: int | None = None,
     splits: Sequence[str] | None = None,
 ) -> Prepared:
-    """Do what `prepare` does, but return the breaches instead of raising them."""
+    """Do what `prepare` does, but return the breaches instead of raising them.
+
+    Args:
+        splits: which splits; those that are trained on or scored when absent.
+    """
     recipe, method = built.recipe, built.method
     names = wanted_splits(recipe) if splits is None else list(dict.fromkeys(splits))
     plan = plan_splits(recipe.data.splits)

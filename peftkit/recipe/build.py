@@ -94,13 +94,10 @@ class Built:
     """The whole recipe as plain data, decisions and the defaults that matter filled in."""
 
 
-def build(
-    recipe: Recipe, machine: Machine, *, output_dir: Path | None = None, is_here: bool = True
-) -> Built:
+def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     """Construct a checked recipe's objects for this machine.
 
     Args:
-        output_dir: where the trainer may write; only recorded in its arguments.
         is_here: False for a machine that is only planned for; upstream refuses the arguments of
             a device that is not there unless they say `use_cpu`.
 
@@ -111,9 +108,7 @@ def build(
     method_class = find("methods", recipe.method.name)
     decisions = decide(recipe, machine)
     arguments: dict[str, Any] = {**recipe.method.options, **_chosen("method.", decisions)}
-    if output_dir is not None:
-        arguments["output_dir"] = str(output_dir)
-    elif isinstance(method_class.Config, str):
+    if isinstance(method_class.Config, str):
         arguments["output_dir"] = recipe.name
     if not is_here and "use_cpu" in signature_of(method_class.Config).options:
         arguments["use_cpu"] = True
