@@ -31,6 +31,7 @@ from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.signatures import Signature, signature_of
 from peftkit.recipe.strict import Gate
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -169,7 +170,7 @@ def check_adapter(
         kept = {id(p) for p in model.parameters() if not p.requires_grad}
         _require(bool(kept), "attach() trains every parameter of the base")
         base = {
-            name.replace(".base_layer", "").replace("base_model.model.", ""): value
+            name.replace(".base_layer", "").replace(PEFT_PREFIX, ""): value
             for name, value in model.state_dict().items()
         }
         changed = [

@@ -19,12 +19,12 @@ from peftkit.merging.folder import model_config
 from peftkit.merging.weights_io import open_checkpoint
 from peftkit.models.logit_parity import compare, token_rows
 from peftkit.plugins.exported import Exported, Proof, Trained
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_PREFIX = "base_model.model."
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings")
 _LARGEST_LOADED = 1 << 30
 """Bytes of a base's weights up to which logits are compared."""
@@ -56,7 +56,7 @@ class _Layer:
 
     def tensors(self, rank: int) -> dict[str, Tensor]:
         """Return the layer's tensors as PEFT names them, filled up to a rank."""
-        factors, name = self.factors.padded(rank), f"{_PREFIX}{self.module}"
+        factors, name = self.factors.padded(rank), f"{PEFT_PREFIX}{self.module}"
         if self.is_embedding:  # its factors are those of the transposed weight
             return {
                 f"{name}.lora_embedding_A": factors.left.T.contiguous(),
@@ -153,7 +153,7 @@ def _differs(opened: OpenedAdapter, name: str) -> bool:
 
 def _own_factors(opened: OpenedAdapter, module: str) -> Factors | None:
     """Return a LoRA layer's factors, its scale folded into one; None where it has none."""
-    named = {name.removeprefix(_PREFIX): tensor.name for name, tensor in opened.tensors.items()}
+    named = {name.removeprefix(PEFT_PREFIX): tensor.name for name, tensor in opened.tensors.items()}
     plain = [named.get(f"{module}.lora_{part}.weight") for part in "AB"]
     embedded = [named.get(f"{module}.lora_embedding_{part}") for part in "AB"]
     first, second = plain if plain[0] else embedded

@@ -9,8 +9,8 @@ from typing import Any
 
 from peftkit.merging.names import Names
 from peftkit.merging.weights_io import Checkpoint, Tensor
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
-_PREFIX = "base_model.model."
 _PARAMETERS = (
     r"lora_(?:A|B)\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?"
     r"|vera_lambda_[bd]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|ia3_l|miss_block|hra_u"
@@ -70,7 +70,7 @@ def group(
     shared: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        inner = key.removeprefix(_PREFIX)
+        inner = key.removeprefix(PEFT_PREFIX)
         last = key.removeprefix("base_model.")
         if last in _SHARED:
             shared[last] = tensor

@@ -21,7 +21,7 @@ from peftkit.merging.changes import Change, Matrix, Rows, read_float64
 from peftkit.merging.names import Names
 from peftkit.merging.parts import Parts
 from peftkit.merging.weights_io import Checkpoint, Tensor
-from peftkit.system.checkpoint_files import read_json
+from peftkit.system.checkpoint_files import PEFT_PREFIX, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from peft import PeftModel
 
-_PREFIX = "base_model.model."
 _FAILURES = (
     ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, IndexError,
 )  # fmt: skip
@@ -224,7 +223,7 @@ class _Bare:
 
     def module_of(self, key: str) -> str:
         """Return the module of the base that an adapter's key belongs to."""
-        module = key.removeprefix(_PREFIX)
+        module = key.removeprefix(PEFT_PREFIX)
         while "." in module:
             module = module.rpartition(".")[0]
             if self.names.has(module):
@@ -291,7 +290,7 @@ def _tuner_layers(attached: PeftModel) -> Iterator[tuple[str, Any]]:
             name.startswith(outer + ".") for outer in seen
         ):
             seen.append(name)
-            yield name.removeprefix(_PREFIX), module
+            yield name.removeprefix(PEFT_PREFIX), module
 
 
 def _give_storage(model: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before a parameter's name in the model, in the keys of an adapter."""
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _CODE_FIELDS = ("attn_implementation", "experts_implementation")
