@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError, ResourceError
+from peftkit.system.checkpoint_files import read_json
 
 SCHEMA_VERSION = 1
 
@@ -122,17 +123,11 @@ class RunDir:
         Raises:
             ArtefactError: the file is missing or not JSON.
         """
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not file.exists():
             raise ArtefactError(
                 f"{self.path} has no {file.name}", hint=f"peftkit run {self.recipe}"
-            ) from None
-        except json.JSONDecodeError as error:
-            raise ArtefactError(f"{file} is not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise ArtefactError(f"{file} holds a {type(content).__name__}, not an object")
-        return content
+            )
+        return read_json(file)
 
 
 def write_atomically(file: Path, text: str) -> None:
