@@ -78,7 +78,7 @@ def _steps(file: str) -> dict[str, int]:
     torch.manual_seed(0)
     base = load_base(
         recipe.model,
-        auto_class=built.method.auto_class,
+        kind=built.method.kind,
         quantization_config=built.quantization_config,
     )
     model = built.adapter.attach(base).train()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.memory.trace import Trace, compile_trace
-from peftkit.models.native import native_model
 from peftkit.plugins import Machine
+from peftkit.plugins.native import native_model
 
 CPU = Machine("cpu", True, 1 << 34, 1 << 34, "test CPU")
 
@@ -125,7 +125,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     built = build(recipe, CPU)
     base = load_base(
         recipe.model,
-        auto_class=built.method.auto_class,
+        kind=built.method.kind,
         quantization_config=built.quantization_config,
     )
     model = built.adapter.attach(base).train()

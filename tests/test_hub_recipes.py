@@ -199,7 +199,7 @@ def test_every_hub_recipe_has_its_facts() -> None:
 def test_the_real_sizes_take_the_adapter(name: str) -> None:
     facts = FACTS[name]
     assert built(name).recipe.model.path == facts.path
-    assert built(name).method.auto_class == facts.auto_class
+    assert built(name).method.kind.auto_class == facts.auto_class
     with torch.device("meta"):
         dtype = getattr(torch, built(name).recipe.model.dtype)
         base = auto_class_of(name).from_config(config_of(name), dtype=dtype)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.adapters.targets import check_head, check_ranks, check_targets, recipe_key
 from peftkit.errors import ResourceError, UsageError, first_line
+from peftkit.plugins import Adapter, Decision
+from peftkit.plugins.kinds import kind_of_class
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import PreTrainedModel
 
     from peftkit.plugins import Decision
 
@@ -28,17 +30,9 @@ _REFUSALS = (
     NotImplementedError,
 )
 """What PEFT and torch raise for sizes and options that a model cannot take."""
-_TASK_TYPES = (
-    ("ForCausalLM", "CAUSAL_LM"),
-    ("LMHeadModel", "CAUSAL_LM"),
-    ("ForSequenceClassification", "SEQ_CLS"),
-    ("ForTokenClassification", "TOKEN_CLS"),
-    ("ForQuestionAnswering", "QUESTION_ANS"),
-)
-"""Ending of a transformers class -> the PEFT task type whose wrapper knows its forward."""
 
 
-class PeftAdapter:
+class PeftAdapter(Adapter):
     """Attach one PEFT method; a subclass names its native config and what it needs."""
 
     Config: ClassVar[str]
@@ -83,8 +77,6 @@ class PeftAdapter:
     @classmethod
     def decide(cls, method: str, method_options: Mapping[str, Any]) -> Sequence[Decision]:
         """Choose the training method's native keys that this adapter depends on."""
-        from peftkit.plugins import Decision
-
         if cls.checkpoints_activations or any(key in method_options for key in _CHECKPOINTING):
             return ()
         reason = f"{cls.__name__} cannot be trained under activation checkpointing"
@@ -124,9 +116,13 @@ class PeftAdapter:
         check_head(attached)
         return attached
 
-    def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return what must run during training for this method to be itself."""
-        return ()
+    def check_names(self, model: PreTrainedModel) -> None:
+        """Hold targets against a model built without weights.
+
+        Raises:
+            UsageError: a target matches nothing in this model.
+        """
+        check_targets(self.config, model)
 
 
 @contextmanager
@@ -153,8 +149,8 @@ def task_type(model: PreTrainedModel) -> str | None:
     """Return the PEFT task type of a transformers model; None where PEFT has no wrapper for it."""
     if model.config.is_encoder_decoder and model.can_generate():
         return "SEQ_2_SEQ_LM"
-    name = type(model).__name__
-    return next((kind for ending, kind in _TASK_TYPES if name.endswith(ending)), None)
+    kind = kind_of_class(type(model).__name__)
+    return kind.task_type if kind else None
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:

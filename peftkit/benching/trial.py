@@ -169,7 +169,7 @@ def _build_model(cell: Cell, built: Built, machine: Machine, folder: Path) -> An
     skeleton = build_skeleton(
         AutoConfig.from_pretrained(str(folder)),
         built.recipe.model,
-        auto_class=built.method.auto_class,
+        kind=built.method.kind,
         quantization_config=built.quantization_config,
         adapter=built.adapter,
     )

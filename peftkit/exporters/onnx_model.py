@@ -11,6 +11,7 @@ from peftkit.errors import ResourceError
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
 from peftkit.exporters.onnx_graph import Graph, is_decoder, write_decoder, write_encoder
 from peftkit.models.logit_parity import Difference, compare, token_rows
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
@@ -30,14 +31,11 @@ class OnnxOptions:
     """Take no option: the graph computes in float32, whatever the weights' dtype was."""
 
 
-class Onnx:
+class Onnx(Exporter):
     """Write model.onnx, with tokenizer and configuration beside it."""
 
     Config = OnnxOptions
     reads = "model"
-
-    def __init__(self, config: OnnxOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Trace the model, run the graph in onnxruntime, with and without its cache."""

@@ -11,6 +11,7 @@ from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
 from peftkit.models.logit_parity import compare, model_inputs, token_rows
 from peftkit.models.quantize import keep_stored_layout
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.machine import describe_machine
 
@@ -27,14 +28,11 @@ weights, which nothing is robust in, up to 0.05 and 0.23.
 """
 
 
-class BitsAndBytes:
+class BitsAndBytes(Exporter):
     """Write a bitsandbytes checkpoint; say load_in_8bit or load_in_4bit and its options."""
 
     Config = "transformers:BitsAndBytesConfig"
     reads = "model"
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Quantize, write, load again, and measure both against the model."""
@@ -60,14 +58,11 @@ class TorchAoOptions:
     """Names of modules that stay as they are."""
 
 
-class TorchAo:
+class TorchAo(Exporter):
     """Write a torchao checkpoint."""
 
     Config = TorchAoOptions
     reads = "model"
-
-    def __init__(self, config: TorchAoOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Quantize, write, load again, and measure both against the model."""

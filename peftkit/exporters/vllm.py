@@ -18,6 +18,7 @@ from peftkit.merging.adapter import OpenedAdapter, open_adapter
 from peftkit.merging.folder import model_config
 from peftkit.merging.weights_io import open_checkpoint
 from peftkit.models.logit_parity import compare, token_rows
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.checkpoint_files import PEFT_PREFIX
 
@@ -68,14 +69,11 @@ class _Layer:
         }
 
 
-class Vllm:
+class Vllm(Exporter):
     """Write adapter_config.json and adapter_model.safetensors as vLLM takes them."""
 
     Config = VllmOptions
     reads = "adapter"
-
-    def __init__(self, config: VllmOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Look for what vLLM refuses or ignores, and write the adapter without it."""

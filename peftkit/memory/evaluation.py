@@ -16,7 +16,7 @@ from peftkit.adapters.switched_off import keeps_base
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
 from peftkit.models.load import max_positions
-from peftkit.models.native import accepted_inputs
+from peftkit.plugins.native import accepted_inputs
 from peftkit.scoring.generation import MAX_NEW_TOKENS, evaluating
 from peftkit.scoring.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
 
@@ -65,7 +65,7 @@ def evaluation_peaks(
         return ()
     scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, built.recipe))
     batch_size = min(section.batch_size, section.limit or section.batch_size)
-    if built.method.auto_class.endswith("SequenceClassification"):
+    if built.method.kind.answers == "labels":
         return (scoring.read_texts(batch_size, length),)
     if target_length:
         num_new = int(section.generation.get("max_new_tokens", MAX_NEW_TOKENS))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, UsageError, first_line
+from peftkit.plugins import ModelKind
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ def build_skeleton(
     config: PretrainedConfig,
     section: ModelSection,
     *,
-    auto_class: str,
+    kind: ModelKind,
     quantization_config: Any | None,
     adapter: Adapter | None,
 ) -> Skeleton:
@@ -63,7 +64,7 @@ def build_skeleton(
 
     def build(where: AbstractContextManager[Any]) -> Skeleton:
         with torch.device("meta"):
-            model = _build_base(copy.deepcopy(config), section, auto_class)
+            model = _build_base(copy.deepcopy(config), section, kind)
             if quantization_config is not None:
                 _quantize(model, quantization_config)
         base_ids = frozenset(id(tensor) for tensor in (*model.parameters(), *model.buffers()))
@@ -148,14 +149,15 @@ class PlanningError(PeftkitError, RuntimeError):
     exit_code = 5
 
 
-def _build_base(config: PretrainedConfig, section: ModelSection, auto_class: str) -> Any:
+def _build_base(config: PretrainedConfig, section: ModelSection, kind: ModelKind) -> Any:
     import transformers
 
     try:
-        return getattr(transformers, auto_class).from_config(config, **_keywords(config, section))
+        auto_class = getattr(transformers, kind.auto_class)
+        return auto_class.from_config(config, **_keywords(config, section))
     except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise UsageError(
-            f"transformers cannot build {section.path or config.model_type!r} as {auto_class}"
+            f"transformers cannot build {section.path or config.model_type!r} as {kind.auto_class}"
             f" without its weights: {first_line(error)}",
             hint="plan a model of a known architecture; custom code cannot be planned",
         ) from error

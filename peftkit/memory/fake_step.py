@@ -30,7 +30,7 @@ from peftkit.memory.trace import (
     join_programs,
     sum_work,
 )
-from peftkit.models.native import native_model
+from peftkit.plugins.native import native_model
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ class Rehearsed:
         skeleton = build_skeleton(
             config,
             built.recipe.model,
-            auto_class=built.method.auto_class,
+            kind=built.method.kind,
             quantization_config=built.quantization_config,
             adapter=built.adapter,
         )

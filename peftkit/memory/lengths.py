@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import PeftkitError
+from peftkit.plugins import ModelKind
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,10 +81,10 @@ def longest_target(lengths: Sequence[int] | None) -> int:
 
 
 def fit_head(
-    config: PretrainedConfig, auto_class: str, lengths: Sequence[int] | None
+    config: PretrainedConfig, kind: ModelKind, lengths: Sequence[int] | None
 ) -> PretrainedConfig:
     """Give a classifier's configuration what training will: its labels, and a padding token."""
-    if auto_class.endswith("SequenceClassification"):
+    if kind.answers == "labels":
         text = config.get_text_config()
         if text.pad_token_id is None:
             text.pad_token_id = 0

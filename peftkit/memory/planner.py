@@ -272,8 +272,8 @@ def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
     from peftkit.models.load_errors import check_trains
 
     config = planned_config(built.recipe.model)
-    check_trains(config, built.method.auto_class)
-    return fit_head(config, built.method.auto_class, lengths)
+    check_trains(config, built.method.kind)
+    return fit_head(config, built.method.kind, lengths)
 
 
 def planned_config(model: ModelSection) -> PretrainedConfig:

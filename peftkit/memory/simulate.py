@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
 from peftkit.memory.layers import Stack, mark_layers
-from peftkit.models.native import native_model
+from peftkit.plugins.native import native_model
 
 if TYPE_CHECKING:
     import torch

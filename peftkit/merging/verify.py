@@ -14,6 +14,7 @@ from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import LogitError, Verification
 from peftkit.models.logit_parity import model_inputs
+from peftkit.plugins import CAUSAL_LM
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 
@@ -212,7 +213,7 @@ def _load_merged(out: Path) -> Any:
     model, report = cls.from_pretrained(
         out, dtype=torch.float32, output_loading_info=True, use_safetensors=True
     )
-    check_loading_report(model, report, str(out), auto_class="AutoModelForCausalLM")
+    check_loading_report(model, report, str(out), kind=CAUSAL_LM)
     return model.eval()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import check_loading_report, explain_load_error
 from peftkit.models.quantize import check_quantization, keep_stored_layout
-from peftkit.plugins import Decision
+from peftkit.plugins import Decision, ModelKind
 from peftkit.recipe.strict import suggest
 from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
@@ -182,7 +182,7 @@ def choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> Decision | None:
 def load_base(
     model: ModelSection,
     *,
-    auto_class: str,
+    kind: ModelKind,
     quantization_config: Any | None = None,
     device: str = "cpu",
     config_options: Mapping[str, Any] | None = None,
@@ -190,7 +190,7 @@ def load_base(
     """Load the base model's weights, all of them, from safetensors.
 
     Args:
-        auto_class: the transformers class to load it as, e.g. `AutoModelForCausalLM`.
+        kind: what it is loaded as.
         config_options: what its configuration must say, e.g. a classifier's `id2label`.
         device: where the whole base goes, unless `model.device_map` spreads it.
 
@@ -209,7 +209,7 @@ def load_base(
     if quantization_config is not None:
         check_quantization(config, quantization_config, device=device)
     transformers.utils.logging.disable_progress_bar()
-    loader = getattr(transformers, auto_class)
+    loader = getattr(transformers, kind.auto_class)
     try:
         base, report = loader.from_pretrained(
             **found.location(), config=config, output_loading_info=True, **keywords
@@ -220,7 +220,7 @@ def load_base(
         ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
-    check_loading_report(base, report, found.path_or_id, auto_class=auto_class)
+    check_loading_report(base, report, found.path_or_id, kind=kind)
     if quantization_config is not None and device == "cpu":
         keep_stored_layout(base)
     return base
@@ -229,7 +229,7 @@ def load_base(
 def init_model(
     model: ModelSection,
     *,
-    auto_class: str,
+    kind: ModelKind,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
     config_options: Mapping[str, Any] | None = None,
@@ -265,7 +265,7 @@ def init_model(
         keywords["attn_implementation"] = model.attn_implementation
     if model.dtype != "auto":
         keywords["dtype"] = getattr(torch, model.dtype)
-    built: PreTrainedModel = getattr(transformers, auto_class).from_config(config, **keywords)
+    built: PreTrainedModel = getattr(transformers, kind.auto_class).from_config(config, **keywords)
     return built
 
 

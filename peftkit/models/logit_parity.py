@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.models.native import accepted_inputs, native_model
+from peftkit.plugins.native import accepted_inputs, native_model
 
 if TYPE_CHECKING:
     from torch import Tensor

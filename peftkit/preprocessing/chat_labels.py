@@ -13,13 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text
+from peftkit.plugins.rows import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
-"""The label that torch's cross entropy leaves out."""
 
 Message = Mapping[str, str]
 Encoded = dict[str, list[int]]
@@ -30,24 +27,6 @@ _WAY_OUT = "give a template that does, as `model.chat_template: FILE`"
 
 class TemplateError(DataError):
     """Raised when no row can be encoded, because of the chat template and not of the row."""
-
-
-def encode_examples(
-    examples: Sequence[Conversation | Text], tokenizer: PreTrainedTokenizerBase
-) -> list[Encoded | DataError]:
-    """Encode a batch of examples of either kind, in order.
-
-    Raises:
-        TemplateError: the chat template is missing, or unfit for training.
-    """
-    chats = [example.messages for example in examples if isinstance(example, Conversation)]
-    texts = [example.text for example in examples if isinstance(example, Text)]
-    encoded_chats = iter(encode_conversations(chats, tokenizer) if chats else ())
-    encoded_texts = iter(encode_texts(texts, tokenizer))
-    return [
-        next(encoded_chats) if isinstance(example, Conversation) else next(encoded_texts)
-        for example in examples
-    ]
 
 
 def encode_conversation(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Encoded:

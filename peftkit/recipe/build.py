@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import PeftkitError, RecipeError
-from peftkit.plugins import Adapter, Decision, Machine, Method, Source, Task, find
+from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Source, Task, find
+from peftkit.plugins.machine import decided
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.quantization import decide_quantization
 from peftkit.recipe.schema import Choice, Recipe
@@ -39,15 +40,6 @@ UPSTREAM_ERRORS = (
     OSError,
 )
 """What constructors of the stack raise for values they refuse; anything else is a bug."""
-
-TASK_TYPES = {
-    "AutoModelForCausalLM": "CAUSAL_LM",
-    "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
-    "AutoModelForSequenceClassification": "SEQ_CLS",
-    "AutoModelForTokenClassification": "TOKEN_CLS",
-    "AutoModelForQuestionAnswering": "QUESTION_ANS",
-}
-"""Class that a method loads -> PEFT's word for it."""
 
 RECORDED = (
     "activation_checkpointing",
@@ -115,7 +107,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     source = builder.plugin("sources", "data.source", recipe.data.source)
     task = builder.plugin("tasks", "data.task", recipe.data.task)
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
-    adapter = builder.adapter(method_class.auto_class)
+    adapter = builder.adapter(method_class.kind)
     quantization = builder.quantization(_chosen("model.quantize.", decisions))
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
@@ -136,12 +128,13 @@ def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
     """Choose the native options that a recipe leaves to the machine: the adapter's choices win."""
     name, options = recipe.method.name, recipe.method.options
     method = find("methods", name)
-    made = {d.key: d for d in method.decide(options, dtype=recipe.model.dtype, machine=machine)}
+    chosen = method.decide(options, dtype=recipe.model.dtype, machine=machine)
+    made = {d.key: d for d in decided(f"method.{name}", chosen, options)}
     choice = recipe.adapter.choice
     adapter = find("adapters", choice.name) if choice else None
-    if adapter is not None and hasattr(adapter, "decide"):
+    if adapter is not None:
         made.update({d.key: d for d in adapter.decide(name, options)})
-    return (*made.values(), *decide_quantization(recipe.model, method.auto_class))
+    return (*made.values(), *decide_quantization(recipe.model, method.kind))
 
 
 def _chosen(section: str, decisions: Sequence[Decision]) -> dict[str, Any]:
@@ -175,7 +168,7 @@ class _Builder:
             return None
         return self._try(path, lambda: construct(reference, options), options)
 
-    def adapter(self, auto_class: str) -> Any:
+    def adapter(self, kind: ModelKind) -> Any:
         """Construct the adapter; None for one that is continued."""
         section = self.recipe.adapter
         if section.is_full:
@@ -185,7 +178,7 @@ class _Builder:
         plugin = find("adapters", section.choice.name)
         options = dict(section.choice.options)
         if isinstance(plugin.Config, str) and "task_type" in signature_of(plugin.Config).options:
-            options["task_type"] = TASK_TYPES.get(auto_class)
+            options["task_type"] = kind.task_type
         return self.plugin("adapters", "adapter", Choice(section.choice.name, options))
 
     def quantization(self, chosen: Mapping[str, Any]) -> Any:

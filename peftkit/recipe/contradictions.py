@@ -128,7 +128,7 @@ def _adapter(stated: Stated) -> Found:
         plugin = find("adapters", adapter.choice.name)
     except UsageError:
         return
-    if method is not None and hasattr(plugin, "conflicts"):
+    if method is not None:
         options = adapter.choice.options
         for conflict in plugin.conflicts(options, method.name, method.options):
             yield f"adapter.{adapter.choice.name}", conflict, None

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError
-from peftkit.plugins import Decision
+from peftkit.plugins import Decision, ModelKind
 from peftkit.recipe.schema import Choice, ModelSection
 from peftkit.recipe.signatures import quantization_classes, signature_of
 from peftkit.system.checkpoint_files import read_json
-
-HEADS = ("classifier", "pre_classifier", "classification_head", "score")
-"""What transformers calls the modules of a classification head."""
 
 KEEPS_MODULES = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")
 """How transformers' quantization configs call the modules that they leave as they are."""
@@ -49,12 +46,12 @@ here decides them layer by layer, or by objects that no recipe can write."""
 _FLOATING = ("float32", "bfloat16", "float16")
 
 
-def decide_quantization(model: ModelSection, auto_class: str) -> list[Decision]:
+def decide_quantization(model: ModelSection, kind: ModelKind) -> list[Decision]:
     """Choose the quantization's native options that stand nowhere in the recipe."""
     choice = model.quantize
     if choice is None:
         return []
-    chosen = [*_kept_heads(choice, auto_class), *_four_bits(choice, model)]
+    chosen = [*_kept_heads(choice, kind), *_four_bits(choice, model)]
     return [
         Decision(f"model.quantize.{choice.name}.{key}", value, reason)
         for key, value, reason in chosen
@@ -62,15 +59,15 @@ def decide_quantization(model: ModelSection, auto_class: str) -> list[Decision]:
     ]
 
 
-def _kept_heads(choice: Choice, auto_class: str) -> Iterator[tuple[str, Any, str]]:
+def _kept_heads(choice: Choice, kind: ModelKind) -> Iterator[tuple[str, Any, str]]:
     """Leave a classification head out of the quantization: it is new, and trained whole."""
-    if auto_class != "AutoModelForSequenceClassification":
+    if not kind.heads:
         return
     known = signature_of(quantization_classes()[choice.name]).options
     for option in KEEPS_MODULES:
         if option in known:
             reason = "a new head is trained whole, and quantized weights cannot be"
-            yield option, list(HEADS), reason
+            yield option, list(kind.heads), reason
 
 
 def _four_bits(choice: Choice, model: ModelSection) -> Iterator[tuple[str, Any, str]]:

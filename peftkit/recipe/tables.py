@@ -293,4 +293,4 @@ OWNED: Mapping[str, Mapping[str, str]] = {
 
 def owned_by(group: str, plugin: Any) -> dict[str, str]:
     """Return the native keys of a plugin that peftkit sets, and what to do instead of each."""
-    return {**OWNED.get(group.removesuffix("s"), {}), **getattr(plugin, "owned", {})}
+    return {**OWNED.get(group.removesuffix("s"), {}), **plugin.owned}

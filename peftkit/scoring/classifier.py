@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftkit.errors import ResourceError
-from peftkit.models.native import accepted_inputs
 from peftkit.plugins.examples import Labeled
+from peftkit.plugins.native import accepted_inputs
 from peftkit.preprocessing.encode import LENGTH
 from peftkit.scoring.evaluator import Contestant, Progress
 from peftkit.scoring.generation import evaluating

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.models.native import accepted_inputs
+from peftkit.plugins.native import accepted_inputs
 from peftkit.preprocessing.chat_labels import IGNORED
 from peftkit.scoring.generation import evaluating, num_virtual_tokens
 

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftkit.errors import DataError
+from peftkit.plugins import Source
 from peftkit.sources import json_rows
 from peftkit.sources.paths import by_split, find_files, not_utf8, open_bytes
 from peftkit.sources.rows import BadLines, Row, build_table, to_dataset
@@ -26,11 +27,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class _FilesSource:
+class _FilesSource(Source):
     """What sources of local files share: which of them a split has."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     def splits(self) -> Sequence[str]:
         """Name the splits that `files` gives."""

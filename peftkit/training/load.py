@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from peftkit.errors import UsageError
 from peftkit.preprocessing.class_labels import labels_of_config
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from peftkit.preprocessing.class_labels import Labels
     from peftkit.system.screen import Screen
     from peftkit.training.prepare import Job
-
-
-@runtime_checkable
-class LoadsCheckpoints(Protocol):
-    """Describe an adapter of which a checkpoint holds more than PEFT's own file."""
-
-    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
-        """Make a model that `attach` made what it was when the checkpoint was written."""
 
 
 def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
@@ -83,12 +75,12 @@ def load_base(job: Job) -> PreTrainedModel:
     from peftkit.models import load as models
     from peftkit.recipe.blame import blamed
 
-    section, auto_class = job.recipe.model, job.built.method.auto_class
+    section, kind = job.recipe.model, job.built.method.kind
     config_options = job.prepared.labels.model_options(job.tokenizer)
     if section.config is not None:
         return models.init_model(
             section,
-            auto_class=auto_class,
+            kind=kind,
             seed=seed_of(job),
             tokenizer=job.tokenizer,
             config_options=config_options,
@@ -96,7 +88,7 @@ def load_base(job: Job) -> PreTrainedModel:
     with blamed(job.recipe, "model.path", "model"):
         return models.load_base(
             section,
-            auto_class=auto_class,
+            kind=kind,
             quantization_config=job.built.quantization_config,
             device=job.machine.device,
             config_options=config_options,
@@ -117,7 +109,7 @@ def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | P
     if not (checkpoint / "adapter_config.json").is_file():
         return _load_whole(job, checkpoint)
     adapter = job.built.adapter
-    if isinstance(adapter, LoadsCheckpoints):
+    if adapter is not None and adapter.has_own_checkpoints:
         model = load_model(job, screen)
         adapter.load_checkpoint(model, checkpoint)
         return model
@@ -132,4 +124,4 @@ def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
     whole = dataclasses.replace(
         job.recipe.model, path=str(folder), config=None, revision=None, subfolder=None
     )
-    return load_from(whole, auto_class=job.built.method.auto_class, device=job.machine.device)
+    return load_from(whole, kind=job.built.method.kind, device=job.machine.device)

@@ -90,7 +90,7 @@ def load_base_of(
 
     return load_base(
         built.recipe.model,
-        auto_class=built.method.auto_class,
+        kind=built.method.kind,
         quantization_config=built.quantization_config,
         device=device,
         config_options=config_options,
@@ -110,7 +110,7 @@ def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
         run.built.recipe.model,
         path=str(run.run_dir.model), config=None, revision=None, subfolder=None, tokenizer=None,
     )  # fmt: skip
-    return load_base(whole, auto_class=run.built.method.auto_class, device=run.device)
+    return load_base(whole, kind=run.built.method.kind, device=run.device)
 
 
 def trained_labels(run_dir: RunDir) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     with blamed(recipe, "model.path", "model"):
         check_weights_fit(recipe, machine)
         config = load_config(recipe.model)
-        check_trains(config, built.method.auto_class)
+        check_trains(config, built.method.kind)
         longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
@@ -160,27 +160,25 @@ def check_adapter_names(recipe: Recipe, built: Built) -> None:
     Raises:
         UsageError: a name matches nothing; says the recipe's line.
     """
-    from peftkit.adapters.base import PeftAdapter
-    from peftkit.adapters.targets import check_targets
     from peftkit.errors import UsageError
     from peftkit.memory.fake import build_skeleton
     from peftkit.models.load import load_config
     from peftkit.recipe.blame import blamed
 
-    if not isinstance(built.adapter, PeftAdapter):
+    if built.adapter is None or built.adapter.Config is None:
         return
     try:
         base = build_skeleton(
             load_config(recipe.model),
             recipe.model,
-            auto_class=built.method.auto_class,
+            kind=built.method.kind,
             quantization_config=None,  # quantized modules keep their names
             adapter=None,
         ).model
     except UsageError:
         return  # it cannot be built so: names are compared once it is loaded
     with blamed(recipe, "adapter"):
-        check_targets(built.adapter.config, base)
+        built.adapter.check_names(base)
 
 
 def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
@@ -196,12 +194,11 @@ def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
 
 def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     """Train the tokenizer of a new model on the texts of the split that will be trained on."""
-    from peftkit.methods.pretrain_lm import train_tokenizer
     from peftkit.preprocessing.pipeline import read_texts
 
     options = built.tokenizer_trainer.options if built.tokenizer_trainer else {}
     config = recipe.model.config or {}
-    return train_tokenizer(
+    return built.method.train_tokenizer(
         read_texts(built),
         vocab_size=options["vocab_size"],
         max_length=config["max_position_embeddings"],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins import Training
 from peftkit.recipe.blame import blamed
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir.paths import RunDir, write_json
@@ -13,21 +14,11 @@ from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.save import save_trained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from peft import PeftModel
-    from transformers import PreTrainedModel, Trainer, TrainerCallback
+    from transformers import PreTrainedModel, Trainer
 
     from peftkit.rundir.checkpoints import Checkpoint
     from peftkit.training.prepare import Job, Session
-
-
-@runtime_checkable
-class WatchesTraining(Protocol):
-    """Describe an adapter whose schedule runs during training, e.g. AdaLoRA's."""
-
-    def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return what the trainer must call."""
 
 
 def train_model(
@@ -83,20 +74,19 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
     from peftkit.training.callbacks import Finite, Keeper
 
     adapter = job.built.adapter
-    callbacks: list[TrainerCallback] = (
-        list(adapter.callbacks()) if isinstance(adapter, WatchesTraining) else []
-    )
     return job.built.method.trainer(
-        model,
-        job.tokenizer,
-        job.prepared.encoded["train"],
-        job.prepared.encoded.get("validation"),
-        [
-            *callbacks,
-            Finite(job.recipe.method.name, job.run_dir.checkpoints),
-            Keeper(session.stop, session.ledger),
-        ],
-        output_dir=job.run_dir.checkpoints,
+        Training(
+            model=model,
+            tokenizer=job.tokenizer,
+            train=job.prepared.encoded["train"],
+            validation=job.prepared.encoded.get("validation"),
+            callbacks=(
+                *(adapter.callbacks() if adapter else ()),
+                Finite(job.recipe.method.name, job.run_dir.checkpoints),
+                Keeper(session.stop, session.ledger),
+            ),
+            output_dir=job.run_dir.checkpoints,
+        )
     )
 
 
@@ -106,11 +96,7 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
 
     method = job.built.method
     with exhaustion_explained("probing the longest batch"), blamed(job.recipe):
-        length = probe_longest_batch(
-            trainer,
-            device=job.machine.device,
-            fuses_head=bool(getattr(method, "fuses_head", False)),
-        )
+        length = probe_longest_batch(trainer, method, device=job.machine.device)
     if length is not None:
         session.screen.say(f"  probed   the longest batch, of {length:,} tokens a row: it fits")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, first_line
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 from peftkit.recipe.signatures import load_class, quantization_classes
 
@@ -177,7 +178,7 @@ def _load(bench: Bench, quantization_config: Any | None) -> PreTrainedModel:
     section = ModelSection(path=str(bench.folder), dtype="float32")
     return load_base(
         section,
-        auto_class="AutoModelForCausalLM",
+        kind=CAUSAL_LM,
         quantization_config=quantization_config,
         device=bench.device,
     ).eval()

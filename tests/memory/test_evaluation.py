@@ -59,9 +59,7 @@ def real_peak(recipe: Any, run: Any) -> int:
     """Track what a real model allocates while it is scored, its own tensors included."""
     built = build(recipe, real_step.CPU)
     quantization = built.quantization_config
-    base = load_base(
-        recipe.model, auto_class=built.method.auto_class, quantization_config=quantization
-    )
+    base = load_base(recipe.model, kind=built.method.kind, quantization_config=quantization)
     model = built.adapter.attach(base)
     tracker = Tracker()
     hold_model(tracker, model)

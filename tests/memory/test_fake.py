@@ -16,6 +16,7 @@ from peftkit.memory.fake import (
     explained_operators,
     materialize,
 )
+from peftkit.plugins import SEQ_2_SEQ_LM
 from peftkit.recipe.schema import ModelSection
 
 
@@ -63,7 +64,7 @@ def test_a_four_bit_base_keeps_its_layout_when_it_is_scored(monkeypatch) -> None
 
 def test_an_architecture_that_is_not_there_is_named() -> None:
     with pytest.raises(UsageError, match="cannot build 'x' as AutoModelForSeq2SeqLM"):
-        _skeleton(_config(), auto_class="AutoModelForSeq2SeqLM")
+        _skeleton(_config(), kind=SEQ_2_SEQ_LM)
 
 
 def test_an_adapter_that_reads_weights_is_named() -> None:

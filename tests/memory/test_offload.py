@@ -120,9 +120,7 @@ def _real(recipe: Any, built: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 
     from peftkit.models.load import load_base
 
-    model = built.adapter.attach(
-        load_base(recipe.model, auto_class=built.method.auto_class)
-    ).train()
+    model = built.adapter.attach(load_base(recipe.model, kind=built.method.kind)).train()
     tracker, args = Tracker(), built.method.config
     _without_accelerator(monkeypatch, tracker)
     step.set_checkpointing(model, args)

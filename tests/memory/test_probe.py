@@ -9,6 +9,7 @@ import real_step
 import torch
 
 from peftkit.memory.probe import probe_longest_batch
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.build import build
 
 
@@ -47,7 +48,7 @@ def _trained(tmp_path, method: str, *, is_probed: bool, **options) -> dict[str, 
     built = build(recipe, real_step.CPU)
     torch.manual_seed(0)
     random.seed(0)
-    model = built.adapter.attach(load_base(recipe.model, auto_class="AutoModelForCausalLM"))
+    model = built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM))
     lengths = (10, 20, 60, 40, 30, 12) if method == "sft" else (64,) * 6
     rows = [{"input_ids": list(range(5, 5 + n)), "labels": list(range(5, 5 + n))} for n in lengths]
     trainer = built.method.trainer(

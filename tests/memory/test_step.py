@@ -7,6 +7,7 @@ import real_step
 import torch
 
 from peftkit.memory import step
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.build import build
 
 
@@ -51,12 +52,12 @@ def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None
     built = build(recipe, real_step.CPU)
     theirs = _trained(
         recipe,
-        built.adapter.attach(load_base(recipe.model, auto_class="AutoModelForCausalLM")),
+        built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM)),
         rows,
         tmp_path,
     )
 
-    ours = built.adapter.attach(load_base(recipe.model, auto_class="AutoModelForCausalLM")).train()
+    ours = built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM)).train()
     fuses = method == "sft"
     if fuses:
         from trl.trainer.utils import add_fused_lm_head

@@ -6,6 +6,7 @@ import pytest
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.models.load_errors import check_loading_report, check_trains, explain_load_error
+from peftkit.plugins import SEQ_2_SEQ_LM
 from peftkit.system.hub_errors import explain_hub_error
 
 
@@ -45,7 +46,7 @@ def test_only_a_classifier_s_new_head_may_be_missing() -> None:
         "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": [],
     }  # fmt: skip
     with pytest.raises(ArtefactError, match=r"missing decoder\.block\.0"):
-        check_loading_report(Model(), report, "here", auto_class="AutoModelForSeq2SeqLM")
+        check_loading_report(Model(), report, "here", kind=SEQ_2_SEQ_LM)
     report["missing_keys"] = {"classifier.weight"}
     kind = "AutoModelForSequenceClassification"
     check_loading_report(Model(), report, "here", auto_class=kind)

@@ -10,6 +10,7 @@ from peftkit.adapters.peft_types import Lora
 from peftkit.errors import ResourceError, UsageError
 from peftkit.models.load import load_base, load_config, load_tokenizer
 from peftkit.models.quantize import check_quantization
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 
 KINDS = {
@@ -30,7 +31,7 @@ def quantized(section: ModelSection, **options):
 
     return load_base(
         section,
-        auto_class="AutoModelForCausalLM",
+        kind=CAUSAL_LM,
         quantization_config=BitsAndBytesConfig(**options),
     )
 
@@ -43,9 +44,7 @@ def test_trains_evaluates_and_generates(kind: str, tiny_model, tmp_path, capsys)
 
     section = ModelSection(path=str(tiny_model), dtype="float32")
     base = quantized(section, **KINDS[kind])
-    num_base = sum(
-        p.numel() for p in load_base(section, auto_class="AutoModelForCausalLM").parameters()
-    )
+    num_base = sum(p.numel() for p in load_base(section, kind=CAUSAL_LM).parameters())
     model = Lora(LoraConfig(r=4, target_modules="all-linear")).attach(base)
     trainable, total = count_parameters(model)
     assert total == num_base + trainable, "a packed weight counts each of its numbers"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from peftkit.methods.arguments import OWNED, decide_plain, precision
+
 from peftkit.plugins import Machine, find
 from peftkit.recipe.signatures import signature_of
 
