@@ -33,6 +33,12 @@ class Classify(Method):
     kind = SEQUENCE_CLASSIFICATION
     examples = (Labeled,)
 
+    @property
+    def max_length(self) -> int:
+        """Return the tokens that a row may have."""
+        length: int = self.config.max_length
+        return length
+
     def encode(
         self, examples: Sequence[Labeled], tokenizer: PreTrainedTokenizerBase
     ) -> list[list[Row] | DataError]:

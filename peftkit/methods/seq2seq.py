@@ -36,6 +36,18 @@ class Seq2Seq(Method):
     length_option = "max_source_length"
     target_option = "max_target_length"
 
+    @property
+    def max_length(self) -> int:
+        """Return the tokens that a source may have."""
+        length: int = self.config.max_source_length
+        return length
+
+    @property
+    def max_target_length(self) -> int:
+        """Return the tokens that a target may have."""
+        length: int = self.config.max_target_length
+        return length
+
     def encode(
         self, examples: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase
     ) -> list[list[Row] | DataError]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.audit import Breach, SplitAudit
-from peftkit.preprocessing.chat_labels import IGNORED
 from peftkit.preprocessing.pipeline import Prepared
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
+from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.chat_labels import (
     IGNORED,
     Encoded,

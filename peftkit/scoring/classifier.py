@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from peftkit.errors import ResourceError
 from peftkit.plugins.examples import Labeled
 from peftkit.plugins.native import accepted_inputs
-from peftkit.preprocessing.encode import LENGTH
+from peftkit.plugins.rows import LENGTH
 from peftkit.scoring.evaluator import Contestant, Progress
 from peftkit.scoring.generation import evaluating
 from peftkit.system.exhaustion import in_batches

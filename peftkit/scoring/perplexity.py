@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins.native import accepted_inputs
-from peftkit.preprocessing.chat_labels import IGNORED
+from peftkit.plugins.rows import IGNORED
 from peftkit.scoring.generation import evaluating, num_virtual_tokens
 
 if TYPE_CHECKING:
