@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from peftkit.errors import DataError
 from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.chat_labels import (
-    IGNORED,
     Encoded,
     TemplateError,
     encode_chats,
