@@ -9,12 +9,11 @@ import tiny
 import yaml
 from training_fixture import write_recipe
 
-from peftkit.plugins import Machine
+from peftkit.plugins import CAUSAL_LM, SEQUENCE_CLASSIFICATION, Machine, ModelKind
 from peftkit.recipe.build import build, dump_resolved
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.quantization import (
     BITS,
-    HEADS,
     compute_dtype,
     decide_quantization,
     declared_dtype,
@@ -24,12 +23,13 @@ from peftkit.recipe.schema import Choice, ModelSection
 from peftkit.recipe.signatures import quantization_classes, signature_of
 
 CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
-LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+LM, CLASSIFIER = CAUSAL_LM, SEQUENCE_CLASSIFICATION
+HEADS = CLASSIFIER.heads
 FOUR_BITS = {"load_in_4bit": True}
 
 
-def decided(model: ModelSection, auto_class: str = LM) -> dict[str, object]:
-    return {d.key: d.value for d in decide_quantization(model, auto_class)}
+def decided(model: ModelSection, kind: ModelKind = LM) -> dict[str, object]:
+    return {d.key: d.value for d in decide_quantization(model, kind)}
 
 
 def four_bits(dtype: str, path: str | None = None, **options: object) -> ModelSection:
@@ -54,7 +54,7 @@ def test_four_bits_compute_in_the_dtype_of_the_model(
     )  # fmt: skip
     built = build(load_recipe(file), CPU)
     section = built.recipe.model
-    base = load_base(section, auto_class=LM, quantization_config=built.quantization_config)
+    base = load_base(section, kind=LM, quantization_config=built.quantization_config)
     base(input_ids=torch.arange(10, 30)[None], labels=torch.arange(10, 30)[None])
     packed = [module for module in base.modules() if isinstance(module, Linear4bit)]
     assert {module.compute_dtype for module in packed} == {base.dtype}

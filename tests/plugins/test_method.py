@@ -1,0 +1,68 @@
+"""A method that says only what it must is plain supervised training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import PrinterCallback, Trainer
+
+from peftkit.errors import UsageError
+from peftkit.plugins import CAUSAL_LM, Method, Point, Text, Training, make_trainer
+
+
+class Plain(Method):
+    Config = "transformers:TrainingArguments"
+    kind = CAUSAL_LM
+    examples = (Text,)
+
+    def encode(self, examples, tokenizer):
+        return [[{"input_ids": [1, 2], "labels": [-100, 2]}] for _ in examples]
+
+
+class Recorded:
+    def __init__(self, **given: Any) -> None:
+        self.given, self.removed = given, []
+
+    def remove_callback(self, callback: type) -> None:
+        self.removed.append(callback)
+
+
+def parts(folder: Path) -> Training:
+    given: Any = ("a model", "a tokenizer", "rows", None, ("one",))
+    return Training(*given, folder)
+
+
+def test_the_methods_arguments_stay_as_they_are(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(output_dir="a name", seed=3)
+    made: Any = make_trainer(Recorded, config, parts(tmp_path), data_collator="a collator")
+    args = made.given.pop("args")
+    assert (args.output_dir, args.seed, config.output_dir) == (str(tmp_path), 3, "a name")
+    assert made.given == {
+        "train_dataset": "rows", "eval_dataset": None, "callbacks": ["one"], "model": "a model",
+        "processing_class": "a tokenizer", "data_collator": "a collator",
+    }  # fmt: skip
+    assert made.removed == [PrinterCallback]
+
+
+def test_the_defaults_are_those_of_a_plain_trainer() -> None:
+    method = Plain(SimpleNamespace(max_length=3, use_cpu=True, label_smoothing_factor=0.0))
+    assert method.trainer_class is Trainer
+    assert (method.max_length, method.max_target_length, method.source_limit) == (3, None, None)
+    assert method.columns(Point(2, 5)) == {"input_ids": (2, 5), "labels": (2, 5)}
+    assert method.loss() is not None
+    assert method.optimizer(None) is None
+    with pytest.raises(UsageError, match="the method Plain trains no tokenizer"):
+        method.train_tokenizer([], vocab_size=300, max_length=8)
+
+
+def test_a_trainer_with_a_loss_of_its_own_is_not_taken_for_a_plain_one() -> None:
+    class Own(Trainer):
+        def compute_loss(self, *_: Any, **__: Any) -> None: ...
+
+    class Preferring(Plain):
+        trainer_class = Own
+
+    assert Preferring(SimpleNamespace(label_smoothing_factor=0.0)).loss() is None
