@@ -5,11 +5,10 @@ from peftkit.plugins.evaluation import (
     Asking,
     Contestant,
     Evaluator,
-    Question,
     Reply,
     Scoring,
 )
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.plugins.examples import Conversation, Example, Labeled, Question, Text
 from peftkit.plugins.kinds import (
     CAUSAL_LM,
     PRETRAINING,
@@ -31,8 +30,17 @@ from peftkit.plugins.registry import (
     missing_members,
     only_builtins,
     plugin_names,
+    problem_of,
 )
-from peftkit.plugins.rows import IGNORED, LENGTH, Point, Row, RowCount, count_sequence
+from peftkit.plugins.rows import (
+    IGNORED,
+    LENGTH,
+    Point,
+    Row,
+    RowCount,
+    checked_rows,
+    count_sequence,
+)
 
 __all__ = [
     "CAUSAL_LM",
@@ -72,10 +80,12 @@ __all__ = [
     "Training",
     "all_plugins",
     "available",
+    "checked_rows",
     "count_sequence",
     "find",
     "make_trainer",
     "missing_members",
     "only_builtins",
     "plugin_names",
+    "problem_of",
 ]

@@ -15,6 +15,18 @@ Message = Mapping[str, str]
 """`{"role": ..., "content": ...}`"""
 
 
+@dataclass(frozen=True)
+class Question:
+    """Hold what a model is given before its answer."""
+
+    messages: tuple[Message, ...] = ()
+    """Chat messages up to the answer; empty where a text is continued or labelled instead."""
+    text: str = ""
+    """Running text that the model goes on writing."""
+    texts: tuple[str, ...] = ()
+    """A text, or two that belong together, whose label is asked for."""
+
+
 class Example(ABC):
     """Say what the house asks of an example, whatever its kind."""
 
@@ -52,6 +64,10 @@ class Example(ABC):
         """Return the same example under another spelling or number of its label."""
         del label, number
         return self
+
+    def question(self) -> Question:
+        """Return what a trained model is given of it."""
+        return Question(messages=self.prompt)
 
     def sample(self) -> dict[str, Any]:
         """Return what `samples.jsonl` shows of the question; empty where nothing is asked."""
@@ -125,6 +141,10 @@ class Text(Example):
         """Return the text."""
         return self.text
 
+    def question(self) -> Question:
+        """Return the text, to be continued."""
+        return Question(text=self.text)
+
 
 @dataclass(frozen=True)
 class Labeled(Example):
@@ -154,6 +174,10 @@ class Labeled(Example):
     def with_label(self, label: str, number: int = -1) -> Labeled:
         """Return the same texts under another spelling or number of their label."""
         return Labeled(self.passages, label, number)
+
+    def question(self) -> Question:
+        """Return the text or the pair."""
+        return Question(texts=self.passages)
 
     def sample(self) -> dict[str, Any]:
         """Return the text; of a pair also each by itself."""
