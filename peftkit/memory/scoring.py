@@ -10,6 +10,22 @@ from peftkit.memory.fake import PlanningError
 if TYPE_CHECKING:
     from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.planner import Plan
+    from peftkit.recipe.build import Built
+
+_SCORED = ("text", "labels")
+"""What peftkit itself knows how to score of a model's answers."""
+
+
+def unplanned_scoring(built: Built) -> tuple[str, ...]:
+    """Say why what scores a recipe's model after training is not planned; nothing where it is."""
+    method = built.method
+    if built.recipe.evaluate is None:
+        return ()
+    if method.has_evaluator or method.kind.answers not in _SCORED:
+        return (
+            f"scoring after training, which method.{built.recipe.method.name} does in its own way",
+        )
+    return ()
 
 
 def planned_evaluation(made: Plan, batch_size: int | None = None) -> EvaluationPeak | None:

@@ -32,7 +32,15 @@ from peftkit.plugins.registry import (
     only_builtins,
     plugin_names,
 )
-from peftkit.plugins.rows import IGNORED, LENGTH, Point, Row, RowCount, count_sequence
+from peftkit.plugins.rows import (
+    IGNORED,
+    LENGTH,
+    Point,
+    Row,
+    RowCount,
+    column_lengths,
+    count_sequence,
+)
 
 __all__ = [
     "CAUSAL_LM",
@@ -72,6 +80,7 @@ __all__ = [
     "Training",
     "all_plugins",
     "available",
+    "column_lengths",
     "count_sequence",
     "find",
     "make_trainer",

@@ -29,7 +29,7 @@ def _peaks(attach, *, length: int, softcap: float | None, trains_head: bool) -> 
     trace = track_micro_batch(
         model,
         lambda: {"input_ids": ids.clone(), "labels": ids.clone()},
-        step.fused_loss,
+        fused_loss,
         step.StepSettings(1, None, None, "cpu"),
     )
     return compile_trace(trace).live(np.array(trace.num_bytes, np.int64)).phase_peaks()
