@@ -18,14 +18,11 @@ _SCORED = ("text", "labels")
 
 def unplanned_scoring(built: Built) -> tuple[str, ...]:
     """Say why what scores a recipe's model after training is not planned; nothing where it is."""
-    method = built.method
-    if built.recipe.evaluate is None:
+    method, name = built.method, built.recipe.method.name
+    is_known = method.kind.answers in _SCORED and not method.has_evaluator
+    if built.recipe.evaluate is None or is_known:
         return ()
-    if method.has_evaluator or method.kind.answers not in _SCORED:
-        return (
-            f"scoring after training, which method.{built.recipe.method.name} does in its own way",
-        )
-    return ()
+    return (f"scoring after training, which method.{name} does in a way of its own",)
 
 
 def planned_evaluation(made: Plan, batch_size: int | None = None) -> EvaluationPeak | None:

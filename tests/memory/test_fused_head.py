@@ -11,6 +11,7 @@ from peftkit.memory import step
 from peftkit.memory.fused_head import attach_fused_head, scored_positions, tile_sizes
 from peftkit.memory.simulate import track_micro_batch
 from peftkit.memory.trace import compile_trace
+from peftkit.plugins.losses import fused_loss
 
 
 def _peaks(attach, *, length: int, softcap: float | None, trains_head: bool) -> dict[str, int]:

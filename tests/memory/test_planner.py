@@ -9,7 +9,9 @@ import pytest
 import real_step
 
 from peftkit.errors import ArtefactError
-from peftkit.memory.planner import plan, planned_config
+from peftkit.memory.fake import PlanningError
+from peftkit.memory.planner import plan, plan_run, planned_config
+from peftkit.methods.sft import SFT
 from peftkit.plugins import SEQ_2_SEQ_LM
 from peftkit.recipe.schema import ModelSection
 
@@ -179,6 +181,30 @@ def test_a_4_bit_base_is_planned_in_the_dtype_that_it_computes_in(tmp_path: Path
     assert decided.work == stated.work
     wider = planned(bnb_4bit_compute_dtype="float32")
     assert wider.work["forward"].moved_bytes > decided.work["forward"].moved_bytes
+
+
+def test_a_step_that_cannot_be_run_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SFT, "unplanned", "it generates inside its step")
+    recipe = real_step.recipe_for(tmp_path)  # of a folder without a model, which is not asked for
+    with pytest.raises(PlanningError, match=r"method\.sft takes is unknown: it generates inside"):
+        plan(recipe, machine=real_step.CPU)
+    made, reason = plan_run(recipe, real_step.CPU, [48])
+    assert made is None
+    assert "it generates inside its step" in str(reason)
+
+
+def test_an_evaluator_that_is_not_known_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step.save_model(tmp_path, real_step.LLAMA)
+    recipe = real_step.recipe_for(tmp_path, evaluate={"split": "train"})
+    assert plan(recipe, lengths=[8], machine=real_step.CPU).evaluation is not None
+    monkeypatch.setattr(SFT, "has_evaluator", True)
+    made = plan(recipe, lengths=[8], machine=real_step.CPU)
+    assert made.evaluation is None
+    assert made.unknown == ("scoring after training, which method.sft does in a way of its own",)
 
 
 def test_padding_needs_a_mask(tmp_path: Path) -> None:
