@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.memory.trace import Trace, compile_trace
-from peftkit.plugins import Machine
+from peftkit.plugins import CAUSAL_LM, SEQUENCE_CLASSIFICATION, Machine, ModelKind, find
 from peftkit.plugins.native import native_model
 
 CPU = Machine("cpu", True, 1 << 34, 1 << 34, "test CPU")
@@ -61,25 +61,24 @@ CLASSIFY = {
 }
 
 
-def auto_class_of(changes: dict[str, Any]) -> str:
-    """Return the class that a cell's method loads."""
-    from peftkit.plugins import find
-
+def kind_of(changes: dict[str, Any]) -> ModelKind:
+    """Return the kind of model that a cell's method loads."""
     (name,) = changes.get("method", {"sft": {}})
-    return str(find("methods", name).auto_class)
+    kind: ModelKind = find("methods", name).kind
+    return kind
 
 
-def save_model(folder: Path, config: dict[str, Any], auto_class: str) -> Path:
+def save_model(folder: Path, config: dict[str, Any], kind: ModelKind = CAUSAL_LM) -> Path:
     """Save a model with random weights; return its folder."""
     import torch
     import transformers
 
     options = {key: value for key, value in config.items() if key != "model_type"}
-    if auto_class.endswith("SequenceClassification"):
+    if kind is SEQUENCE_CLASSIFICATION:
         options |= {"pad_token_id": 0, "num_labels": NUM_LABELS}
     built = transformers.AutoConfig.for_model(config["model_type"], **options)
     torch.manual_seed(0)
-    model = getattr(transformers, auto_class).from_config(built)
+    model = getattr(transformers, kind.auto_class).from_config(built)
     model.save_pretrained(folder)
     return folder
 
@@ -129,16 +128,15 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
         quantization_config=built.quantization_config,
     )
     model = built.adapter.attach(base).train()
-    args = built.method.config
+    method, args = built.method, built.method.config
     step.set_checkpointing(model, args)
-    fuses = getattr(built.method, "fuses_head", False)
-    if fuses:
+    if method.fuses_head:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(native_model(model), outputs=("log_probs", "entropy", "is_top1"))
-    loss_of = step.fused_loss if fuses else step.plain_loss(args)
+    loss_of = method.loss()
     settings = step.StepSettings.of(args, "cpu")
-    optimizer = step.make_optimizer(model, args)
+    optimizer = step.make_optimizer(model, method)
     trained = [p for p in model.parameters() if p.requires_grad]
     for _ in range(settings.accumulation):
         step.forward_backward(model, dict(batch), loss_of, settings, _ignore)

@@ -95,8 +95,9 @@ class Cell:
             "save_strategy": "no",
             "logging_strategy": "no",
         }
-        if "max_length" in options_of(method):
-            sized["max_length"] = self.length
+        length_option = find("methods", method).length_option
+        if length_option in options_of(method):
+            sized[length_option] = self.length
         recipe = {
             "name": "cell",
             "model": {"path": str(model_folder), **self.sections.get("model", {})},

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins import Training
 from peftkit.system.meter import MemoryMeter, Peak
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def run_trial(cell: Cell, built: Built, machine: Machine, folder: Path) -> Trial
     model = _build_model(cell, built, machine, folder)
     readings = _Readings(meter, _waiter(machine.device), num_warm_up=1)
     trainer = built.method.trainer(
-        model, tokenizer, rows, None, [_watch(readings)], output_dir=folder / "trainer"
+        Training(model, tokenizer, rows, None, [_watch(readings)], folder / "trainer")
     )
     model.register_forward_hook(lambda *_: readings.enter("backward") if model.training else None)
     losses = trainer.train()
@@ -191,8 +192,7 @@ def _random_rows(cell: Cell, built: Built) -> Any:
     import numpy as np
     from datasets import Dataset
 
-    config: Any = getattr(built.method, "config", None)
-    accumulation = int(getattr(config, "gradient_accumulation_steps", 1))
+    accumulation = int(built.method.config.gradient_accumulation_steps)
     num_rows = cell.micro_batch * accumulation * (cell.num_steps + 1)
     text = cell.config.get("text_config", cell.config)
     draw = np.random.default_rng(cell.seed)

@@ -67,7 +67,7 @@ def evaluation_peaks(
     batch_size = min(section.batch_size, section.limit or section.batch_size)
     if built.method.kind.answers == "labels":
         return (scoring.read_texts(batch_size, length),)
-    if target_length:
+    if built.method.target_option is not None:
         num_new = int(section.generation.get("max_new_tokens", MAX_NEW_TOKENS))
         rows = batch_size * int(section.generation.get("num_beams", 1))
         return (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import PeftkitError
 from peftkit.memory.growth import Footprint, largest_that_fits
 from peftkit.memory.lengths import fit_head
+from peftkit.memory.scoring import unplanned_scoring
 from peftkit.memory.sharing import FSDP2, Sharing, sharing_of
 from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.rundir.paths import SCHEMA_VERSION
@@ -113,7 +114,8 @@ class Plan:
     def evaluation(self) -> EvaluationPeak | None:
         """Return what scoring after training takes at its worst; None where nothing is scored.
 
-        That of a model in shards is not planned: it is None as well, and `unknown` says so.
+        That of a model in shards is not planned, nor a method's own: it is None as well, and
+        `unknown` says so.
 
         Raises:
             PlanningError: an operator of it cannot run without values.
@@ -203,13 +205,15 @@ def plan(
     """
     start = time.perf_counter()
     quiet_stack()
-    from peftkit.memory.batch import Point
     from peftkit.memory.batch_shape import batch_shape
+    from peftkit.memory.fake_step import known_loss
     from peftkit.memory.runtime import runtime_of
+    from peftkit.plugins import Point
     from peftkit.recipe.build import build
 
     machine = machine or describe_machine()
     built = build(recipe, machine, is_here=False)
+    known_loss(built)  # whatever is unknown is said first
     _leave_imports_uncollected()
     config = _config_of(built, lengths)
     rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
@@ -235,6 +239,7 @@ def plan(
         rehearsed,
         footprints=lambda rows: rehearsal(rows).footprint,
         scoring=partial(_score, rehearsed, built, shape, runtime),
+        unscored=unplanned_scoring(built),
         seconds=time.perf_counter() - start,
     )
 
@@ -243,10 +248,10 @@ def _rehearsed(
     built: Built, config: PretrainedConfig, *, device: str, num_processes: int
 ) -> Rehearsed:
     """Make the fake model whose step stands for that of one process."""
-    from peftkit.memory.fake_step import Rehearsed, trainer_arguments
+    from peftkit.memory.fake_step import Rehearsed
     from peftkit.memory.sharded import Sharded
 
-    sharing = sharing_of(built, trainer_arguments(built), num_processes)
+    sharing = sharing_of(built, built.method.config, num_processes)
     kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
     return kind(built, config, device=device, sharing=sharing)
 
@@ -325,7 +330,7 @@ def _score(
     from peftkit.memory.evaluation import worst_stage
 
     section = built.recipe.evaluate
-    if section is None or rehearsed.sharing.strategy == FSDP2:
+    if section is None or rehearsed.sharing.strategy == FSDP2 or unplanned_scoring(built):
         return None
     if batch_size is not None:
         section = dataclasses.replace(section, batch_size=batch_size)
@@ -342,6 +347,7 @@ def _sum_up(  # noqa: PLR0913
     *,
     footprints: Callable[[int], Footprint],
     scoring: Callable[[int | None], EvaluationPeak | None],
+    unscored: tuple[str, ...],
     seconds: float,
 ) -> Plan:
     """Make the plan of what a rehearsal found."""
@@ -360,7 +366,7 @@ def _sum_up(  # noqa: PLR0913
         num_tokens=shape.num_tokens,
         padded_tokens=shape.padded_tokens,
         host_bytes=host_bytes(live),
-        unknown=(*made.notes, *rehearsed.sharing.notes),
+        unknown=(*made.notes, *rehearsed.sharing.notes, *unscored),
         sharing=rehearsed.sharing,
         seconds=seconds,
         footprints=footprints,

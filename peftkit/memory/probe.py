@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
-from peftkit.memory.lengths import lengths_of, longest_rows
-from peftkit.plugins import Method
+from peftkit.memory.lengths import longest_rows
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer
+
+    from peftkit.plugins import Method
 
 
 def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int | None:
@@ -34,7 +35,7 @@ def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int
         return None
     args, model = trainer.args, trainer.model
     rows: Any = trainer.train_dataset
-    lengths = lengths_of(rows)
+    lengths = method.lengths(rows)
     chosen = longest_rows(lengths, args.per_device_train_batch_size)
     batch = trainer.data_collator([rows[index] for index in chosen])
     settings = step.StepSettings.of(args, device)

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from transformers import PretrainedConfig, TrainingArguments
 
-    from peftkit.memory.batch import Point
     from peftkit.memory.sharing import Sharing
     from peftkit.memory.tracker import Tracker
+    from peftkit.plugins import Point
     from peftkit.recipe.build import Built
 
 

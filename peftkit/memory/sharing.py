@@ -61,7 +61,7 @@ def sharing_of(built: Built, args: Any, num_processes: int) -> Sharing:
             )
         return ALONE
     for option in ("deepspeed", "parallelism_config"):
-        if getattr(args, option, None):
+        if getattr(args, option):
             raise UsageError(f"{prefix}.{option} is not planned", hint=f"{prefix}.fsdp=true is")
     if not args.fsdp:
         return Sharing(num_processes, DDP, (_COLLECTIVES,))

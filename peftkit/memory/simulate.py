@@ -14,9 +14,10 @@ from peftkit.plugins.native import native_model
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.memory.step import Loss, StepSettings
+    from peftkit.memory.step import StepSettings
     from peftkit.memory.trace import Trace
     from peftkit.memory.tracker import Tracker
+    from peftkit.plugins.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Marks:
             self._handles += mark_layers(model, one.stack, one.indices, tracker)
         body = _body(model)
         if body is not None:
+            self._handles.append(body.register_forward_pre_hook(self._enter_body))
             self._handles.append(body.register_forward_hook(self._enter_head))
 
     def enter(self, phase: str) -> None:
@@ -50,6 +52,10 @@ class Marks:
         """Take every hook off the model."""
         for handle in self._handles:
             handle.remove()
+
+    def _enter_body(self, _module: Any, _args: Any) -> None:
+        if self._tracker.phase == "loss":  # of a reference, which is a second forward
+            self._tracker.enter("forward")
 
     def _enter_head(self, _module: Any, _args: Any, output: Any) -> None:
         if self._tracker.phase != "forward":

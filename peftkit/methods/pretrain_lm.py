@@ -68,6 +68,12 @@ class PretrainLM(Method):
         """Return None: texts of any length are cut into blocks."""
         return
 
+    @property
+    def longest_row(self) -> int:
+        """Return the tokens of a block."""
+        length: int = self.config.max_length
+        return length
+
     def encode(
         self, examples: Sequence[Text], tokenizer: PreTrainedTokenizerBase
     ) -> list[list[Row] | DataError]:

@@ -77,6 +77,12 @@ class SFT(Method):
         return super().max_length
 
     @property
+    def longest_row(self) -> int | None:
+        """Return the tokens of a row, or of the blocks that texts are packed into."""
+        length: int | None = self.config.max_length
+        return length
+
+    @property
     def keeps_end(self) -> bool:
         """Tell whether a row that is too long keeps its end."""
         return bool(self.config.truncation_mode == "keep_end")
@@ -86,6 +92,16 @@ class SFT(Method):
         """Tell whether trl puts all rows of a batch into one: padding-free, or packed by bfd."""
         packs_whole = self.config.packing_strategy in ("bfd", "bfd_split")
         return bool(self.config.padding_free or (self.config.packing and packs_whole))
+
+    @property
+    def padding_multiple(self) -> int:
+        """Return what trl's collator rounds lengths up to a multiple of."""
+        return int(self.config.pad_to_multiple_of or 1)
+
+    @property
+    def offloads_activations(self) -> bool:
+        """Tell whether trl keeps on the host what the backward needs."""
+        return bool(self.config.activation_offloading)
 
     def encode(
         self, examples: Sequence[Conversation | Text], tokenizer: PreTrainedTokenizerBase

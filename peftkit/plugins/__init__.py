@@ -39,6 +39,7 @@ from peftkit.plugins.rows import (
     Row,
     RowCount,
     checked_rows,
+    column_lengths,
     count_sequence,
 )
 
@@ -81,6 +82,7 @@ __all__ = [
     "all_plugins",
     "available",
     "checked_rows",
+    "column_lengths",
     "count_sequence",
     "find",
     "make_trainer",

@@ -19,7 +19,7 @@ from peftkit.plugins.kinds import ModelKind
 from peftkit.plugins.losses import plain_loss
 from peftkit.plugins.machine import Chosen, Machine
 from peftkit.plugins.parts import Plugin
-from peftkit.plugins.rows import Point, Row, RowCount, count_sequence
+from peftkit.plugins.rows import Point, Row, RowCount, column_lengths, count_sequence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,11 @@ class Method(Plugin):
         return self.max_length if self.target_option else None
 
     @property
+    def longest_row(self) -> int | None:
+        """Return the tokens that an arranged row may have, where texts are joined too."""
+        return self.max_length
+
+    @property
     def keeps_end(self) -> bool:
         """Tell whether a row that is too long keeps its end."""
         return False
@@ -200,6 +205,20 @@ class Method(Plugin):
         """Tell whether all rows of a batch are put into one."""
         return False
 
+    @property
+    def padding_multiple(self) -> int:
+        """Return what the collator rounds the length of a batch up to a multiple of."""
+        return 1
+
+    @property
+    def offloads_activations(self) -> bool:
+        """Tell whether trl keeps on the host what the backward needs."""
+        return False
+
+    def lengths(self, rows: Dataset) -> list[int]:
+        """Return what each arranged row has of a point's length, e.g. the longer of two answers."""
+        return column_lengths(rows, "input_ids")
+
     def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
         """Return the shapes of a batch's whole numbers, column by column; masks are added to them.
 
@@ -221,6 +240,11 @@ class Method(Plugin):
         return plain_loss(self.config)
 
     # Scoring
+
+    @property
+    def has_evaluator(self) -> bool:
+        """Tell whether `evaluator` makes one of its own; then scoring is not planned."""
+        return type(self).evaluator is not Method.evaluator
 
     def evaluator(self, scoring: Scoring) -> Evaluator | None:
         """Make what scores a trained model; None for that of its kind: generation or labels."""

@@ -10,6 +10,7 @@ from peftkit.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
 
 Row = dict[str, Any]
 """Column -> a row's numbers, or its one number."""
@@ -74,6 +75,14 @@ def count_sequence(labels: np.ndarray, limit: int | None, *, keeps_end: bool = F
         is_cut=length > limit,
         is_ended=start <= last < start + limit,
     )
+
+
+def column_lengths(rows: Dataset, column: str) -> list[int]:
+    """Return how many numbers each row has in a column of lists."""
+    lengths: list[int] = []
+    for batch in rows.with_format("arrow").iter(10_000):
+        lengths += batch[column].combine_chunks().value_lengths().to_pylist()
+    return lengths
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ QUICK = ("llama", "gemma2")
 
 def recipe_of(folder: Path, name: str) -> Any:
     config, changes = CASES[name]
-    real_step.save_model(folder, config, "AutoModelForCausalLM")
+    real_step.save_model(folder, config)
     generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
     return real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
 
@@ -109,19 +109,19 @@ def test_a_full_fine_tune_is_scored_beside_its_base(tmp_path: Path) -> None:
 
 
 def test_nothing_is_planned_where_nothing_is_scored(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, real_step.LLAMA)
     assert planned(real_step.recipe_for(tmp_path)) == {}
 
 
 def test_what_a_recipe_leaves_open_is_planned_as_it_is_scored(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, real_step.LLAMA)
     silent = planned(real_step.recipe_for(tmp_path, evaluate={"split": "train"}))
     assert silent["prompts"].rows == EvaluateSection().batch_size
     assert silent["answers"].length == silent["prompts"].length + MAX_NEW_TOKENS
 
 
 def test_running_text_is_read_and_not_answered(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, real_step.LLAMA)
     text = {"data.task": {"text": {"text": "document"}}, "evaluate": {"split": "train"}}
     assert set(planned(real_step.recipe_for(tmp_path, **text))) == {"rows"}
 
@@ -153,12 +153,12 @@ def planned_other(folder: Path, name: str) -> tuple[Any, dict[str, int]]:
     from peftkit.memory.lengths import fit_head
 
     config, changes = OTHERS[name]
-    auto_class = real_step.auto_class_of(changes)
-    real_step.save_model(folder, config, auto_class)
+    kind = real_step.kind_of(changes)
+    real_step.save_model(folder, config, kind)
     generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
     recipe = real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
     built = build(recipe, real_step.CPU, is_here=False)
-    native = fit_head(planned_config(recipe.model), auto_class, None)
+    native = fit_head(planned_config(recipe.model), kind, None)
     peaks = evaluation_peaks(
         Rehearsed(built, native, device="cpu"), built,
         length=LENGTH, target_length=WRITTEN, runtime=NONE,

@@ -16,7 +16,7 @@ from peftkit.memory.fake import (
     explained_operators,
     materialize,
 )
-from peftkit.plugins import SEQ_2_SEQ_LM
+from peftkit.plugins import CAUSAL_LM, SEQ_2_SEQ_LM
 from peftkit.recipe.schema import ModelSection
 
 
@@ -25,11 +25,11 @@ def _config(**changes):
     return AutoConfig.for_model(options.pop("model_type"), **options)
 
 
-def _skeleton(config, adapter=None, auto_class: str = "AutoModelForCausalLM", quantization=None):
+def _skeleton(config, adapter=None, kind=CAUSAL_LM, quantization=None):
     return build_skeleton(
         config,
         ModelSection(path="x", dtype="bfloat16"),
-        auto_class=auto_class,
+        kind=kind,
         quantization_config=quantization,
         adapter=adapter,
     )

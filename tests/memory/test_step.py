@@ -7,7 +7,7 @@ import real_step
 import torch
 
 from peftkit.memory import step
-from peftkit.plugins import CAUSAL_LM
+from peftkit.plugins import CAUSAL_LM, Training
 from peftkit.recipe.build import build
 
 
@@ -23,7 +23,7 @@ def _trained(recipe, model, rows, tmp_path) -> dict[str, torch.Tensor]:
     )  # fmt: skip
     built = build(recipe, real_step.CPU)
     trainer = built.method.trainer(
-        model, tokenizer, Dataset.from_list(rows), None, [], output_dir=tmp_path
+        Training(model, tokenizer, Dataset.from_list(rows), None, (), tmp_path)
     )
     trainer.train()
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -35,9 +35,7 @@ def _trained(recipe, model, rows, tmp_path) -> dict[str, torch.Tensor]:
 def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None:
     from peftkit.models.load import load_base
 
-    folder = real_step.save_model(
-        tmp_path / "model", {**real_step.LLAMA, "num_hidden_layers": 2}, "AutoModelForCausalLM"
-    )
+    folder = real_step.save_model(tmp_path / "model", {**real_step.LLAMA, "num_hidden_layers": 2})
     options = {
         "per_device_train_batch_size": 2, "max_length": 24, "max_steps": 1, "use_cpu": True,
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "report_to": "none",
@@ -58,8 +56,7 @@ def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None
     )
 
     ours = built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM)).train()
-    fuses = method == "sft"
-    if fuses:
+    if built.method.fuses_head:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(ours, outputs=("log_probs", "entropy", "is_top1"))
@@ -67,10 +64,9 @@ def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None
         batch.pop("attention_mask")
     args = built.method.config
     settings = step.StepSettings.of(args, "cpu")
-    optimizer = step.make_optimizer(ours, args)
+    optimizer = step.make_optimizer(ours, built.method)
     phases: list[str] = []
-    loss_of = step.fused_loss if fuses else step.plain_loss(args)
-    step.forward_backward(ours, batch, loss_of, settings, phases.append)
+    step.forward_backward(ours, batch, built.method.loss(), settings, phases.append)
     step.update(list(ours.parameters()), optimizer, settings, phases.append)
     assert phases == ["forward", "backward", "step"]
     for name, parameter in ours.named_parameters():

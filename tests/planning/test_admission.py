@@ -19,7 +19,7 @@ from peftkit.system.units import gibibytes
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("admission")
-    real_step.save_model(folder, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(folder, real_step.LLAMA)
     recipe = real_step.recipe_for(folder, **{"method.sft.per_device_train_batch_size": 64})
     made, reason = plan_run(recipe, real_step.CPU, [400])
     assert reason is None

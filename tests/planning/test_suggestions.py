@@ -27,7 +27,7 @@ SFT = {
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory):
     folder: Path = tmp_path_factory.mktemp("ways-out")
-    real_step.save_model(folder, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(folder, real_step.LLAMA)
     recipe = real_step.recipe_for(folder, **SFT)
     return recipe, plan(recipe, lengths=LENGTHS, machine=MACHINE)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from transformers import PrinterCallback, Trainer
 
 from peftkit.errors import UsageError
@@ -20,6 +21,15 @@ class Plain(Method):
 
     def encode(self, examples, tokenizer):  # noqa: ARG002
         return [[{"input_ids": [1, 2], "labels": [-100, 2]}] for _ in examples]
+
+
+class Scored(Plain):
+    def evaluator(self, scoring):
+        return f"one of its own for {scoring}"
+
+
+def test_an_evaluator_of_its_own_is_known_without_making_it() -> None:
+    assert Scored(None).has_evaluator
 
 
 class Recorded:
@@ -54,6 +64,10 @@ def test_the_defaults_are_those_of_a_plain_trainer() -> None:
     assert method.columns(Point(2, 5)) == {"input_ids": (2, 5), "labels": (2, 5)}
     assert method.loss() is not None
     assert method.optimizer(None) is None
+    found = (method.longest_row, method.padding_multiple, method.offloads_activations)
+    assert found == (3, 1, False)
+    assert method.lengths(Dataset.from_dict({"input_ids": [[1, 2], [3]]})) == [2, 1]
+    assert not method.has_evaluator
     with pytest.raises(UsageError, match="the method Plain trains no tokenizer"):
         method.train_tokenizer([], vocab_size=300, max_length=8)
 
