@@ -33,6 +33,7 @@ from peftkit.plugins import (
 )
 from peftkit.plugins.combined import Compression
 from peftkit.plugins.exported import Exported, Trained
+from peftkit.plugins.quantizer import Quantizer
 from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.signatures import Signature, signature_of
@@ -269,6 +270,30 @@ def _check_planning(method: Method) -> None:
         _require(
             bool(method.unplanned), "loss() is None, and unplanned does not say why that cannot be"
         )
+
+
+def check_quantizer(cls: type[Quantizer], options: Mapping[str, Any]) -> None:
+    """Check a quantizer: what it chooses, that a base of it trains here, and what is planned of it.
+
+    Args:
+        options: under which this machine's CPU can run it.
+    """
+    from peftkit.models.load import load_base
+    from peftkit.quantizers.conformance import option_problems, problems_of_a_base
+    from peftkit.recipe.schema import ModelSection
+    from peftkit.training.trials import small_base, train_lora
+
+    _check_class(cls, "quantizers", options)
+    problems = option_problems(cls, options)
+    _require(not problems, "; ".join(problems))
+    quantizer = cls(_config(cls, options))
+    with small_base("cpu") as bench:
+        trial = train_lora(bench, cls.__name__, quantizer)
+        _require(trial.works, f"a LoRA on it does not train: {trial.detail}")
+        section = ModelSection(path=str(bench.folder), dtype="float32")
+        plain = load_base(section, auto_class="AutoModelForCausalLM")
+        problems = problems_of_a_base(quantizer, section, plain)
+        _require(not problems, "; ".join(problems))
 
 
 def check_merge(cls: type, options: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -238,12 +239,14 @@ def test_every_module_has_a_test_file() -> None:
 
 def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
     from peftkit import plugins
+    from peftkit.plugins.quantizer import Quantizer
 
     checked = 0
     for group in plugins.GROUPS:
         protocol = {
             "sources": plugins.Source, "tasks": plugins.Task, "adapters": plugins.Adapter,
-            "methods": plugins.Method, "merges": plugins.Merge, "exporters": plugins.Exporter,
+            "methods": plugins.Method, "quantizers": Quantizer, "merges": plugins.Merge,
+            "exporters": plugins.Exporter,
         }[group]  # fmt: skip
         members = [m for m in dir(protocol) if not m.startswith("_")]
         for point in entry_points(group=f"peftkit.{group}"):
@@ -253,6 +256,25 @@ def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
                 assert lacking == [], f"{point.value} lacks {lacking}"
                 checked += 1
     assert checked >= 55
+
+
+def test_a_quantization_is_known_to_its_own_files_alone() -> None:
+    elsewhere = {
+        "exporters/quantized.py": "writes that format, by the quantizer",
+        "memory/simulate.py": "its optimizers page their states",
+        "memory/trial.py": "the stack, imported before memory is measured",
+        "quiet.py": "the stack's chatter",
+        "recipe/schema.py": "an example",
+        "recipe/tables.py": "hints of its native config that are wrong",
+        "versions.py": "the stack",
+    }
+    names = re.compile(r"bitsandbytes|bnb_|load_in_[48]bit|Params4bit|torchao", re.IGNORECASE)
+    found = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in MODULES
+        if file.parent.name != "quantizers" and names.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == set(elsewhere)
 
 
 def test_no_path_of_one_machine_and_nothing_unfinished_in_the_tree() -> None:

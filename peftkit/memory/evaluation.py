@@ -276,7 +276,7 @@ class _Scoring:
 
         from peftkit.memory.tracker import Tracker
 
-        tracker = Tracker()
+        tracker = Tracker(self.rehearsed.fake.storage)
         tracker.reserve(self.runtime.num_bytes + self.num_held, "runtime")
         for term, tensors in self.rehearsed.fake.terms.items():
             tracker.hold(tensors, term)

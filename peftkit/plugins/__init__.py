@@ -20,7 +20,8 @@ from peftkit.plugins.kinds import (
 )
 from peftkit.plugins.machine import Chosen, Decision, Machine
 from peftkit.plugins.method import Method, Training, make_trainer
-from peftkit.plugins.parts import Adapter, Exporter, Merge, Source, Task
+from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Source, Task
+from peftkit.plugins.quantizer import Quantizer, Storage
 from peftkit.plugins.registry import (
     GROUPS,
     PluginInfo,
@@ -68,14 +69,17 @@ __all__ = [
     "Merge",
     "Method",
     "ModelKind",
+    "Plugin",
     "PluginInfo",
     "Point",
+    "Quantizer",
     "Question",
     "Reply",
     "Row",
     "RowCount",
     "Scoring",
     "Source",
+    "Storage",
     "Task",
     "Text",
     "Training",

@@ -21,12 +21,14 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.plugins.method import Method
 from peftkit.plugins.parts import Adapter, Exporter, Merge, Source, Task
+from peftkit.plugins.quantizer import Quantizer
 
 _BASES: dict[str, type] = {
     "sources": Source,
     "tasks": Task,
     "adapters": Adapter,
     "methods": Method,
+    "quantizers": Quantizer,
     "merges": Merge,
     "exporters": Exporter,
 }

@@ -78,7 +78,7 @@ def load_base_of(
     return load_base(
         built.recipe.model,
         kind=built.method.kind,
-        quantization_config=built.quantization_config,
+        quantizer=built.quantizer,
         device=device,
         config_options=config_options,
     )

@@ -80,7 +80,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     screen.say(f"{recipe.name} -> {run_dir.path}")
     say_decisions(built.decisions, screen)
     with blamed(recipe, "model.path", "model"):
-        check_weights_fit(recipe, machine)
+        check_weights_fit(recipe, built, machine)
         config = load_config(recipe.model)
         check_trains(config, built.method.kind)
         longest = max_positions(config)
@@ -116,7 +116,7 @@ def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
         screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
 
 
-def check_weights_fit(recipe: Recipe, machine: Machine) -> None:
+def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
     """Refuse a base whose weights alone exceed the budget or the free memory.
 
     One that a quantization makes nobody knows how small is left to the run's own check.
@@ -128,14 +128,12 @@ def check_weights_fit(recipe: Recipe, machine: Machine) -> None:
     from peftkit.memory.weights import weight_bytes
     from peftkit.models.load import resolve
     from peftkit.planning.suggestions import explain_smallest
-    from peftkit.recipe.quantization import weight_bits
     from peftkit.system.checkpoint_files import weight_files
 
     if recipe.model.path is None or recipe.model.device_map is not None:
         return
-    quantize = recipe.model.quantize
-    bits = None if quantize is None else weight_bits(quantize)
-    if quantize is not None and bits is None:
+    bits = None if built.quantizer is None else built.quantizer.bits
+    if built.quantizer is not None and bits is None:
         return
     found = resolve(recipe.model)
     if not found.is_local:
@@ -172,7 +170,7 @@ def check_adapter_names(recipe: Recipe, built: Built) -> None:
             load_config(recipe.model),
             recipe.model,
             kind=built.method.kind,
-            quantization_config=None,  # quantized modules keep their names
+            quantizer=None,  # quantized modules keep their names
             adapter=None,
         ).model
     except UsageError:

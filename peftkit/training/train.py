@@ -127,7 +127,7 @@ def _measure(job: Job, model: PreTrainedModel | PeftModel) -> dict[str, Any]:
     lines = _step_lines(job.run_dir)
     last = lines[-1] if lines else {}
     seconds, num_tokens = last.get("seconds", 0.0), last.get("num_tokens", 0)
-    trainable, total = count_parameters(model)
+    trainable, total = count_parameters(model, job.built.quantizer)
     measured = {
         "train_seconds": seconds,
         "num_steps": last.get("step", 0),
