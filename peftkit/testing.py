@@ -291,7 +291,7 @@ def check_quantizer(cls: type[Quantizer], options: Mapping[str, Any]) -> None:
         trial = train_lora(bench, cls.__name__, quantizer)
         _require(trial.works, f"a LoRA on it does not train: {trial.detail}")
         section = ModelSection(path=str(bench.folder), dtype="float32")
-        plain = load_base(section, auto_class="AutoModelForCausalLM")
+        plain = load_base(section, kind=CAUSAL_LM)
         problems = problems_of_a_base(quantizer, section, plain)
         _require(not problems, "; ".join(problems))
 

@@ -21,8 +21,8 @@ from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import Onto, WeightError
 from peftkit.merging.rounding import from_float64, to_float64
 from peftkit.merging.weights_io import Checkpoint
+from peftkit.models.stored_quantization import stored_quantizer
 from peftkit.plugins.quantizer import Quantizer
-from peftkit.quantizers.stored import stored_quantizer
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 

@@ -33,7 +33,7 @@ def _built(method: Method, *, is_conv: bool = False) -> Any:
             model=ModelSection(path="x", dtype="float32"), method=SimpleNamespace(name="own")
         ),
         adapter=Lora(lora),
-        quantization_config=None,
+        quantizer=None,
     )
 
 

@@ -8,8 +8,6 @@ import torch
 from peftkit.errors import UsageError
 from peftkit.plugins import Chosen, missing_members
 from peftkit.plugins.quantizer import PLAIN, Quantizer
-from peftkit.quantizers.bitsandbytes import BitsAndBytes
-from peftkit.quantizers.stored import stored_quantizer
 
 
 class Silent(Quantizer):
@@ -57,13 +55,3 @@ def test_a_base_that_is_not_quantized_packs_nothing() -> None:
     assert list(PLAIN.side_tensors(layer)) == []
     assert not PLAIN.is_packed(layer)
     assert PLAIN.draw(weight, layer, lambda: weight) is None
-
-
-def test_a_stored_checkpoint_names_its_quantizer() -> None:
-    stored = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-    found = stored_quantizer({"quantization_config": stored})
-    assert isinstance(found, BitsAndBytes)
-    assert (found.bits, found.config.bnb_4bit_quant_type) == (4, "nf4")
-    assert stored_quantizer({}) is None
-    assert stored_quantizer({"quantization_config": {"quant_method": "of-tomorrow"}}) is None
-    assert stored_quantizer({"quantization_config": "text"}) is None
