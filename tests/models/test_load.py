@@ -20,7 +20,7 @@ from peftkit.models.load import (
     max_positions,
     resolve,
 )
-from peftkit.plugins import CAUSAL_LM
+from peftkit.plugins import CAUSAL_LM, ModelKind
 from peftkit.recipe.schema import ModelSection
 
 
