@@ -19,6 +19,7 @@ from peftkit.errors import DataError, PeftkitError
 from peftkit.plugins import (
     CAUSAL_LM,
     IGNORED,
+    Adapter,
     Chosen,
     Example,
     Machine,
@@ -151,7 +152,7 @@ def _check_scores(
 
 
 def check_adapter(
-    cls: type, options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
+    cls: type[Adapter], options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
 ) -> None:
     """Check an adapter: it attaches, trains its own parameters alone, and keeps the base as it was.
 
@@ -238,7 +239,7 @@ def _check_rows(
         _require(bool(are_rows), f"{what}{_PAGE}")
     kept = checked_rows(first)
     _require(kept == checked_rows(second), "encode() differs when called twice")
-    for row in (row for rows in first for row in rows):
+    for row in (row for rows in first if isinstance(rows, list) for row in rows):
         if type(method).count is Method.count:
             _require("labels" in row, "encode() gave a row without labels, which count() counts")
             if method.kind is CAUSAL_LM:
