@@ -201,7 +201,7 @@ def check_method(
     config: Any = cls.Config
     chosen = _check_decisions(cls, signature_of(config))
     method = cls(construct(config, {**chosen, **options, "output_dir": "unused"}))
-    taken = [example for example in examples if isinstance(example, cls.examples)]
+    taken = [example for example in examples if method.takes(example)]
     _require(bool(taken), f"check_method needs examples of {cls.examples}")
     _check_rows(method, taken, tokenizer)
     _check_planning(method)

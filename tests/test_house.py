@@ -132,6 +132,58 @@ def test_the_house_stays_small() -> None:
     assert len(FLOORS) <= 14
 
 
+# `testing` says whether what a plugin gives is what its contract names.
+PLUGINS = {
+    "plugins",
+    "adapters",
+    "exporters",
+    "merges",
+    "methods",
+    "quantizers",
+    "sources",
+    "tasks",
+    "testing",
+}
+NOUNS = {"adapter", "answerer", "evaluator", "example", "exporter", "importer", "merge", "method",
+         "plugin", "quantizer", "source", "task"}  # fmt: skip
+
+
+def contracts_of(tree: ast.AST) -> set[str]:
+    """Name the base classes and kinds of examples that a module imports from our contracts."""
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("peftkit.plugins")
+        for alias in node.names
+        if alias.name[0].isupper()
+    }
+
+
+def probes_of(tree: ast.AST) -> list[str]:
+    """List the calls that ask a plugin or an example what it is, instead of asking its contract."""
+    contracts, found = contracts_of(tree), []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
+            continue
+        subject = ast.unparse(node.args[0]).rpartition(".")[2]
+        kinds = {part.id for part in ast.walk(node.args[-1]) if isinstance(part, ast.Name)}
+        asks = node.func.id in ("getattr", "hasattr", "isinstance") and len(node.args) > 1
+        compares = node.func.id in ("isinstance", "issubclass") and kinds & contracts
+        if (asks and subject in NOUNS) or compares:
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_plugin_and_no_example_is_probed_outside_its_folder() -> None:
+    found = {
+        name_of(file): probes
+        for file in MODULES
+        if room_of(name_of(file) + ".") not in PLUGINS
+        and (probes := probes_of(ast.parse(file.read_text(encoding="utf-8"))))
+    }
+    assert found == {}
+
+
 def test_no_module_imports_itself_in_the_end() -> None:
     graph = {
         name_of(file): imported_by(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))

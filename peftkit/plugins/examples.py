@@ -6,6 +6,7 @@ it holds, what tells it from others and what a sample shows. A further kind is a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +27,13 @@ class Question:
     """A text, or two that belong together, whose label is asked for."""
 
 
-class Example:
+class Example(ABC):
     """Say what the house asks of an example, whatever its kind."""
 
     @property
+    @abstractmethod
     def texts(self) -> tuple[str, ...]:
         """Return all of its texts, which a tokenizer is trained on and lengths are measured of."""
-        raise NotImplementedError
 
     @property
     def asked(self) -> Any:
