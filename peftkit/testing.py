@@ -19,6 +19,7 @@ from peftkit.errors import DataError, PeftkitError
 from peftkit.plugins import (
     CAUSAL_LM,
     IGNORED,
+    Adapter,
     Chosen,
     Example,
     Machine,
@@ -152,7 +153,7 @@ def _check_scores(
 
 
 def check_adapter(
-    cls: type, options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
+    cls: type[Adapter], options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
 ) -> None:
     """Check an adapter: it attaches, trains its own parameters alone, and keeps the base as it was.
 
@@ -201,7 +202,7 @@ def check_method(
     config: Any = cls.Config
     chosen = _check_decisions(cls, signature_of(config))
     method = cls(construct(config, {**chosen, **options, "output_dir": "unused"}))
-    taken = [example for example in examples if isinstance(example, cls.examples)]
+    taken = [example for example in examples if method.takes(example)]
     _require(bool(taken), f"check_method needs examples of {cls.examples}")
     _check_rows(method, taken, tokenizer)
     _check_planning(method)
@@ -239,7 +240,7 @@ def _check_rows(
         _require(bool(are_rows), f"{what}{_PAGE}")
     kept = checked_rows(first)
     _require(kept == checked_rows(second), "encode() differs when called twice")
-    for row in (row for rows in first for row in rows):
+    for row in (row for rows in first if isinstance(rows, list) for row in rows):
         if type(method).count is Method.count:
             _require("labels" in row, "encode() gave a row without labels, which count() counts")
             if method.kind is CAUSAL_LM:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -20,6 +21,7 @@ from peftkit.generate import (
 )
 from peftkit.plugins import Question
 from peftkit.rundir.paths import RunDir
+from peftkit.scoring.classifier import LabelAnswerer
 from peftkit.scoring.generation import MAX_NEW_TOKENS
 from peftkit.scoring.generative import ANSWER, GenerativeAnswerer
 from peftkit.scoring.prompts import question_of_text
@@ -221,6 +223,15 @@ def test_prompts_stand_alone_where_the_run_learned_single_answers(
     conversation.say(PROMPTS[1], lambda _: None)
     alone = answerer.reply(question_of_text(answerer.task, PROMPTS[0]), lambda _: None)
     assert conversation.say(PROMPTS[0], lambda _: None) == alone
+
+
+def test_a_model_of_one_text_at_a_time_holds_no_conversation() -> None:
+    with pytest.raises(UsageError) as caught:
+        Conversation(SimpleNamespace(no_conversation=LabelAnswerer.no_conversation))
+    assert str(caught.value) == (
+        "a classifier names the label of one text and holds no conversation\n"
+        "  try: peftkit generate RUN 'a text', or --file ROWS.jsonl"
+    )
 
 
 def test_a_file_is_answered_row_by_row_and_keeps_its_columns(

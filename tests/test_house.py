@@ -133,6 +133,7 @@ def test_the_house_stays_small() -> None:
     assert len(FLOORS) <= 14
 
 
+# `testing` says whether what a plugin gives is what its contract names.
 PLUGINS = {
     "plugins",
     "adapters",
@@ -142,6 +143,7 @@ PLUGINS = {
     "quantizers",
     "sources",
     "tasks",
+    "testing",
 }
 NOUNS = {"adapter", "answerer", "evaluator", "example", "exporter", "importer", "merge", "method",
          "plugin", "quantizer", "source", "task"}  # fmt: skip

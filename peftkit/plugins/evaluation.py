@@ -64,6 +64,8 @@ class Scoring:
 class Evaluator(ABC):
     """Put the same questions to one model after the other."""
 
+    headline: str = ""
+    """The metric that a one-line summary shows; that of the task where it is empty."""
     references: Sequence[str] = ()
     """What answers are scored against, in the rows' order; empty where nothing is answered."""
     notes: Sequence[str] = ()
@@ -77,8 +79,7 @@ class Evaluator(ABC):
 
     def __init__(self, scoring: Scoring) -> None:
         self.scoring = scoring
-        self.headline: str = scoring.task.headline
-        """The metric that a one-line summary shows: the task's, unless it scores nothing."""
+        self.headline = self.headline or scoring.task.headline
 
     @abstractmethod
     def take(self, model: Model, name: str) -> Contestant:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftkit.plugins.rows import IGNORED, Point, count_sequence
+from peftkit.errors import DataError
+from peftkit.plugins.rows import IGNORED, Point, checked_rows, count_sequence
 
 
 @given(st.lists(st.booleans(), max_size=12), st.integers(1, 12), st.booleans())
@@ -32,3 +34,10 @@ def test_what_is_counted_is_what_a_cut_leaves(trained: list[bool], limit: int, k
 
 def test_a_forward_has_every_position() -> None:
     assert Point(3, 5, target_length=2).num_tokens == 15
+
+
+def test_checked_rows_are_what_a_model_reads() -> None:
+    windows = [{"input_ids": [1], "length": 9}, {"input_ids": [2]}]
+    assert checked_rows([windows]) == [[{"input_ids": [1]}, {"input_ids": [2]}]]
+    with pytest.raises(DataError, match="no luck"):
+        checked_rows([windows, DataError("no luck")])
