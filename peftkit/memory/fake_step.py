@@ -349,10 +349,11 @@ def known_loss(built: Built) -> Loss:
     """
     loss, reason = built.method.loss(), built.method.unplanned
     if loss is None or reason:
+        key = f"method.{built.recipe.method.name}"
         raise PlanningError(
-            f"what a step of method.{built.recipe.method.name} takes is unknown:"
+            f"what a step of {key} takes is unknown:"
             f" {reason or 'its loss is computed by its trainer alone'}",
-            hint="train for one step instead, which says what it took: max_steps=1",
+            hint=f"train for one step instead, which says what it took: {key}.max_steps=1",
         )
     return loss
 

@@ -53,9 +53,11 @@ class RowLengths(list[int]):
 def lengths_of(rows: Dataset, method: Method) -> RowLengths:
     """Return the tokens of each row that a method has arranged."""
     lengths = RowLengths(method.lengths(rows))
+    if "labels" not in rows.column_names:
+        return lengths
     if method.target_option is not None:
         lengths.longest_target = max(column_lengths(rows, "labels"), default=0)
-    if method.kind.answers == "labels":
+    elif method.kind.answers == "labels":
         lengths.num_labels = max(rows["labels"][:], default=-1) + 1
     return lengths
 
