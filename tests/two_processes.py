@@ -8,6 +8,8 @@ import math
 import os
 import signal
 import socket
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,19 +18,25 @@ from typing import Any
 from peftkit.errors import PeftkitError, ResourceError
 from peftkit.system.process import Process, this_process
 
+Part = Callable[[Process, Path], dict[str, Any]]
 
-def in_two_processes(folder: Path) -> list[dict[str, Any]]:
-    """Go through every part in two processes; return what each of them saw, by rank."""
+
+def in_two_processes(folder: Path, *parts: Part) -> list[dict[str, Any]]:
+    """Go through these parts in two processes; return what each of them saw, by rank.
+
+    Args:
+        parts: functions of this module, which find and leave their files in the folder.
+    """
     from torch import multiprocessing
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_be, (port, str(folder)), nprocs=2)
+    multiprocessing.spawn(_be, (port, folder, parts), nprocs=2)
     return [json.loads((folder / f"{rank}.json").read_text("utf-8")) for rank in range(2)]
 
 
-def _be(rank: int, port: int, folder: str) -> None:
+def _be(rank: int, port: int, folder: Path, parts: tuple[Part, ...]) -> None:
     """Be one of them."""
     import torch
 
@@ -39,9 +47,8 @@ def _be(rank: int, port: int, folder: str) -> None:
     # The CPU also where there is one GPU, which two processes cannot share.
     os.environ.update(MASTER_ADDR="127.0.0.1", CUDA_VISIBLE_DEVICES="")
     process = this_process()
-    parts = (meetings, errors, writers, stops, stopped_training)
-    seen = {part.__name__: part(process, Path(folder)) for part in parts}
-    Path(folder, f"{rank}.json").write_text(json.dumps(seen), encoding="utf-8")
+    seen = {part.__name__: part(process, folder) for part in parts}
+    (folder / f"{rank}.json").write_text(json.dumps(seen), encoding="utf-8")
     process.wait()
     torch.distributed.destroy_process_group()
 
@@ -194,3 +201,30 @@ def stopped_training(process: Process, folder: Path) -> dict[str, Any]:
 
     steps, rows = Signal(), [{"x": torch.full((2,), float(number))} for number in range(8)]
     return {"said": said(train), "steps": steps.begun}
+
+
+def whole_run(process: Process, folder: Path) -> dict[str, str]:
+    """Run `recipe.json` until a signal comes to the second process, and the same command again."""
+    from unittest.mock import patch
+
+    from rich.console import Console
+    from training_fixture import planned_only_within_a_budget
+
+    from peftkit.recipe.load import load_recipe
+    from peftkit.run import run
+
+    recipe, shown = load_recipe(folder / "recipe.json"), io.StringIO()
+
+    def stop_later() -> None:
+        while not (folder / "run" / "checkpoints" / "step-2").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def go() -> None:
+        # No recipe asks for several processes yet: the line is walked past the refusal.
+        with patch("peftkit.run.check_alone"), planned_only_within_a_budget(recipe):
+            run(recipe, out=folder / "run", console=Console(file=shown, width=200))
+
+    if process.rank == 1:
+        threading.Thread(target=stop_later, daemon=True).start()
+    return {"stopped": said(go), "resumed": said(go), "shown": shown.getvalue()}

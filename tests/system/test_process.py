@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from two_processes import in_two_processes
+import two_processes as two
 
 from peftkit.rundir.checkpoints import find_damage
 from peftkit.system.process import ALONE, Process, this_process
@@ -62,7 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> list[dict[str, Any]]:
-    return in_two_processes(folder)
+    parts = (two.meetings, two.errors, two.writers, two.stops, two.stopped_training)
+    return two.in_two_processes(folder, *parts)
 
 
 def both(seen: list[dict[str, Any]], part: str, key: str) -> Any:
