@@ -50,6 +50,16 @@ SUBCLASSES = {
 }
 
 
+# Who speaks of processes: the one that asks, plans for several, a tracker of tensors that are cut
+# over them, and a callback that the trainer tells.
+SPEAK_OF_PROCESSES = {
+    "system/process.py",
+    "memory/sharded.py",
+    "memory/tracker.py",
+    "adapters/extra_state.py",
+}
+
+
 def room_of(module: str) -> str:
     """Return the room that a dotted module lies in: the name behind `peftkit.`."""
     return module.split(".")[1]
@@ -225,6 +235,19 @@ def test_only_subclasses_of_the_stack_are_excused(name: str) -> None:
     }
     bases = {ast.unparse(b) for n in tree.body if isinstance(n, ast.ClassDef) for b in n.bases}
     assert any(base.split(".")[0] in theirs for base in bases)
+
+
+def test_one_module_asks_which_process_this_is() -> None:
+    asks = re.compile(
+        r"torch\.distributed|torch import distributed|PartialState|\bRANK\b|WORLD_SIZE"
+        r"|process_index|main_process|process_zero"
+    )
+    found = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in MODULES
+        if asks.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == SPEAK_OF_PROCESSES
 
 
 def test_every_module_has_a_test_file() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from peftkit.plugins import Decision, Machine
 from peftkit.rundir import status as run_state
 from peftkit.rundir.paths import RunDir
-from peftkit.rundir.status import Ledger
+from peftkit.rundir.status import RunStatus
+from peftkit.system.process import Process
 from peftkit.system.screen import Screen
 from peftkit.system.signals import StopRequest
 from peftkit.system.units import gibibytes
@@ -55,7 +56,7 @@ class Session:
 
     screen: Screen
     stop: StopRequest
-    ledger: Ledger
+    status: RunStatus
 
 
 def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
@@ -68,15 +69,15 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     from peftkit.preprocessing.pipeline import prepare as prepare_data
     from peftkit.recipe.blame import blamed
     from peftkit.recipe.build import build, identity
-    from peftkit.system.machine import describe_machine
 
-    machine = describe_machine()
+    process = run_dir.process
+    machine = weakest_machine(process)
     if recipe.method.options.get("use_cpu") and machine.device != "cpu":
         machine = _as_cpu(machine)
     with blamed(recipe, "model.path", "model"):
         fetch_dtype(recipe)
     built = build(recipe, machine)
-    run_state.check_same_recipe(run_dir, built.resolved)
+    process.by_main(run_state.check_same_recipe, run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
     say_decisions(built.decisions, screen)
     with blamed(recipe, "model.path", "model"):
@@ -86,12 +87,27 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
-    run_state.check_same_data(run_dir, prepared.fingerprint)
+    process.by_main(run_state.check_same_data, run_dir, prepared.fingerprint)
     for split, audit in prepared.audit.items():
         screen.say(f"  data     {split}: {audit.describe()}")
     check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def weakest_machine(process: Process) -> Machine:
+    """Describe what every process has: the main one's machine, with the least memory of any.
+
+    What is decided from it is then the same in all of them.
+    """
+    from peftkit.system.machine import describe_machine
+
+    found = process.gather(describe_machine())
+    return dataclasses.replace(
+        found[0],
+        total_bytes=min(one.total_bytes for one in found),
+        free_bytes=min(one.free_bytes for one in found),
+    )
 
 
 def fetch_dtype(recipe: Recipe) -> None:

@@ -11,10 +11,10 @@ import real_step
 import tiny
 from training_fixture import train, write_recipe
 
+from peftkit.check import check_files
 from peftkit.errors import UsageError
 from peftkit.merge import merge
 from peftkit.plugins import find
-from peftkit.check import check_files
 from peftkit.testing import check_quantizer
 
 QUANTIZE = {"rows_int8": {"largest": 100}}
