@@ -156,7 +156,7 @@ def track_step(
     model: Any, batch: dict[str, Any], loss_of: Any, optimizer: Any, settings: Any
 ) -> Trace:
     """Follow one whole step, the last of its micro-batches and the update, on a live model."""
-    from peftkit import step
+    from peftkit.memory import step
     from peftkit.memory.simulate import Marks, hold_model, state_tensors
     from peftkit.memory.tracker import Tracker
 

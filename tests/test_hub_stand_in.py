@@ -16,7 +16,7 @@ from hub_stand_in import HubStandIn, Repo, commit_of
 CLIENT = """
 import json, sys, warnings
 from pathlib import Path
-from peftkit import model
+from peftkit.models import load as model
 from peftkit.errors import PeftkitError
 from peftkit.recipe.schema import ModelSection
 

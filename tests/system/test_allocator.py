@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs
 SCRIPT = """
 import ctypes
 from pathlib import Path
-from peftkit import allocator
+from peftkit.system import allocator
 assert allocator.{call}
 def resident():
     text = Path("/proc/self/status").read_text()
