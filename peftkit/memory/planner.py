@@ -325,7 +325,7 @@ def _leave_imports_uncollected() -> None:
 def _score(
     rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime, batch_size: int | None
 ) -> EvaluationPeak | None:
-    from peftkit.memory.evaluation import worst_stage
+    from peftkit.memory.evaluation import unplanned_scoring, worst_stage
 
     section = built.recipe.evaluate
     if section is None or rehearsed.sharing.strategy == FSDP2 or unplanned_scoring(built):
