@@ -234,14 +234,6 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
 
 
-def test_the_8b_is_held_in_4_bits_twice_quantized() -> None:
-    config = built("chat-llama-3.1-8b-qlora").quantizer.config
-    assert config.load_in_4bit
-    assert config.bnb_4bit_quant_type == "nf4"
-    assert config.bnb_4bit_use_double_quant
-    assert config.bnb_4bit_compute_dtype == torch.bfloat16
-
-
 def test_no_recipe_trusts_remote_code() -> None:
     for name in FACTS:
         section = built(name).recipe.model

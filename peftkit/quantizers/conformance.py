@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def option_problems(cls: type[Quantizer], options: Mapping[str, Any]) -> list[str]:
     """Look at what a quantizer says of options before any object of it is made."""
-    known = signature_of(cls.Config).options
+    config: Any = cls.Config
+    known = signature_of(config).options
     found = [f"conflicts() finds {conflict}" for conflict in cls.conflicts(options)]
     if cls.keeps_modules is not None and cls.keeps_modules not in known:
         found.append(f"keeps_modules is {cls.keeps_modules!r}, which is no option")
@@ -34,7 +35,7 @@ def option_problems(cls: type[Quantizer], options: Mapping[str, Any]) -> list[st
     chosen += [("trials()", tried) for tried in cls.trials().values()]
     for member, some in chosen:
         gate = Gate("recipe.yaml", {})
-        gate.check_options("quantizers", dict(some), signature_of(cls.Config))
+        gate.check_options("quantizers", dict(some), signature_of(config))
         found += [f"{member}: {problem.key} {problem}" for problem in gate.problems]
     return found
 
