@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -18,18 +18,11 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import DataError, PeftkitError
 from peftkit.plugins import (
     CAUSAL_LM,
-    IGNORED,
     Adapter,
-    Chosen,
     Example,
-    Machine,
     Method,
-    ModelKind,
-    Point,
-    RowCount,
     Source,
     Task,
-    checked_rows,
     problem_of,
 )
 from peftkit.plugins.combined import Compression
@@ -37,7 +30,7 @@ from peftkit.plugins.exported import Exported, Trained
 from peftkit.plugins.quantizer import Quantizer
 from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
-from peftkit.recipe.signatures import Signature, signature_of
+from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
 from peftkit.system.checkpoint_files import PEFT_PREFIX
 
@@ -47,10 +40,6 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "trl")
 """What importing a plugin's module must not import: `peftkit check` imports it."""
-
-_PAGE = ": docs/plugins.md says what methods need"
-
-CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
 
 
 def check_source(
@@ -194,83 +183,17 @@ def check_method(
         options: as a recipe has them, under which every example keeps a trained token.
         examples: of each kind that it trains on.
     """
+    from peftkit.methods import conformance
+
     _check_class(cls, "methods", options)
-    _require(isinstance(cls.kind, ModelKind), f"kind is {cls.kind!r}, no ModelKind{_PAGE}")
-    _require(_are_classes(cls.examples), f"examples is {cls.examples!r}, not a tuple of classes")
-    silent = [key for key, remedy in cls.owned.items() if not remedy]
-    _require(not silent, f"owned does not say what to use instead of {silent}")
     config: Any = cls.Config
-    chosen = _check_decisions(cls, signature_of(config))
-    method = cls(construct(config, {**chosen, **options, "output_dir": "unused"}))
+    _require_none(conformance.class_problems(cls, config))
+    stated = {**conformance.decided_options(cls), **options, "output_dir": "unused"}
+    method = cls(construct(config, stated))
     taken = [example for example in examples if method.takes(example)]
     _require(bool(taken), f"check_method needs examples of {cls.examples}")
-    _check_rows(method, taken, tokenizer)
-    _check_planning(method)
-
-
-def _check_decisions(cls: type[Method], signature: Signature) -> dict[str, Any]:
-    """Check each decision; return option -> value."""
-    chosen = {}
-    for decision in cls.decide({}, dtype="float32", machine=CPU):
-        _require(
-            isinstance(decision, Chosen),
-            f"decide() returned {decision!r}, no Chosen(option, value, reason){_PAGE}",
-        )
-        option, value, reason = decision
-        _require(option in signature.options, f"decide() sets {option!r}, which is no option")
-        _require(bool(reason), f"decide() gives no reason for {option}")
-        chosen[option] = value
-    return chosen
-
-
-def _check_rows(
-    method: Method, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    import numpy as np
-    from datasets import Dataset
-
-    first, second = (method.encode(examples, tokenizer) for _ in range(2))
-    _require(
-        isinstance(first, list) and len(first) == len(examples),
-        f"encode() of {len(examples)} examples does not give a list of as many{_PAGE}",
-    )
-    for rows in first:
-        are_rows = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
-        what = f"encode() gave {rows!r:.80} for an example, not its rows as a list of dicts"
-        _require(bool(are_rows), f"{what}{_PAGE}")
-    kept = checked_rows(first)
-    _require(kept == checked_rows(second), "encode() differs when called twice")
-    for row in (row for rows in first if isinstance(rows, list) for row in rows):
-        if type(method).count is Method.count:
-            _require("labels" in row, "encode() gave a row without labels, which count() counts")
-            if method.kind is CAUSAL_LM:
-                _check_sequence(row["input_ids"], row["labels"])
-        counted = method.count({key: np.asarray(values) for key, values in row.items()})
-        _require(isinstance(counted, RowCount), f"count() gave {counted!r}, no RowCount")
-        _require(counted.num_trained > 0, "count() finds nothing to train")
-    flat = Dataset.from_list([row for rows in kept for row in rows])
-    arranged = [method.arrange(flat, tokenizer) for _ in range(2)]
-    _require(len(arranged[0]) > 0, "arrange() leaves no row")
-    _require(arranged[0].to_list() == arranged[1].to_list(), "arrange() differs when called twice")
-
-
-def _check_sequence(input_ids: Sequence[int], labels: Sequence[int]) -> None:
-    _require(len(input_ids) == len(labels), f"{len(input_ids)} ids and {len(labels)} labels")
-    pairs = zip(input_ids, labels, strict=True)
-    _require(all(y in (IGNORED, x) for x, y in pairs), "a label is neither -100 nor its token")
-    _require(any(y != IGNORED for y in labels), "encode() masks every token")
-
-
-def _check_planning(method: Method) -> None:
-    columns = method.columns(Point(2, 16, target_length=8 if method.target_option else 0))
-    _require(bool(columns), "columns() names no column of a batch")
-    for name, shape in columns.items():
-        is_shape = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
-        _require(is_shape and bool(shape), f"columns() gives {name} the shape {shape!r}")
-    if method.loss() is None:
-        _require(
-            bool(method.unplanned), "loss() is None, and unplanned does not say why that cannot be"
-        )
+    _require_none(conformance.row_problems(method, taken, tokenizer))
+    _require_none(conformance.planning_problems(method))
 
 
 def check_quantizer(cls: type[Quantizer], options: Mapping[str, Any]) -> None:
@@ -416,6 +339,12 @@ def _refuses(error: type[PeftkitError], act: Callable[[], Any], what: str) -> No
         raise AssertionError(f"{what} raises {name}, not {error.__name__}") from raised
     else:
         raise AssertionError(f"{what} is not refused with {error.__name__}")
+
+
+def _require_none(problems: Iterator[str]) -> None:
+    """Fail with the first problem; what would crash because of it is not tried."""
+    problem = next(problems, "")
+    _require(not problem, problem)
 
 
 def _require(holds: bool, message: str) -> None:
