@@ -91,6 +91,10 @@ class RecipeError(PeftkitError, ValueError):
         self.problems = problems
         super().__init__(render_problems(file, problems))
 
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, list[Problem]]]:
+        """Say how another process makes it again: not from its text, as other errors are."""
+        return type(self), (self.file, self.problems)
+
 
 class DataError(PeftkitError, ValueError):
     """Raised when rows are missing, malformed, empty or entirely masked; mend the data."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit import embedded
 from peftkit.errors import DataError, UsageError
 from peftkit.plugins import find
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.plugins.examples import Example
 from peftkit.preprocessing.audit import describe_dropped
 from peftkit.preprocessing.guess_task import Guess, guess_task, take_task
 from peftkit.preprocessing.splits import assign, content_key
@@ -168,15 +168,10 @@ def measure(examples: Sequence[Example]) -> Lengths:
     positions = int(config["max_position_embeddings"])
     totals, answers = [], []
     for example in examples:
-        if isinstance(example, Text):
-            parts = [example.text]
-        elif isinstance(example, Labeled):
-            parts = list(example.texts)
-        else:
-            parts = [message["content"] for message in example.messages]
-        counts = [len(encoding.ids) for encoding in tokenizer.encode_batch(parts)]
+        encodings = tokenizer.encode_batch([*example.texts, example.answer])
+        *counts, answer = (len(encoding.ids) for encoding in encodings)
         totals.append(sum(counts) + 4 * len(counts))
-        answers.append(counts[-1] + 1 if isinstance(example, Conversation) else 0)
+        answers.append(answer + 1 if example.answer else 0)
     num_beyond = sum(total > positions for total in totals)
     return Lengths(_p99(totals), _p99(answers), positions, num_beyond / len(totals))
 

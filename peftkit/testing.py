@@ -17,16 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, PeftkitError
 from peftkit.plugins import (
-    Decision,
+    CAUSAL_LM,
+    IGNORED,
+    Adapter,
+    Chosen,
+    Example,
     Machine,
+    Method,
+    ModelKind,
+    Point,
+    RowCount,
     Source,
     Task,
-    missing_members,
+    checked_rows,
+    problem_of,
 )
 from peftkit.plugins.combined import Compression
-from peftkit.plugins.examples import Example, Labeled, Text
 from peftkit.plugins.exported import Exported, Trained
-from peftkit.preprocessing.encode import CountsRows
+from peftkit.plugins.quantizer import Quantizer
 from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.signatures import Signature, signature_of
@@ -39,6 +47,8 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "trl")
 """What importing a plugin's module must not import: `peftkit check` imports it."""
+
+_PAGE = ": docs/plugins.md says what methods need"
 
 CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
 
@@ -97,7 +107,7 @@ def check_task(
         for state, broken in (("null", {**without, column: None}), ("missing", without)):
             what = f"example() of a row whose {column!r} is {state}"
             _refuses(DataError, partial(task.example, broken), what)
-    references = [e.reference for e in examples if not isinstance(e, Text)]
+    references = [example.reference for example in examples if example.reference]
     if not references:
         _require(task.headline == "", "a task without answers has an empty headline")
         return {}
@@ -110,18 +120,9 @@ def _are_classes(kinds: object) -> bool:
 
 
 def _check_example(example: Example, row: Mapping[str, Any]) -> None:
-    _require(isinstance(example, Example), f"{row} gave a {type(example).__name__}")
-    if isinstance(example, Text):
-        _require(bool(example.text.strip()), f"{row} gave an empty text")
-        return
-    if isinstance(example, Labeled):
-        _require(all(text.strip() for text in example.texts), f"{row} gave an empty text")
-        _require(bool(example.label), f"{row} gave no label")
-        return
-    last = example.messages[-1]
-    _require(last["role"] == "assistant", f"the last message of {row} is not the assistant's")
-    _require(bool(last["content"].strip()), f"the answer of {row} is empty")
-    _require(bool(example.prompt), f"{row} gave an answer to nothing")
+    _require(isinstance(example, Example), f"{row} gave a {type(example).__name__}, no Example")
+    problem = example.problem()
+    _require(not problem, f"{row} gave a {type(example).__name__} that {problem}")
 
 
 def _check_scores(
@@ -152,7 +153,7 @@ def _check_scores(
 
 
 def check_adapter(
-    cls: type, options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
+    cls: type[Adapter], options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
 ) -> None:
     """Check an adapter: it attaches, trains its own parameters alone, and keeps the base as it was.
 
@@ -166,7 +167,7 @@ def check_adapter(
     model = cls(_config(cls, options)).attach(make_model())
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     _require(bool(trainable), "attach() leaves nothing to train")
-    if cls.Config is not None:  # type: ignore[attr-defined]  # a member, checked above
+    if cls.Config is not None:
         kept = {id(p) for p in model.parameters() if not p.requires_grad}
         _require(bool(kept), "attach() trains every parameter of the base")
         base = {
@@ -182,63 +183,118 @@ def check_adapter(
 
 
 def check_method(
-    cls: type,
+    cls: type[Method],
     options: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
 ) -> None:
-    """Check a method: its decisions, its owned keys, and how it encodes and arranges rows."""
+    """Check a method: what it declares and decides, its rows, and what the planner asks of it.
+
+    Args:
+        options: as a recipe has them, under which every example keeps a trained token.
+        examples: of each kind that it trains on.
+    """
+    _check_class(cls, "methods", options)
+    _require(isinstance(cls.kind, ModelKind), f"kind is {cls.kind!r}, no ModelKind{_PAGE}")
+    _require(_are_classes(cls.examples), f"examples is {cls.examples!r}, not a tuple of classes")
+    silent = [key for key, remedy in cls.owned.items() if not remedy]
+    _require(not silent, f"owned does not say what to use instead of {silent}")
+    config: Any = cls.Config
+    chosen = _check_decisions(cls, signature_of(config))
+    method = cls(construct(config, {**chosen, **options, "output_dir": "unused"}))
+    taken = [example for example in examples if method.takes(example)]
+    _require(bool(taken), f"check_method needs examples of {cls.examples}")
+    _check_rows(method, taken, tokenizer)
+    _check_planning(method)
+
+
+def _check_decisions(cls: type[Method], signature: Signature) -> dict[str, Any]:
+    """Check each decision; return option -> value."""
+    chosen = {}
+    for decision in cls.decide({}, dtype="float32", machine=CPU):
+        _require(
+            isinstance(decision, Chosen),
+            f"decide() returned {decision!r}, no Chosen(option, value, reason){_PAGE}",
+        )
+        option, value, reason = decision
+        _require(option in signature.options, f"decide() sets {option!r}, which is no option")
+        _require(bool(reason), f"decide() gives no reason for {option}")
+        chosen[option] = value
+    return chosen
+
+
+def _check_rows(
+    method: Method, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> None:
     import numpy as np
     from datasets import Dataset
 
-    _check_class(cls, "methods", options)
-    plugin: Any = cls
+    first, second = (method.encode(examples, tokenizer) for _ in range(2))
     _require(
-        _are_classes(plugin.examples), f"examples is {plugin.examples!r}, not a tuple of classes"
+        isinstance(first, list) and len(first) == len(examples),
+        f"encode() of {len(examples)} examples does not give a list of as many{_PAGE}",
     )
-    signature = signature_of(plugin.Config)
-    silent = [key for key, remedy in plugin.owned.items() if not remedy]
-    _require(not silent, f"owned does not say what to use instead of {silent}")
-    chosen = _check_decisions(plugin, signature)
-    method = plugin(construct(plugin.Config, {**chosen, **options, "output_dir": "unused"}))
-    taken = [example for example in examples if isinstance(example, plugin.examples)]
-    _require(bool(taken), f"check_method needs examples of {plugin.examples}")
-    encoded = [method.encode(example, tokenizer) for example in taken]
-    _require(
-        encoded == [method.encode(example, tokenizer) for example in taken],
-        "encode() differs when called twice",
-    )
-    for row in encoded:
-        if isinstance(method, CountsRows):
-            counted = method.count({key: np.asarray(values) for key, values in row.items()})
-            _require(counted.num_trained > 0, "count() finds nothing to train")
-        else:
-            _check_encoded(row["input_ids"], row["labels"])
-    arranged = [method.arrange(Dataset.from_list(encoded), tokenizer) for _ in range(2)]
+    for rows in first:
+        are_rows = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+        what = f"encode() gave {rows!r:.80} for an example, not its rows as a list of dicts"
+        _require(bool(are_rows), f"{what}{_PAGE}")
+    kept = checked_rows(first)
+    _require(kept == checked_rows(second), "encode() differs when called twice")
+    for row in (row for rows in first if isinstance(rows, list) for row in rows):
+        if type(method).count is Method.count:
+            _require("labels" in row, "encode() gave a row without labels, which count() counts")
+            if method.kind is CAUSAL_LM:
+                _check_sequence(row["input_ids"], row["labels"])
+        counted = method.count({key: np.asarray(values) for key, values in row.items()})
+        _require(isinstance(counted, RowCount), f"count() gave {counted!r}, no RowCount")
+        _require(counted.num_trained > 0, "count() finds nothing to train")
+    flat = Dataset.from_list([row for rows in kept for row in rows])
+    arranged = [method.arrange(flat, tokenizer) for _ in range(2)]
     _require(len(arranged[0]) > 0, "arrange() leaves no row")
     _require(arranged[0].to_list() == arranged[1].to_list(), "arrange() differs when called twice")
 
 
-def _check_decisions(plugin: Any, signature: Signature) -> dict[str, Any]:
-    """Check each decision; return option -> value."""
-    chosen = {}
-    for decision in plugin.decide({}, dtype="float32", machine=CPU):
-        _require(isinstance(decision, Decision), f"decide() returned {decision!r}")
-        option = decision.key.rpartition(".")[2]
-        _require(option in signature.options, f"decide() sets {option!r}, which is no option")
-        _require(bool(decision.reason), f"decide() gives no reason for {option}")
-        stated = plugin.decide({option: decision.value}, dtype="float32", machine=CPU)
-        keys = {again.key for again in stated}
-        _require(decision.key not in keys, f"decide() overrides a stated {option}")
-        chosen[option] = decision.value
-    return chosen
-
-
-def _check_encoded(input_ids: Sequence[int], labels: Sequence[int]) -> None:
+def _check_sequence(input_ids: Sequence[int], labels: Sequence[int]) -> None:
     _require(len(input_ids) == len(labels), f"{len(input_ids)} ids and {len(labels)} labels")
     pairs = zip(input_ids, labels, strict=True)
-    _require(all(y in (-100, x) for x, y in pairs), "a label is neither -100 nor its token")
-    _require(any(y != -100 for y in labels), "encode() masks every token")
+    _require(all(y in (IGNORED, x) for x, y in pairs), "a label is neither -100 nor its token")
+    _require(any(y != IGNORED for y in labels), "encode() masks every token")
+
+
+def _check_planning(method: Method) -> None:
+    columns = method.columns(Point(2, 16, target_length=8 if method.target_option else 0))
+    _require(bool(columns), "columns() names no column of a batch")
+    for name, shape in columns.items():
+        is_shape = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+        _require(is_shape and bool(shape), f"columns() gives {name} the shape {shape!r}")
+    if method.loss() is None:
+        _require(
+            bool(method.unplanned), "loss() is None, and unplanned does not say why that cannot be"
+        )
+
+
+def check_quantizer(cls: type[Quantizer], options: Mapping[str, Any]) -> None:
+    """Check a quantizer: what it chooses, that a base of it trains here, and what is planned of it.
+
+    Args:
+        options: under which this machine's CPU can run it.
+    """
+    from peftkit.models.load import load_base
+    from peftkit.quantizers.conformance import option_problems, problems_of_a_base
+    from peftkit.recipe.schema import ModelSection
+    from peftkit.training.trials import small_base, train_lora
+
+    _check_class(cls, "quantizers", options)
+    problems = option_problems(cls, options)
+    _require(not problems, "; ".join(problems))
+    quantizer = cls(_config(cls, options))
+    with small_base("cpu") as bench:
+        trial = train_lora(bench, cls.__name__, quantizer)
+        _require(trial.works, f"a LoRA on it does not train: {trial.detail}")
+        section = ModelSection(path=str(bench.folder), dtype="float32")
+        plain = load_base(section, kind=CAUSAL_LM)
+        problems = problems_of_a_base(quantizer, section, plain)
+        _require(not problems, "; ".join(problems))
 
 
 def check_merge(cls: type, options: Mapping[str, Any]) -> None:
@@ -303,8 +359,8 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 def _check_class(cls: type, group: str, options: Mapping[str, Any]) -> None:
     """Check what every plugin shares: members, documentation, import cost, strict options."""
-    missing = missing_members(cls, group)
-    _require(not missing, f"{cls.__name__} lacks {', '.join(missing)}")
+    problem = problem_of(cls, group)
+    _require(not problem, f"{cls.__name__} {problem}: docs/plugins.md says what {group} need")
     _require(bool(cls.__doc__), f"{cls.__name__} has no docstring, which `peftkit explain` shows")
     config: Any = cls.Config  # type: ignore[attr-defined]  # a member, checked above
     if isinstance(config, type):

@@ -63,6 +63,7 @@ def _steps(file: str) -> dict[str, int]:
     from trl.trainer.utils import add_fused_lm_head
 
     from peftkit.memory import step
+    from peftkit.memory.fake import storage_of
     from peftkit.memory.simulate import Marks, hold_model, state_tensors
     from peftkit.memory.terms import COLLECTIVES
     from peftkit.memory.trace import compile_trace
@@ -80,7 +81,7 @@ def _steps(file: str) -> dict[str, int]:
     base = load_base(
         recipe.model,
         kind=built.method.kind,
-        quantization_config=built.quantization_config,
+        quantizer=built.quantizer,
     )
     model = built.adapter.attach(base).train()
     step.set_checkpointing(model, args)
@@ -90,13 +91,14 @@ def _steps(file: str) -> dict[str, int]:
     )
     settings = step.StepSettings.of(args, "cpu")
     batch = token_batch(ROWS, LENGTH, vocabulary=500)
-    tracker = Tracker()
+    storage = storage_of(built.quantizer)
+    tracker = Tracker(storage)
     whole: Any
     if args.fsdp:
         settings = step.StepSettings(settings.accumulation, settings.max_grad_norm, None, "cpu")
         model = whole = _shard(model, args)
         optimizer = step.make_optimizer(model, built.method)
-        tracker = Tracker()
+        tracker = Tracker(storage)
     else:
         # Buckets are made by the reducer, which is no operator of Python: it is tracked from birth.
         hold_model(tracker, model)

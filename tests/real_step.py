@@ -119,6 +119,7 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
 def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     """Run two real steps and return the second's peak by phase, and in all under `all`."""
     from peftkit.memory import step
+    from peftkit.memory.fake import storage_of
     from peftkit.models.load import load_base
     from peftkit.recipe.build import build
 
@@ -126,7 +127,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     base = load_base(
         recipe.model,
         kind=built.method.kind,
-        quantization_config=built.quantization_config,
+        quantizer=built.quantizer,
     )
     model = built.adapter.attach(base).train()
     method, args = built.method, built.method.config
@@ -144,7 +145,8 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     step.update(trained, optimizer, settings, _ignore)
     for _ in range(settings.accumulation - 1):
         step.forward_backward(model, dict(batch), loss_of, settings, _ignore)
-    trace = track_step(model, batch, loss_of, optimizer, settings)
+    storage = storage_of(built.quantizer)
+    trace = track_step(model, batch, loss_of, optimizer, settings, storage=storage)
     import numpy as np
 
     live = compile_trace(trace).live(np.array(trace.num_bytes, np.int64))
@@ -152,14 +154,14 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
 
 
 def track_step(
-    model: Any, batch: dict[str, Any], loss_of: Any, optimizer: Any, settings: Any
+    model: Any, batch: dict[str, Any], loss_of: Any, optimizer: Any, settings: Any, *, storage: Any
 ) -> Trace:
     """Follow one whole step, the last of its micro-batches and the update, on a live model."""
     from peftkit.memory import step
     from peftkit.memory.simulate import Marks, hold_model, state_tensors
     from peftkit.memory.tracker import Tracker
 
-    tracker = Tracker()
+    tracker = Tracker(storage)
     trained = [p for p in model.parameters() if p.requires_grad]
     tracker.hold(trained, "adapter")
     hold_model(tracker, model)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from peftkit.adapters.base import count_parameters
-from peftkit.models.quantize import check_quantization, keep_stored_layout
 from peftkit.recipe.build import Built, build
 from peftkit.recipe.load import load_recipe
 from peftkit.system.machine import describe_machine
@@ -217,14 +216,14 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
     config = config_of(name, **(FACTS[name].smaller or SMALLER))
     auto_class = auto_class_of(name)
     auto_class.from_config(config).save_pretrained(tmp_path)
-    quantization = built(name).quantization_config
+    quantizer = built(name).quantizer
     keywords = {"dtype": torch.bfloat16}
-    if quantization is not None:
-        check_quantization(config, quantization, device="cpu")
-        keywords |= {"quantization_config": quantization, "device_map": {"": "cpu"}}
+    if quantizer is not None:
+        quantizer.check(device="cpu")
+        keywords |= {"quantization_config": quantizer.native, "device_map": {"": "cpu"}}
     base = auto_class.from_pretrained(tmp_path, **keywords)
-    if quantization is not None:
-        keep_stored_layout(base)
+    if quantizer is not None:
+        quantizer.prepare(base)
     model = built(name).adapter.attach(base).train()
     ids = torch.arange(5, 21).unsqueeze(0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -233,14 +232,6 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
         model(input_ids=ids, labels=labels).loss.backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
-
-
-def test_the_8b_is_held_in_4_bits_twice_quantized() -> None:
-    config = built("chat-llama-3.1-8b-qlora").quantization_config
-    assert config.load_in_4bit
-    assert config.bnb_4bit_quant_type == "nf4"
-    assert config.bnb_4bit_use_double_quant
-    assert config.bnb_4bit_compute_dtype == torch.bfloat16
 
 
 def test_no_recipe_trusts_remote_code() -> None:

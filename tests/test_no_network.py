@@ -26,13 +26,6 @@ def test_child_processes_refuse_it_too() -> None:
     assert "tests refuse the network" in done.stderr
 
 
-def test_this_machine_can_be_reached() -> None:
-    with socket.socket() as server, socket.socket() as client:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        client.connect(server.getsockname())
-
-
 VERBS = """
 import sys
 import sitecustomize

@@ -12,7 +12,21 @@ import pytest
 import tiny
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text, find
+from peftkit.plugins import (
+    CAUSAL_LM,
+    SEQUENCE_CLASSIFICATION,
+    Chosen,
+    Conversation,
+    Decision,
+    Exporter,
+    Labeled,
+    Merge,
+    Method,
+    Source,
+    Task,
+    Text,
+    find,
+)
 from peftkit.plugins.combined import Compression
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.testing import (
@@ -37,15 +51,12 @@ class Config:
     """Column of the answer."""
 
 
-class Echo:
+class Echo(Task):
     """Answer questions."""
 
     Config: Any = Config
     headline = "exact"
     makes: Any = (Conversation,)
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
 
     @property
     def columns(self) -> Sequence[str]:
@@ -86,6 +97,9 @@ def test_a_sound_task_passes() -> None:
         ("makes", (), "makes is \\(\\), not a tuple of classes"),
         ("makes", Text, "not a tuple of classes"),
         ("example", lambda *_: "x", "gave a str"),
+        ("example", lambda *_: Labeled(("x",), ""), "gave a Labeled that has no label"),
+        ("example", lambda _s, r: Conversation(asked(r["question"]).prompt),
+         "a Conversation that ends in a message that is not the assistant's"),
         ("score", lambda *_: {}, "names no metric"),
         ("score", lambda *_: {"other": 1.0}, "headline 'exact' is not among"),
         ("score", lambda *_: {"exact": float("nan")}, "is nan, not a number"),
@@ -118,7 +132,7 @@ def test_what_every_plugin_shares_is_checked() -> None:
     thawed = type("Warm", (Echo,), {"Config": Thawed, "__doc__": "Hold a config that changes."})
     with pytest.raises(AssertionError, match="is not frozen"):
         check_task(thawed, {}, ROWS)
-    with pytest.raises(AssertionError, match="lacks splits, load"):
+    with pytest.raises(AssertionError, match=r"no subclass of .*Source, and lacks load, splits"):
         check_source(Echo, {})  # type: ignore[arg-type]
 
 
@@ -154,12 +168,10 @@ def test_our_sources_conform(tmp_path: Path) -> None:
 
 
 def test_an_unsound_source_is_named() -> None:
-    class Repeating:
+    class Repeating(Source):
         """Give no rows."""
 
         Config: Any = Config
-
-        def __init__(self, config: Config) -> None: ...
 
         def splits(self) -> list[str]:
             return ["train", "train"]
@@ -196,6 +208,92 @@ def test_methods_conform(tmp_path: Path) -> None:
     check_method(find("methods", "pretrain_lm"), {"max_length": 16}, tokenizer, texts)
 
 
+class Plain(Method):
+    """Train on texts."""
+
+    Config = "transformers:TrainingArguments"
+    kind: Any = CAUSAL_LM
+    examples: Any = (Text,)
+    max_length = None
+
+    def encode(self, examples: Sequence[Text], tokenizer: Any) -> Any:
+        ids = tokenizer([one.text for one in examples])["input_ids"]
+        return [[{"input_ids": row, "labels": row}] for row in ids]
+
+
+class Former:
+    """Train on texts, by the contract of peftkit 0.1."""
+
+    Config = "transformers:TrainingArguments"
+    auto_class = "AutoModelForCausalLM"
+    examples = (Text,)
+    owned: Any = None
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def encode(self, example: Text, tokenizer: Any) -> dict[str, list[int]]: ...
+    def arrange(self, rows: Any, tokenizer: Any) -> Any: ...
+
+
+def _broken(**members: Any) -> type[Method]:
+    return type("Broken", (Plain,), {"__doc__": "Break one thing.", **members})
+
+
+def _of(row: Any) -> Any:
+    return lambda _s, examples, _t: [row for _ in examples]
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"kind": "AutoModelForCausalLM"}, "kind is 'AutoModelForCausalLM', no ModelKind: docs/pl"),
+        ({"examples": Text}, "examples is .*, not a tuple of classes"),
+        ({"owned": {"output_dir": ""}}, "does not say what to use instead of .'output_dir'."),
+        ({"decide": lambda *_, **__: [Decision("method.x.bf16", False, "a CPU")]},
+         "no Chosen.option, value, reason.: docs/plugins.md"),
+        ({"decide": lambda *_, **__: [Chosen("bf17", False, "a CPU")]}, "which is no option"),
+        ({"decide": lambda *_, **__: [Chosen("bf16", False, "")]}, "no reason for bf16"),
+        ({"encode": lambda *_: {"input_ids": [1]}}, "of 1 examples does not give a list of as"),
+        ({"encode": _of({"input_ids": [1], "labels": [1]})},
+         "gave {'input_ids'.* for an example, not its rows as a list of dicts: docs/plugins.md"),
+        ({"encode": _of(DataError("no luck"))}, "gave DataError.'no luck'"),
+        ({"encode": _of([])}, "not its rows"),
+        ({"encode": _of([{"input_ids": [1]}])}, "a row without labels"),
+        ({"encode": _of([{"input_ids": [1], "labels": [2]}])}, "neither -100 nor its token"),
+        ({"encode": _of([{"input_ids": [1], "labels": [-100]}])}, "masks every token"),
+        ({"count": lambda *_: 3}, "count.. gave 3, no RowCount"),
+        ({"kind": SEQUENCE_CLASSIFICATION, "encode": _of([{"input_ids": [1], "labels": [-100]}])},
+         "nothing to train"),
+        ({"arrange": lambda _s, rows, _t: rows.select([])}, "leaves no row"),
+        ({"columns": lambda *_: {"input_ids": 32}}, "gives input_ids the shape 32"),
+        ({"loss": lambda _s: None}, "unplanned does not say why"),
+    ],
+)  # fmt: skip
+def test_an_unsound_method_is_named(
+    members: dict[str, Any], problem: str, tiny_model: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    options = {"use_cpu": True}
+    with pytest.raises(AssertionError, match=problem):
+        check_method(_broken(**members), options, tokenizer, [Text("a file")])
+    if "loss" in members:
+        check_method(Plain, options, tokenizer, [Text("a file")])
+        told = _broken(**members, unplanned="its step generates")
+        check_method(told, options, tokenizer, [Text("a file")])
+
+
+def test_a_method_of_the_former_contract_hears_which_member_and_which_page() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_method(Former, {}, None, [Text("a file")])
+    assert str(caught.value) == (
+        "Former is no subclass of peftkit.plugins.Method, and lacks kind:"
+        " docs/plugins.md says what methods need"
+    )
+
+
 @dataclass(frozen=True)
 class Votes:
     """Weigh."""
@@ -204,20 +302,12 @@ class Votes:
     """One for each adapter."""
 
 
-class Average:
+class Average(Merge):
     """Add what it is given, weighted."""
 
     Config: Any = Votes
     combines = "deltas"
     is_linear = True
-    compression = None
-
-    def __init__(self, config: Votes) -> None:
-        self.config = config
-
-    @property
-    def weights(self) -> list[float]:
-        return self.config.weights
 
     def combine(self, parts: Sequence[Any], weights: Sequence[float], _name: str) -> Any:
         return sum(part * weight for part, weight in zip(parts, weights, strict=True))
@@ -246,13 +336,11 @@ def test_merges_are_checked(changed: dict[str, Any], complaint: str) -> None:
         check_merge(type("Twice", (Average,), {"__doc__": "X.", **changed}), {"weights": [1.0]})
 
 
-class Copy:
+class Copy(Exporter):
     """Copy one file."""
 
     Config = None
     reads = "model"
-
-    def __init__(self, config: None) -> None: ...
 
     def export(self, trained: Trained, out: Path) -> Exported:
         out.mkdir(exist_ok=True)

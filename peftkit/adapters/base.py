@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from peftkit.plugins import Decision
+    from peftkit.plugins.quantizer import Quantizer
 
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 """The training argument's name in transformers, and the one it has in trl."""
@@ -162,14 +163,11 @@ def head_modules(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def count_parameters(model: Any) -> tuple[int, int]:
-    """Return (trainable, total) parameters; a 4-bit weight counts each of its numbers."""
+def count_parameters(model: Any, quantizer: Quantizer | None = None) -> tuple[int, int]:
+    """Return (trainable, total) parameters; a packed weight counts each of its numbers."""
     trainable = total = 0
     for parameter in model.parameters():
-        num = parameter.numel()
-        if type(parameter).__name__ == "Params4bit":
-            # Two 4-bit numbers share a byte, and the storage may be wider than a byte.
-            num *= 2 * parameter.element_size()
+        num = parameter.numel() if quantizer is None else quantizer.num_weights(parameter)
         total += num
         trainable += num if parameter.requires_grad else 0
     return trainable, total

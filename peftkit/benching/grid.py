@@ -210,8 +210,8 @@ def _check_sections(gate: Gate, key: str, sections: Mapping[str, Any]) -> None:
     for section in ("adapter", "method"):
         if section not in sections:
             gate.refuse(key, f"has no {section}", _WHICH)
-    method = sections.get("method")
-    if method is not None and not (isinstance(method, Mapping) and len(method) == 1):
+    chosen = sections.get("method")
+    if chosen is not None and not (isinstance(chosen, Mapping) and len(chosen) == 1):
         gate.refuse(join(key, "method"), "names no training method", "e.g. {sft: {}}")
 
 

@@ -130,7 +130,7 @@ def run_trial(cell: Cell, built: Built, machine: Machine, folder: Path) -> Trial
     )
     model.register_forward_hook(lambda *_: readings.enter("backward") if model.training else None)
     losses = trainer.train()
-    trained, num = count_parameters(model)
+    trained, num = count_parameters(model, built.quantizer)
     peaks = readings.peaks
     highest = max(peaks.values(), key=lambda peak: peak.num_bytes)
     reserved = [p.num_reserved_bytes for p in peaks.values() if p.num_reserved_bytes is not None]
@@ -165,18 +165,17 @@ def _build_model(cell: Cell, built: Built, machine: Machine, folder: Path) -> An
 
     from peftkit.benching.random_weights import fill_with_random
     from peftkit.memory.fake import build_skeleton
-    from peftkit.models.quantize import keep_stored_layout
 
     skeleton = build_skeleton(
         AutoConfig.from_pretrained(str(folder)),
         built.recipe.model,
         kind=built.method.kind,
-        quantization_config=built.quantization_config,
+        quantizer=built.quantizer,
         adapter=built.adapter,
     )
-    fill_with_random(skeleton.model, device=machine.device, seed=cell.seed)
-    if built.quantization_config is not None and machine.device == "cpu":
-        keep_stored_layout(skeleton.model)
+    fill_with_random(
+        skeleton.model, device=machine.device, seed=cell.seed, storage=skeleton.storage
+    )
     return skeleton.model
 
 

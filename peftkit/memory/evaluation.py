@@ -276,7 +276,7 @@ class _Scoring:
 
         from peftkit.memory.tracker import Tracker
 
-        tracker = Tracker()
+        tracker = Tracker(self.rehearsed.fake.storage)
         tracker.reserve(self.runtime.num_bytes + self.num_held, "runtime")
         for term, tensors in self.rehearsed.fake.terms.items():
             tracker.hold(tensors, term)
@@ -307,3 +307,16 @@ def _cached(cache: Any) -> Iterable[torch.Tensor]:
     for one in [half for half in halves if half is not None] or [cache]:
         for layer in one.layers:
             yield from (value for value in vars(layer).values() if isinstance(value, torch.Tensor))
+
+
+_SCORED = ("text", "labels")
+"""What peftkit itself knows how to score of a model's answers."""
+
+
+def unplanned_scoring(built: Built) -> tuple[str, ...]:
+    """Say why what scores a recipe's model after training is not planned; nothing where it is."""
+    method, name = built.method, built.recipe.method.name
+    is_known = method.kind.answers in _SCORED and not method.has_evaluator
+    if built.recipe.evaluate is None or is_known:
+        return ()
+    return (f"scoring after training, which method.{name} does in a way of its own",)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, UsageError, first_line
 from peftkit.plugins import ModelKind
+from peftkit.plugins.quantizer import PLAIN, Storage
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from peftkit.plugins import Adapter
+    from peftkit.plugins.quantizer import Quantizer
     from peftkit.recipe.schema import ModelSection
 
 
@@ -31,6 +33,8 @@ class Skeleton:
     model: Any
     base_ids: frozenset[int]
     """Identities of the base's parameters and buffers."""
+    storage: Storage = PLAIN
+    """How the base's weights are packed."""
 
     def is_base(self, tensor: torch.Tensor) -> bool:
         """Tell a tensor of the base from one that the adapter brought."""
@@ -42,6 +46,8 @@ class FakeModel:
     """Hold a model of fake tensors with where each came from."""
 
     model: Any
+    mode: FakeTensorMode
+    storage: Storage = PLAIN
     terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     """`base` and `adapter` -> their tensors."""
 
@@ -51,25 +57,27 @@ def build_skeleton(
     section: ModelSection,
     *,
     kind: ModelKind,
-    quantization_config: Any | None,
+    quantizer: Quantizer | None,
     adapter: Adapter | None,
 ) -> Skeleton:
     """Build the model on meta, quantized and adapted as a run would, but without any weight.
 
     Raises:
         UsageError: transformers cannot build this architecture without its weights.
-        PlanningError: the adapter reads the weights to set itself up.
+        PlanningError: the adapter reads the weights to set itself up, or nobody knows how the
+            quantization packs them.
     """
     import torch
+
+    storage = storage_of(quantizer)
 
     def build(where: AbstractContextManager[Any]) -> Skeleton:
         with torch.device("meta"):
             model = _build_base(copy.deepcopy(config), section, kind)
-            if quantization_config is not None:
-                _quantize(model, quantization_config)
+            storage.convert(model)
         base_ids = frozenset(id(tensor) for tensor in (*model.parameters(), *model.buffers()))
         with where:
-            return Skeleton(_attach(adapter, model), base_ids)
+            return Skeleton(_attach(adapter, model), base_ids, storage)
 
     try:
         return build(torch.device("meta"))
@@ -86,9 +94,7 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
     import torch
     from torch import nn
 
-    from peftkit.memory.quantized import pack_module
-
-    fake = FakeModel(skeleton.model, {"base": [], "adapter": []})
+    fake = FakeModel(skeleton.model, mode, skeleton.storage, {"base": [], "adapter": []})
     made: dict[int, torch.Tensor] = {}
 
     def replace(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,8 +108,7 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
         return made[id(tensor)]
 
     for module in skeleton.model.modules():
-        packed = pack_module(module, mode)
-        fake.terms["base"] += packed
+        fake.terms["base"] += skeleton.storage.pack(module, mode)
         for table in _tables(module):
             for name, tensor in list(table.items()):
                 if isinstance(tensor, torch.Tensor) and not _is_fake(tensor):
@@ -179,17 +184,20 @@ def _keywords(config: PretrainedConfig, section: ModelSection) -> dict[str, Any]
     return keywords
 
 
-def _quantize(model: Any, quantization_config: Any) -> None:
-    """Replace linears by quantized ones, as transformers does before it reads weights."""
-    from transformers.quantizers.auto import AutoHfQuantizer
+def storage_of(quantizer: Quantizer | None) -> Storage:
+    """Return how a base's weights are packed.
 
-    from peftkit.models.quantize import keep_stored_layout
-
-    quantizer = AutoHfQuantizer.from_config(copy.deepcopy(quantization_config), pre_quantized=False)
-    quantizer.preprocess_model(model=model, device_map={"": "cpu"})
-    model.hf_quantizer = quantizer
-    quantizer.postprocess_model(model=model)
-    keep_stored_layout(model)
+    Raises:
+        PlanningError: nobody can say.
+    """
+    found = PLAIN if quantizer is None else quantizer.storage
+    if found is None:
+        raise PlanningError(
+            f"how {type(quantizer).__name__} packs weights is not known, and so is what a step on"
+            " them takes",
+            hint="train for one step instead: the run probes its longest batch first",
+        )
+    return found
 
 
 def _attach(adapter: Adapter | None, model: Any) -> Any:

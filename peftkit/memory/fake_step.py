@@ -101,7 +101,7 @@ class Rehearsed:
             config,
             built.recipe.model,
             kind=built.method.kind,
-            quantization_config=built.quantization_config,
+            quantizer=built.quantizer,
             adapter=built.adapter,
         )
         step.set_checkpointing(skeleton.model, self.args)
@@ -198,6 +198,7 @@ class Rehearsed:
                 self.settings,
                 kept=kept,
                 saving=partial(self._saving, model),
+                storage=self.fake.storage,
             )
 
     def _make_batch(self, point: Point) -> dict[str, Any]:

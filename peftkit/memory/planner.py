@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import PeftkitError
 from peftkit.memory.growth import Footprint, largest_that_fits
 from peftkit.memory.lengths import fit_head
-from peftkit.memory.scoring import unplanned_scoring
 from peftkit.memory.sharing import FSDP2, Sharing, sharing_of
 from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.rundir.paths import SCHEMA_VERSION
@@ -206,13 +205,13 @@ def plan(
     start = time.perf_counter()
     quiet_stack()
     from peftkit.memory.batch_shape import batch_shape
+    from peftkit.memory.evaluation import unplanned_scoring
     from peftkit.memory.fake_step import known_loss
     from peftkit.memory.runtime import runtime_of
     from peftkit.plugins import Point
     from peftkit.recipe.build import build
 
-    machine = machine or describe_machine()
-    built = build(recipe, machine, is_here=False)
+    built = build(recipe, machine := machine or describe_machine(), is_here=False)
     known_loss(built)  # whatever is unknown is said first
     _leave_imports_uncollected()
     config = _config_of(built, lengths)
@@ -226,9 +225,8 @@ def plan(
         key = "one" if rows == 1 else shape.layout(rows)
         if key not in replays:
             point = Point(at, shape.length, shape.layout(rows), shape.target_length)
-            replays[key] = rehearsed.rehearse(
-                point, reserved=runtime.num_bytes, block=runtime.block
-            )
+            reserved, block = runtime.num_bytes, runtime.block
+            replays[key] = rehearsed.rehearse(point, reserved=reserved, block=block)
         return replays[key]
 
     made = rehearsal(shape.micro_batch)
@@ -327,7 +325,7 @@ def _leave_imports_uncollected() -> None:
 def _score(
     rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime, batch_size: int | None
 ) -> EvaluationPeak | None:
-    from peftkit.memory.evaluation import worst_stage
+    from peftkit.memory.evaluation import unplanned_scoring, worst_stage
 
     section = built.recipe.evaluate
     if section is None or rehearsed.sharing.strategy == FSDP2 or unplanned_scoring(built):

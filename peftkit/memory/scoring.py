@@ -10,19 +10,6 @@ from peftkit.memory.fake import PlanningError
 if TYPE_CHECKING:
     from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.planner import Plan
-    from peftkit.recipe.build import Built
-
-_SCORED = ("text", "labels")
-"""What peftkit itself knows how to score of a model's answers."""
-
-
-def unplanned_scoring(built: Built) -> tuple[str, ...]:
-    """Say why what scores a recipe's model after training is not planned; nothing where it is."""
-    method, name = built.method, built.recipe.method.name
-    is_known = method.kind.answers in _SCORED and not method.has_evaluator
-    if built.recipe.evaluate is None or is_known:
-        return ()
-    return (f"scoring after training, which method.{name} does in a way of its own",)
 
 
 def planned_evaluation(made: Plan, batch_size: int | None = None) -> EvaluationPeak | None:

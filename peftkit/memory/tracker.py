@@ -8,7 +8,6 @@ invisible from here, so the few operators that do so on purpose are listed in `W
 
 from __future__ import annotations
 
-import math
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import HOST, Segment, Trace
+from peftkit.plugins.quantizer import PLAIN, Storage
 
 _ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
 _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.default})
@@ -44,9 +44,15 @@ class _Watched:
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
     """Record allocations and frees while active; everything held before counts from `hold`."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage = PLAIN) -> None:
+        """Be ready to follow a model.
+
+        Args:
+            storage: how its weights are packed.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
-        register_operators()
+        register_operators(storage)
+        self.storage = storage
         self.trace = Trace()
         self._numbers: dict[int, int] = {}
         """Address of a storage that is alive -> its allocation."""
@@ -285,21 +291,6 @@ def _extent(tensor: torch.Tensor) -> int:
     return int(tensor.numel() * tensor.element_size())
 
 
-def _gemm_4bit_workspace(a: Any, b: Any, shape: Any, absmax: Any, *_: Any, **kw: Any) -> int:  # noqa: ARG001
-    """Return the weight that a 4-bit product dequantizes for itself, its scales included.
-
-    Source: bitsandbytes 0.50.2, `backends/default/ops.py`, `_gemm_4bit_default_impl`, which CUDA
-    takes too for more rows than its fused kernel likes.
-    """
-    weight = int(math.prod(shape)) * int(a.element_size())
-    nested = kw.get("absmax_8bit")
-    return weight + (2 * 4 * int(nested.numel()) if nested is not None else 0)
-
-
-def _gemm_4bit_flops(a: Any, b: Any, shape: Any, *_: Any, **__: Any) -> int:  # noqa: ARG001
-    return 2 * int(a.numel()) * int(shape[0])
-
-
 def _attention_flops(query: Any, key: Any, *_: Any, **__: Any) -> int:
     """Return the two products of attention, causal or not: half of them may be masked."""
     batch, heads, length, width = (int(size) for size in query.shape)
@@ -327,14 +318,15 @@ FLOPS: dict[Any, Callable[..., int]] = {}
 """Operator -> floating-point operations, where torch's own registry has none."""
 
 
-def register_operators() -> None:
-    """Fill `WORKSPACES` and `FLOPS`; bitsandbytes' operators exist once it is imported."""
-    WORKSPACES.update(_operators({"bitsandbytes::gemm_4bit": _gemm_4bit_workspace}))
+def register_operators(storage: Storage) -> None:
+    """Fill `WORKSPACES` and `FLOPS`, with what a quantization's own operators do."""
+    own = storage.operators
+    WORKSPACES.update(_operators({name: operator.workspace for name, operator in own.items()}))
     flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
     FLOPS.update(
         _operators(
             {
-                "bitsandbytes::gemm_4bit": _gemm_4bit_flops,
+                **{name: operator.flops for name, operator in own.items()},
                 flash: _attention_flops,
                 f"{flash}_backward": _attention_backward_flops,
             }

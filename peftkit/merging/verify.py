@@ -21,6 +21,8 @@ from peftkit.system.quiet import quiet_stack
 if TYPE_CHECKING:
     import torch
 
+    from peftkit.plugins.quantizer import Quantizer
+
 _NUM_ROWS = 4
 _MAX_TOKENS = 128
 _ROUNDING = {"BF16": 2.0**-9, "F16": 2.0**-12}
@@ -94,18 +96,18 @@ def verify_merge(
 
 
 def compare_with_quantized(
-    out: Path, inputs: Inputs, config: Mapping[str, Any], quantization_config: Any
+    out: Path, inputs: Inputs, config: Mapping[str, Any], quantizer: Quantizer | None
 ) -> LogitError:
     """Measure what was written against the quantized base + adapter that was trained.
 
     Args:
-        quantization_config: of training; None where the base is stored quantized.
+        quantizer: of training; None where the base is stored quantized.
     """
     from peftkit.adapters.continued import load_adapter
     from peftkit.merging.quantized import load_quantized
 
     rows = pick_rows(inputs, out, config)
-    base = load_quantized(inputs.base, config, quantization_config)
+    base = load_quantized(inputs.base, config, quantizer)
     trained = (
         base if inputs.adapter is None else load_adapter(base, inputs.adapter, is_trainable=False)
     )

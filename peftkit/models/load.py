@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import check_loading_report, explain_load_error
-from peftkit.models.quantize import check_quantization, keep_stored_layout
 from peftkit.plugins import Decision, ModelKind
 from peftkit.recipe.strict import suggest
 from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from peftkit.plugins.quantizer import Quantizer
     from peftkit.recipe.schema import ModelSection
 
 _LOG = logging.getLogger("peftkit")
@@ -183,7 +183,7 @@ def load_base(
     model: ModelSection,
     *,
     kind: ModelKind,
-    quantization_config: Any | None = None,
+    quantizer: Quantizer | None = None,
     device: str = "cpu",
     config_options: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
@@ -205,9 +205,9 @@ def load_base(
     found = resolve(model)
     config = load_config(model, found)
     config.update(dict(config_options or {}))
-    keywords = _load_keywords(model, quantization_config, device)
-    if quantization_config is not None:
-        check_quantization(config, quantization_config, device=device)
+    keywords = _load_keywords(model, quantizer, device)
+    if quantizer is not None and getattr(config, "quantization_config", None) is None:
+        quantizer.check(device=device)
     transformers.utils.logging.disable_progress_bar()
     loader = getattr(transformers, kind.auto_class)
     try:
@@ -221,8 +221,10 @@ def load_base(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     check_loading_report(base, report, found.path_or_id, kind=kind)
-    if quantization_config is not None and device == "cpu":
-        keep_stored_layout(base)
+    if quantizer is not None:
+        # Nothing else prepares it: PEFT freezes the base, trl lets gradients into checkpointed
+        # layers, and float32 copies of norms and head are no longer part of trl's path (1.16).
+        quantizer.prepare(base)
     return base
 
 
@@ -345,9 +347,7 @@ def _list_files(repo_id: str, revision: str | None) -> tuple[frozenset[str], Exc
     return frozenset(entry.rfilename for entry in info.siblings or ()), None
 
 
-def _load_keywords(
-    model: ModelSection, quantization_config: Any | None, device: str
-) -> dict[str, Any]:
+def _load_keywords(model: ModelSection, quantizer: Quantizer | None, device: str) -> dict[str, Any]:
     """Collect what `from_pretrained` takes beside the place of the files."""
     keywords: dict[str, Any] = {
         "dtype": model.dtype,
@@ -357,12 +357,12 @@ def _load_keywords(
     }
     if model.attn_implementation is not None:
         keywords["attn_implementation"] = model.attn_implementation
-    if quantization_config is not None:
-        keywords["quantization_config"] = quantization_config
+    if quantizer is not None and quantizer.native is not None:
+        keywords["quantization_config"] = quantizer.native
     if model.device_map is not None:
         keywords["device_map"] = model.device_map
-    elif device != "cpu" or quantization_config is not None:
-        # Not a bare string: bitsandbytes compares the values with "cpu", no torch.device is that.
+    elif device != "cpu" or quantizer is not None:
+        # Not a bare string: quantizers compare the values with "cpu", and no torch.device is that.
         keywords["device_map"] = {"": 0 if device in ("cuda", "xpu") else device}
     return keywords
 

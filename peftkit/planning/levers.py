@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
 from peftkit.memory.settings import checkpoints_activations, method_settings
-from peftkit.plugins import find
+from peftkit.plugins import find, plugin_names
 from peftkit.recipe.signatures import signature_of
 
 if TYPE_CHECKING:
@@ -159,23 +159,19 @@ def _quantization(reader: _Reader) -> Lever:
     if now is not None:
         choices = ({key: None},)
     elif not recipe.adapter.is_full and recipe.model.config is None:
-        choices = ({key: _nf4(recipe.model.dtype)},)
-    slow = (now is not None, now is None)[: 1 + len(choices)]
+        choices = tuple({key: proposed} for proposed in _quantized(recipe.model.dtype))
+    slow = (now is not None, *(now is None for _ in choices))
     return Lever("quantization", (key,), choices, slow, reader.holds(key))
 
 
-def _nf4(dtype: str) -> dict[str, Any]:
-    """Return what QLoRA holds a base in: 4.127 bits a weight, computed in the model's dtype.
-
-    Source: arXiv 2305.14314, section 3.
-    """
-    options = {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": "bfloat16" if dtype == "auto" else dtype,
-    }
-    return {"bitsandbytes": options}
+def _quantized(dtype: str) -> Iterator[dict[str, Any]]:
+    """Give what the quantizers propose; one that cannot be imported proposes nothing."""
+    for name in plugin_names("quantizers"):
+        try:
+            plugin = find("quantizers", name)
+        except UsageError:
+            continue
+        yield from ({name: dict(options)} for options in plugin.proposals(dtype=dtype))
 
 
 def _optimizer(reader: _Reader) -> Lever:

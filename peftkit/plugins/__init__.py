@@ -5,11 +5,10 @@ from peftkit.plugins.evaluation import (
     Asking,
     Contestant,
     Evaluator,
-    Question,
     Reply,
     Scoring,
 )
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.plugins.examples import Conversation, Example, Labeled, Question, Text
 from peftkit.plugins.kinds import (
     CAUSAL_LM,
     PRETRAINING,
@@ -21,7 +20,8 @@ from peftkit.plugins.kinds import (
 )
 from peftkit.plugins.machine import Chosen, Decision, Machine
 from peftkit.plugins.method import Method, Training, make_trainer
-from peftkit.plugins.parts import Adapter, Exporter, Merge, Source, Task
+from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Source, Task
+from peftkit.plugins.quantizer import Quantizer, Storage
 from peftkit.plugins.registry import (
     GROUPS,
     PluginInfo,
@@ -31,6 +31,7 @@ from peftkit.plugins.registry import (
     missing_members,
     only_builtins,
     plugin_names,
+    problem_of,
 )
 from peftkit.plugins.rows import (
     IGNORED,
@@ -38,6 +39,7 @@ from peftkit.plugins.rows import (
     Point,
     Row,
     RowCount,
+    checked_rows,
     column_lengths,
     count_sequence,
 )
@@ -67,19 +69,23 @@ __all__ = [
     "Merge",
     "Method",
     "ModelKind",
+    "Plugin",
     "PluginInfo",
     "Point",
+    "Quantizer",
     "Question",
     "Reply",
     "Row",
     "RowCount",
     "Scoring",
     "Source",
+    "Storage",
     "Task",
     "Text",
     "Training",
     "all_plugins",
     "available",
+    "checked_rows",
     "column_lengths",
     "count_sequence",
     "find",
@@ -87,4 +93,5 @@ __all__ = [
     "missing_members",
     "only_builtins",
     "plugin_names",
+    "problem_of",
 ]

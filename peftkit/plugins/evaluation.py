@@ -1,4 +1,7 @@
-"""What scores a trained model: an evaluator that puts the same questions to one after another."""
+"""What scores a trained model, and what answers prompts with it.
+
+An evaluator puts the same questions to one model after the other: the base, then what it became.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.plugins.examples import Example
-    from peftkit.plugins.method import Method
+    from peftkit.plugins.examples import Example, Question
     from peftkit.plugins.parts import Task
+    from peftkit.plugins.rows import Row
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -36,14 +39,17 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Hold what an evaluation is made of."""
+    """Hold what an evaluator is made of."""
 
     task: Task
-    method: Method
     model: Model
     """The trained one, by whose limits and stop tokens all contestants answer."""
     tokenizer: PreTrainedTokenizerBase
     examples: Sequence[Example]
+    rows: Sequence[Sequence[Row]]
+    """Those of each example, as they are encoded for training, not yet cut."""
+    source_limit: int | None
+    """`Method.source_limit`"""
     batch_size: int
     generation: Mapping[str, Any]
     """Native options of `transformers.GenerationConfig` that the recipe states."""
@@ -59,10 +65,10 @@ class Evaluator(ABC):
     """Put the same questions to one model after the other."""
 
     headline: str = ""
-    """The metric that a one-line summary shows."""
+    """The metric that a one-line summary shows; that of the task where it is empty."""
     references: Sequence[str] = ()
     """What answers are scored against, in the rows' order; empty where nothing is answered."""
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     """Sentences that a person should read beside the scores."""
     options: Mapping[str, Any] = {}
     """Native generation options in force."""
@@ -70,6 +76,10 @@ class Evaluator(ABC):
     """Prompts that lost the end of their last message, to leave room for an answer."""
     scores_base: ClassVar[bool] = True
     """Whether the base can be asked too; not where its head is new."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self.scoring = scoring
+        self.headline = self.headline or scoring.task.headline
 
     @abstractmethod
     def take(self, model: Model, name: str) -> Contestant:
@@ -81,20 +91,8 @@ class Evaluator(ABC):
 
     def row_scores(self, one: Contestant) -> list[float]:
         """Return the headline score of each row; empty where rows have none of their own."""
-        del one
-        return []
-
-
-@dataclass(frozen=True)
-class Question:
-    """Hold what a model is given before its answer."""
-
-    messages: tuple[Mapping[str, str], ...] = ()
-    """Chat messages up to the answer; empty where a text is continued or labelled instead."""
-    text: str = ""
-    """Running text that the model goes on writing."""
-    texts: tuple[str, ...] = ()
-    """A text, or two that belong together, whose label is asked for."""
+        score, pairs = self.scoring.task.score, zip(one.texts, self.references, strict=True)
+        return [score([text], [reference])[self.headline] for text, reference in pairs]
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,13 @@ class Reply:
     notes: tuple[str, ...] = ()
     """What the text does not show: that it, or the prompt, was cut."""
     values: Mapping[str, Any] | None = None
-    """What `--json` shows of it; the text alone when None."""
+    """What `--json` shows of it instead of text and notes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        if self.values is not None:
+            return dict(self.values)
+        return {"answer": self.text, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
@@ -113,28 +117,42 @@ class Asking:
     """Hold what an answerer is made of."""
 
     task: Task
-    method: Method
-    model: Model
+    load: Callable[[], Model]
+    """Load the model, once everything that can be refused without it is."""
     tokenizer: PreTrainedTokenizerBase
+    encode: Callable[[Sequence[Example]], list[list[Row]]]
+    """Give each example's rows, as they are encoded for training, not yet cut."""
+    source_limit: int | None
+    """`Method.source_limit`"""
     batch_size: int
     generation: Mapping[str, Any]
-    """Native options of `transformers.GenerationConfig` that recipe and command line state."""
+    """Native options of `transformers.GenerationConfig` that the recipe states."""
+    options: Mapping[str, Any]
+    """Those of the command line, which win."""
     is_base: bool = False
-    """Whether `model` is the base, as it was before training."""
+    """Whether the model is the base, as it was before training."""
 
 
 class Answerer(ABC):
     """Answer questions with a loaded model."""
 
-    batch_size: int
     columns: ClassVar[tuple[str, ...]]
     """Keys that hold an answer in a file of answers."""
-    holds_conversations: bool = False
-    """Whether a later prompt may see the earlier ones."""
+    no_conversation: str = "this model answers one text at a time"
+    """Why nobody can hold a conversation with it; empty where one can."""
+
+    def __init__(self, asking: Asking) -> None:
+        self.task, self.tokenizer = asking.task, asking.tokenizer
+        self.batch_size = asking.batch_size
+        self.model = asking.load()
 
     @abstractmethod
     def reply(self, question: Question, write: Callable[[str], None], *, seed: int = 0) -> Reply:
-        """Answer one question, writing the answer piece by piece."""
+        """Answer one question, writing the answer piece by piece.
+
+        Args:
+            seed: of consequence only where answers are sampled.
+        """
 
     @abstractmethod
     def reply_many(self, questions: Sequence[Question]) -> Iterator[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ it holds, what tells it from others and what a sample shows. A further kind is a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,25 @@ Message = Mapping[str, str]
 """`{"role": ..., "content": ...}`"""
 
 
-class Example:
+@dataclass(frozen=True)
+class Question:
+    """Hold what a model is given before its answer."""
+
+    messages: tuple[Message, ...] = ()
+    """Chat messages up to the answer; empty where a text is continued or labelled instead."""
+    text: str = ""
+    """Running text that the model goes on writing."""
+    texts: tuple[str, ...] = ()
+    """A text, or two that belong together, whose label is asked for."""
+
+
+class Example(ABC):
     """Say what the house asks of an example, whatever its kind."""
 
     @property
+    @abstractmethod
     def texts(self) -> tuple[str, ...]:
         """Return all of its texts, which a tokenizer is trained on and lengths are measured of."""
-        raise NotImplementedError
 
     @property
     def asked(self) -> Any:
@@ -51,6 +64,10 @@ class Example:
         """Return the same example under another spelling or number of its label."""
         del label, number
         return self
+
+    def question(self) -> Question:
+        """Return what a trained model is given of it."""
+        return Question(messages=self.prompt)
 
     def sample(self) -> dict[str, Any]:
         """Return what `samples.jsonl` shows of the question; empty where nothing is asked."""
@@ -124,6 +141,10 @@ class Text(Example):
         """Return the text."""
         return self.text
 
+    def question(self) -> Question:
+        """Return the text, to be continued."""
+        return Question(text=self.text)
+
 
 @dataclass(frozen=True)
 class Labeled(Example):
@@ -153,6 +174,10 @@ class Labeled(Example):
     def with_label(self, label: str, number: int = -1) -> Labeled:
         """Return the same texts under another spelling or number of their label."""
         return Labeled(self.passages, label, number)
+
+    def question(self) -> Question:
+        """Return the text or the pair."""
+        return Question(texts=self.passages)
 
     def sample(self) -> dict[str, Any]:
         """Return the text; of a pair also each by itself."""

@@ -61,7 +61,7 @@ QUESTION_ANSWERING = ModelKind(
     answers="spans",
     pipeline_tag="question-answering",
     heads=("qa_outputs",),
-    endings=("ForQuestionAnswering",),
+    endings=("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
 )
 PRETRAINING = ModelKind(
     "AutoModelForPreTraining",

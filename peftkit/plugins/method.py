@@ -90,6 +90,10 @@ class Method(Plugin):
 
     # Rows
 
+    def takes(self, example: Example) -> bool:
+        """Tell whether an example is of a kind that it trains on."""
+        return isinstance(example, self.examples)
+
     @property
     def max_length(self) -> int | None:
         """Return the tokens that a row, or its source, may have; None where nothing is cut."""

@@ -21,12 +21,14 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.plugins.method import Method
 from peftkit.plugins.parts import Adapter, Exporter, Merge, Source, Task
+from peftkit.plugins.quantizer import Quantizer
 
 _BASES: dict[str, type] = {
     "sources": Source,
     "tasks": Task,
     "adapters": Adapter,
     "methods": Method,
+    "quantizers": Quantizer,
     "merges": Merge,
     "exporters": Exporter,
 }
@@ -127,13 +129,13 @@ def _load(entry: metadata.EntryPoint, group: str) -> Any:
             f"{where} cannot be imported: {type(error).__name__}: {error}",
             hint=f"update or uninstall {_owner(entry)}, or use --no-plugins",
         ) from error
-    problem = _problem(plugin, group)
+    problem = problem_of(plugin, group)
     if problem:
         raise UsageError(f"{where} {problem}", hint=f"docs/plugins.md says what {group} need")
     return plugin
 
 
-def _problem(plugin: Any, group: str) -> str:
+def problem_of(plugin: Any, group: str) -> str:
     """Say why a loaded object is no plugin of a group; empty for one that is."""
     base = _BASES[group]
     if not isinstance(plugin, type):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +18,20 @@ IGNORED = -100
 """The label that torch's cross entropy leaves out."""
 LENGTH = "length"
 """Under which a method that cuts while it encodes says what the row had; no column of the rows."""
+
+
+def checked_rows(encoded: Sequence[list[Row] | DataError]) -> list[list[Row]]:
+    """Return each example's rows as a model reads them, or raise the first example's error.
+
+    Args:
+        encoded: what `Method.encode` gave.
+    """
+    found = []
+    for rows in encoded:
+        if isinstance(rows, DataError):
+            raise rows
+        found.append([{k: value for k, value in row.items() if k != LENGTH} for row in rows])
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,7 +289,7 @@ def _check_cut(cut: str, found: Mapping[str, _Rows], plan: SplitPlan, recipe: Re
 
 
 def _check_kind(example: Example, built: Built) -> None:
-    if isinstance(example, tuple(built.method.examples)):
+    if built.method.takes(example):
         return
     recipe = built.recipe
     kinds = kinds_of(built.method.examples)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, RecipeError
 from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Source, Task, find
@@ -23,12 +23,14 @@ from peftkit.recipe.schema import Choice, Recipe
 from peftkit.recipe.signatures import (
     Signature,
     load_class,
-    quantization_classes,
     signature_of,
     to_plain,
 )
 from peftkit.recipe.strict import Gate, kind_of
 from peftkit.recipe.yaml_file import dump_yaml, join, parse
+
+if TYPE_CHECKING:
+    from peftkit.plugins.quantizer import Quantizer
 
 UPSTREAM_ERRORS = (
     ValueError,
@@ -76,8 +78,8 @@ class Built:
     method: Method
     adapter: Adapter | None
     """None when the recipe continues an existing adapter."""
-    quantization_config: Any | None
-    """e.g. `transformers.BitsAndBytesConfig`."""
+    quantizer: Quantizer | None
+    """None for a base that is held as it is."""
     tokenizer_trainer: Choice | None
     """`model.tokenizer`, for a model from scratch."""
     decisions: tuple[Decision, ...]
@@ -108,7 +110,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     task = builder.plugin("tasks", "data.task", recipe.data.task)
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
     adapter = builder.adapter(method_class.kind)
-    quantization = builder.quantization(_chosen("model.quantize.", decisions))
+    quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     return Built(
@@ -117,7 +119,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
         task=task,
         method=method,
         adapter=adapter,
-        quantization_config=quantization,
+        quantizer=quantizer,
         tokenizer_trainer=recipe.model.tokenizer,
         decisions=decisions,
         resolved=_resolve(recipe, decisions, builder.configs),
@@ -181,15 +183,13 @@ class _Builder:
             options["task_type"] = kind.task_type
         return self.plugin("adapters", "adapter", Choice(section.choice.name, options))
 
-    def quantization(self, chosen: Mapping[str, Any]) -> Any:
-        """Construct the quantization config; None where there is none."""
+    def quantizer(self, chosen: Mapping[str, Any]) -> Any:
+        """Construct the quantizer; None where there is none."""
         choice = self.recipe.model.quantize
         if choice is None:
             return None
-        path = join("model.quantize", choice.name)
         options = {**choice.options, **chosen}
-        config = self.config(path, quantization_classes()[choice.name], options)
-        return None if config is _FAILED else config
+        return self.plugin("quantizers", "model.quantize", Choice(choice.name, options))
 
     def check_device(self, device: str) -> None:
         """Refuse what upstream needs an accelerator for and fails without, late and oddly."""

@@ -273,7 +273,7 @@ OWNED: Mapping[str, Mapping[str, str]] = {
         "auto_mapping": "nothing: peft writes it",
         "peft_version": "nothing: peft writes it",
     },
-    "quantize": {"quant_method": "nothing: the quantization's name says it"},
+    "quantizer": {"quant_method": "nothing: the quantization's name says it"},
     "config": {
         "vocab_size": "`model.tokenizer`: {bpe: {vocab_size: 8192}}",
         "bos_token_id": "nothing: it comes from the tokenizer",

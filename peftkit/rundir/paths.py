@@ -1,4 +1,4 @@
-"""Where a run lives: the names of its files, and the lock that keeps it to one process."""
+"""Where a run lives: the names of its files, and the lock that keeps it to one run at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from peftkit.errors import ArtefactError, ResourceError
 from peftkit.system.checkpoint_files import read_json
+from peftkit.system.process import ALONE, Process
 
 SCHEMA_VERSION = 1
 
@@ -21,6 +22,8 @@ class RunDir:
     """Name every file of a run."""
 
     path: Path
+    process: Process = ALONE
+    """Which of the run's processes looks at it: the main one alone writes."""
 
     @property
     def recipe(self) -> Path:

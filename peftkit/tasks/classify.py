@@ -42,7 +42,8 @@ class Classify(Task):
     @property
     def label_column(self) -> str:
         """Name the column that holds the label."""
-        return self.config.label
+        config: ClassifyConfig = self.config
+        return config.label
 
     def check_labels(self, names: Sequence[str]) -> None:
         """Refuse a positive label that no row has."""

@@ -42,7 +42,7 @@ class Translate(Task):
     @property
     def instruction(self) -> str:
         """Return the sentence above the text."""
-        config = self.config
+        config: TranslateConfig = self.config
         if config.instruction is not None:
             return config.instruction
         origin = f" from {config.source_language}" if config.source_language else ""

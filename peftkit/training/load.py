@@ -42,7 +42,7 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
             with blamed(job.recipe, "adapter.from", "adapter"):
                 check_same_labels(path, job.prepared.labels)
                 model = load_adapter(base, path, is_trainable=True)
-    trainable, total = count_parameters(model)
+    trainable, total = count_parameters(model, job.built.quantizer)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
         f" trained ({trainable / total:.2%}) on {job.machine.name}"
@@ -89,7 +89,7 @@ def load_base(job: Job) -> PreTrainedModel:
         return models.load_base(
             section,
             kind=kind,
-            quantization_config=job.built.quantization_config,
+            quantizer=job.built.quantizer,
             device=job.machine.device,
             config_options=config_options,
         )

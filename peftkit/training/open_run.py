@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, UsageError
+from peftkit.errors import ArtefactError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
     from peftkit.recipe.build import Built
     from peftkit.rundir.paths import RunDir
-
-KNOWN_CLASSES = (
-    "AutoModelForCausalLM",
-    "AutoModelForSeq2SeqLM",
-    "AutoModelForSequenceClassification",
-)
-"""What can be evaluated and asked."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +52,13 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
     recipe = load_recipe(run_dir.resolved, overrides)
     machine = describe_machine()
     built = build(recipe, machine)
-    if built.method.auto_class not in KNOWN_CLASSES:
-        raise UsageError(
-            f"{run_dir.path} trained a model of {built.method.auto_class},"
-            " which does not answer prompts",
-            hint="evaluate and generate work on language models and classifiers",
-        )
     section = recipe.model
     if section.config is not None:
         section = dataclasses.replace(
             section, path=str(run_dir.model), config=None, tokenizer=None, chat_template=None
         )
     tokenizer = load_tokenizer(section, recipe.file.parent)
-    device = "cpu" if getattr(built.method, "use_cpu", False) else machine.device
+    device = "cpu" if built.method.use_cpu else machine.device
     return TrainedRun(run_dir, built, tokenizer, device)
 
 
@@ -91,7 +78,7 @@ def load_base_of(
     return load_base(
         built.recipe.model,
         kind=built.method.kind,
-        quantization_config=built.quantization_config,
+        quantizer=built.quantizer,
         device=device,
         config_options=config_options,
     )

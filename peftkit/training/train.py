@@ -32,9 +32,9 @@ def train_model(
         ResourceError: the budget was passed, or memory or the disk ran out.
     """
     run_dir, stop = job.run_dir, session.stop
-    seconds_before = _clean(run_dir, start)
+    seconds_before = run_dir.process.by_main(_clean, run_dir, start)
     bar = TrainingBar(session.screen)
-    with MetricsFile(run_dir.metrics).opened() as metrics:
+    with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"):
             trainer = _make_trainer(job, model, session)
         if start is None:
@@ -46,9 +46,9 @@ def train_model(
                     trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             finally:
                 bar.stop()
-                session.ledger.step = trainer.state.global_step
-                session.ledger.total_steps = trainer.state.max_steps
-            if stop.is_requested and trainer.state.global_step < trainer.state.max_steps:
+                session.status.step = trainer.state.global_step
+                session.status.total_steps = trainer.state.max_steps
+            if stop.poll() and trainer.state.global_step < trainer.state.max_steps:
                 return  # leaving `deferred` raises StoppedError
             if trainer.eval_dataset is not None and trainer.args.eval_strategy == "no":
                 trainer.evaluate()  # once, so that validation rows never go unread
@@ -57,9 +57,13 @@ def train_model(
 
 def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> None:
     """Save trained weights, and last of all measured.json, which says that training is over."""
+    job.run_dir.process.by_main(_keep, job, model)
+    session.stop.consequence = "the trained weights are saved; the same command evaluates them"
+
+
+def _keep(job: Job, model: PreTrainedModel | PeftModel) -> None:
     save_trained(job, model)
     write_json(job.run_dir.measured, _measure(job, model))
-    session.stop.consequence = "the trained weights are saved; the same command evaluates them"
 
 
 def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
@@ -82,8 +86,8 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
             validation=job.prepared.encoded.get("validation"),
             callbacks=(
                 *(adapter.callbacks() if adapter else ()),
-                Finite(job.recipe.method.name, job.run_dir.checkpoints),
-                Keeper(session.stop, session.ledger),
+                Finite(job.recipe.method.name, job.run_dir),
+                Keeper(session.stop, session.status),
             ),
             output_dir=job.run_dir.checkpoints,
         )
@@ -94,8 +98,8 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
     """Try the longest batch first: what it takes is the most that any step will."""
     from peftkit.memory.probe import probe_longest_batch
 
-    method = job.built.method
-    with exhaustion_explained("probing the longest batch"), blamed(job.recipe):
+    method, process = job.built.method, job.run_dir.process
+    with process.together(), exhaustion_explained("probing the longest batch"), blamed(job.recipe):
         length = probe_longest_batch(trainer, method, device=job.machine.device)
     if length is not None:
         session.screen.say(f"  probed   the longest batch, of {length:,} tokens a row: it fits")
@@ -127,7 +131,7 @@ def _measure(job: Job, model: PreTrainedModel | PeftModel) -> dict[str, Any]:
     lines = _step_lines(job.run_dir)
     last = lines[-1] if lines else {}
     seconds, num_tokens = last.get("seconds", 0.0), last.get("num_tokens", 0)
-    trainable, total = count_parameters(model)
+    trainable, total = count_parameters(model, job.built.quantizer)
     measured = {
         "train_seconds": seconds,
         "num_steps": last.get("step", 0),

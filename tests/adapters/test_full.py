@@ -27,10 +27,12 @@ def test_every_parameter_is_trainable(tiny_model) -> None:
 def test_a_quantized_base_is_refused(tiny_model) -> None:
     from transformers import BitsAndBytesConfig
 
+    from peftkit.quantizers.bitsandbytes import BitsAndBytes
+
     base = load_base(
         ModelSection(path=str(tiny_model)),
         kind=CAUSAL_LM,
-        quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+        quantizer=BitsAndBytes(BitsAndBytesConfig(load_in_8bit=True)),
     )
     with pytest.raises(UsageError, match="cannot train a quantized base") as caught:
         Full().attach(base)

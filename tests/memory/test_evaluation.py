@@ -11,6 +11,7 @@ import pytest
 import real_step
 
 from peftkit.memory.evaluation import evaluation_peaks
+from peftkit.memory.fake import storage_of
 from peftkit.memory.fake_step import Rehearsed
 from peftkit.memory.planner import planned_config
 from peftkit.memory.runtime import Runtime
@@ -58,10 +59,9 @@ def planned(recipe: Any, *, length: int = LENGTH, runtime: Runtime = NONE) -> di
 def real_peak(recipe: Any, run: Any) -> int:
     """Track what a real model allocates while it is scored, its own tensors included."""
     built = build(recipe, real_step.CPU)
-    quantization = built.quantization_config
-    base = load_base(recipe.model, kind=built.method.kind, quantization_config=quantization)
+    base = load_base(recipe.model, kind=built.method.kind, quantizer=built.quantizer)
     model = built.adapter.attach(base)
-    tracker = Tracker()
+    tracker = Tracker(storage_of(built.quantizer))
     hold_model(tracker, model)
     tracker.enter("evaluate")
     with tracker:

@@ -17,6 +17,7 @@ from peftkit.memory.fake import (
     materialize,
 )
 from peftkit.plugins import CAUSAL_LM, SEQ_2_SEQ_LM
+from peftkit.quantizers.bitsandbytes import BitsAndBytes
 from peftkit.recipe.schema import ModelSection
 
 
@@ -25,12 +26,12 @@ def _config(**changes):
     return AutoConfig.for_model(options.pop("model_type"), **options)
 
 
-def _skeleton(config, adapter=None, kind=CAUSAL_LM, quantization=None):
+def _skeleton(config, adapter=None, kind=CAUSAL_LM, quantizer=None):
     return build_skeleton(
         config,
         ModelSection(path="x", dtype="bfloat16"),
         kind=kind,
-        quantization_config=quantization,
+        quantizer=quantizer,
         adapter=adapter,
     )
 
@@ -56,10 +57,20 @@ def test_a_four_bit_base_keeps_its_layout_when_it_is_scored(monkeypatch) -> None
     # What a processor with AVX512-BF16 says, where the first forward in evaluation would repack
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    model = _skeleton(_config(), quantization=nf4).model
+    model = _skeleton(_config(), quantizer=BitsAndBytes(nf4)).model
     layers = [m for m in model.modules() if isinstance(m, modules.Linear4bit)]
     assert layers
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+
+
+def test_a_quantization_that_nobody_can_simulate_is_unknown() -> None:
+    from transformers import QuantoConfig
+
+    from peftkit.quantizers.native import Quanto
+
+    with pytest.raises(PlanningError, match="how Quanto packs weights is not known") as caught:
+        _skeleton(_config(), quantizer=Quanto(QuantoConfig("int8")))
+    assert caught.value.exit_code == 5
 
 
 def test_an_architecture_that_is_not_there_is_named() -> None:

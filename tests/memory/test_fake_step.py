@@ -17,6 +17,7 @@ from peftkit.memory.fake_step import Rehearsed
 from peftkit.memory.trace import compile_trace
 from peftkit.methods.sft import SFT
 from peftkit.plugins import Method, Point
+from peftkit.plugins.quantizer import PLAIN
 from peftkit.recipe.schema import ModelSection
 
 
@@ -32,7 +33,7 @@ def _built(method: Method, *, is_conv: bool = False) -> Any:
             model=ModelSection(path="x", dtype="float32"), method=SimpleNamespace(name="own")
         ),
         adapter=Lora(lora),
-        quantization_config=None,
+        quantizer=None,
     )
 
 
@@ -121,7 +122,7 @@ def test_a_method_with_rows_and_a_loss_of_its_own_takes_what_is_planned(
     batch = real_step.token_batch(2 * rows, length)
     step.forward_backward(model, batch, method.loss(), settings, lambda _: None)
     step.update(model.parameters(), optimizer, settings, lambda _: None)
-    trace = real_step.track_step(model, batch, method.loss(), optimizer, settings)
+    trace = real_step.track_step(model, batch, method.loss(), optimizer, settings, storage=PLAIN)
     real = compile_trace(trace).live(np.array(trace.num_bytes, np.int64))
     assert int(planned.total.max()) == pytest.approx(int(real.total.max()), rel=5e-3)
     for phase in ("forward", "loss", "backward", "step"):

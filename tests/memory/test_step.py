@@ -81,3 +81,41 @@ def test_settings_are_read_off_the_arguments() -> None:
         "x", use_cpu=True, bf16=True, gradient_accumulation_steps=4, max_grad_norm=0.5
     )
     assert step.StepSettings.of(args, "cpu") == step.StepSettings(4, 0.5, "bfloat16", "cpu")
+
+
+FAMILIES = {
+    "llama": (real_step.LLAMA, "AutoModelForCausalLM"),
+    "gpt2": (real_step.GPT2, "AutoModelForCausalLM"),
+    "gemma3": ({**real_step.LLAMA, "model_type": "gemma3_text"}, "AutoModelForCausalLM"),
+    "t5": (real_step.T5, "AutoModelForSeq2SeqLM"),
+    "bert": (real_step.BERT, "AutoModelForSequenceClassification"),
+}
+
+
+def _groups(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> list[dict]:
+    """Return an optimizer's groups, with names in the parameters' place."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [
+        {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set")
+@pytest.mark.parametrize("is_lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_decays_is_what_decays_in_the_trainer(family: str, is_lora: bool, tmp_path) -> None:
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    (config, auto_class), options = FAMILIES[family], {"weight_decay": 0.1, "use_cpu": True}
+    made = transformers.AutoConfig.for_model(**config)
+    model = getattr(transformers, auto_class).from_config(made)
+    if is_lora:
+        model = get_peft_model(model, LoraConfig(target_modules="all-linear", bias="all"))
+    args = transformers.TrainingArguments(tmp_path, **options)
+    theirs = _groups(transformers.Trainer(model, args).create_optimizer(), model)
+    assert _groups(step.make_optimizer(model, args), model) == theirs
+    assert [group["weight_decay"] for group in theirs] == [0.1, 0.0]
+    assert theirs[0]["params"]
+    assert theirs[1]["params"] or is_lora

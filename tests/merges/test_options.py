@@ -6,9 +6,7 @@ import inspect
 
 import pytest
 
-from peftkit.merges.options import SvdWeights
 from peftkit.plugins import find, plugin_names
-from peftkit.plugins.combined import Compression
 from peftkit.recipe.signatures import signature_of
 from peftkit.testing import check_merge
 
@@ -49,7 +47,3 @@ def test_every_merge_conforms_and_its_options_are_peft_s(name: str) -> None:
     merge = find("merges", name)(find("merges", name).Config(**given))
     assert merge.combines == ("deltas" if name.endswith("svd") or name == "cat" else "factors")
     assert (merge.compression is not None) == name.endswith("svd")
-
-
-def test_what_is_asked_of_the_decomposition_is_handed_on() -> None:
-    assert SvdWeights(weights=[1.0], svd_rank=3, svd_clamp=0.9).compression == Compression(3, 0.9)

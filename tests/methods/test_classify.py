@@ -161,14 +161,13 @@ def test_the_audit_counts_labels(run: RunDir) -> None:
 
 
 def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tmp_path: Path):
-    from peftkit.generate import Labeler, answer_file, open_answerer, read_questions
+    from peftkit.generate import answer_file, open_answerer, read_questions
     from peftkit.scoring.prompts import question_of_text
 
     labeler = open_answerer(run.path)
-    assert isinstance(labeler, Labeler)
     file = tiny.write_jsonl(tmp_path / "asked.jsonl", [{**ROWS[0], "label": None}, ROWS[1]])
     out = io.StringIO()
-    answer_file(labeler, read_questions(labeler.task, file), out)
+    answer_file(labeler, read_questions(labeler, file), out)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     samples = [json.loads(line) for line in run.samples.read_text().splitlines()]
     for line, sample in zip(lines, samples, strict=False):
@@ -187,14 +186,15 @@ def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tm
 
 
 def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
-    from peftkit.generate import Labeler, open_answerer
+    from peftkit.generate import open_answerer
+    from peftkit.scoring.classifier import LabelAnswerer
     from peftkit.scoring.prompts import question_of_text
 
     resolved = decoder_run.resolved.read_text()
     assert "llm_int8_skip_modules" in resolved
     assert losses(decoder_run)[-1] < losses(decoder_run)[0]
     labeler = open_answerer(decoder_run.path)
-    assert isinstance(labeler, Labeler)
+    assert isinstance(labeler, LabelAnswerer)
     assert labeler.model.config.pad_token_id == labeler.tokenizer.pad_token_id
     questions = [question_of_text(labeler.task, row["text"]) for row in ROWS[:3]]
     together = labeler.label_many(questions)
@@ -205,14 +205,13 @@ def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
 
 @pytest.mark.parametrize("adapter", ["full", {"vera": {"r": 8, "target_modules": ["query"]}}])
 def test_other_adapters_train_and_are_found_again(adapter, recipe: Path, tmp_path: Path) -> None:
-    from peftkit.generate import Labeler, open_answerer
+    from peftkit.generate import open_answerer
 
     document = {**json.loads(recipe.read_text()), "adapter": adapter}
     file = tmp_path / "r.json"
     file.write_text(json.dumps(document))
     trained = tiny_heads.train(tmp_path / "run", file)
     labeler = open_answerer(trained.path)
-    assert isinstance(labeler, Labeler)
     assert labeler.model.config.id2label == {0: "other", 1: "same"}
 
 

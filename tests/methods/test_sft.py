@@ -21,9 +21,8 @@ CUDA = Machine("cuda", True, 80 << 30, 79 << 30, "a GPU")
 def _decided(machine: Machine = CPU, dtype: str = "float32", **options) -> dict:
     chosen = SFT.decide(options, dtype=dtype, machine=machine)
     assert all(one.reason for one in chosen)
-    return {
-        d.key.removeprefix("method.sft."): d.value for d in decided("method.sft", chosen, options)
-    }
+    found = decided("method.sft", chosen, options)
+    return {decision.key.removeprefix("method.sft."): decision.value for decision in found}
 
 
 def _sft(**options) -> SFT:

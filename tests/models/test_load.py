@@ -20,7 +20,7 @@ from peftkit.models.load import (
     max_positions,
     resolve,
 )
-from peftkit.plugins import CAUSAL_LM
+from peftkit.plugins import CAUSAL_LM, ModelKind
 from peftkit.recipe.schema import ModelSection
 
 
@@ -37,8 +37,8 @@ def edit(file: Path, **fields) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
-def base_of(model: ModelSection, auto_class: str = "AutoModelForCausalLM"):
-    return load_base(model, auto_class=auto_class)
+def base_of(model: ModelSection, kind: ModelKind = CAUSAL_LM):
+    return load_base(model, kind=kind)
 
 
 def edit_weights(folder: Path, change) -> None:

@@ -106,12 +106,6 @@ def test_the_device_at_hand_keeps_its_own_memory() -> None:
     assert not laptop.has_rates, "another chip"
 
 
-def test_defaults() -> None:
-    assert [d.name for d in devices.defaults()] == [
-        "8 GiB", "12 GiB", "16 GiB", "24 GiB", "40 GiB", "48 GiB", "80 GiB", "141 GiB"
-    ]  # fmt: skip
-
-
 def test_as_a_machine_it_decides_as_the_card_would() -> None:
     t4, any16 = devices.find("t4").as_machine(), devices.of_size(16).as_machine()
     assert (t4.device, t4.supports_bfloat16, t4.name) == ("cuda", False, "Tesla T4")

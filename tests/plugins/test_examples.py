@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftkit import plugins
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.plugins.examples import Conversation, Example, Labeled, Question, Text
 
 
 def test_a_plugin_s_author_finds_every_kind_in_one_place() -> None:
@@ -31,6 +31,13 @@ def test_an_example_says_what_the_house_asks_of_any() -> None:
     pair = Labeled(("a", "c"), "b")
     assert pair.sample() == {"prompt": "a\n\nc", "texts": ["a", "c"]}
     assert (pair.class_label, pair.with_label("d", 3)) == ("b", Labeled(("a", "c"), "d", 3))
+
+
+def test_an_example_is_a_question_without_its_answer() -> None:
+    turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    assert Conversation(turns).question() == Question(messages=turns[:1])
+    assert Text("a").question() == Question(text="a")
+    assert Labeled(("a", "c"), "b").question() == Question(texts=("a", "c"))
 
 
 def test_an_example_says_what_a_task_made_wrongly() -> None:

@@ -19,7 +19,7 @@ class Plain(Method):
     kind = CAUSAL_LM
     examples = (Text,)
 
-    def encode(self, examples, tokenizer):
+    def encode(self, examples, tokenizer):  # noqa: ARG002
         return [[{"input_ids": [1, 2], "labels": [-100, 2]}] for _ in examples]
 
 

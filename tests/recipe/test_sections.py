@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from peftkit.recipe.schema import Choice
-from peftkit.recipe.sections import UNITS, pick, read_sections
+from peftkit.recipe.sections import pick, read_sections
 from peftkit.recipe.strict import Gate
 
 
@@ -55,8 +55,3 @@ def test_keys_of_any_shape_end_in_problems_not_in_a_crash(key: tuple[str, ...], 
     gate = Gate("x.yaml", {})
     read_sections(gate, data)
     assert gate.problems
-
-
-def test_units_are_what_they_say() -> None:
-    assert UNITS["GiB"] == 2**30
-    assert UNITS["GB"] == 10**9

@@ -10,7 +10,6 @@ import tiny
 from training_fixture import cut_back, losses, train, write_recipe
 
 from peftkit.errors import UsageError
-from peftkit.training.train import WatchesTraining
 
 SFT = {
     "learning_rate": 1e-2,
@@ -88,11 +87,3 @@ def test_a_refusal_within_the_training_names_its_line(
     with pytest.raises(UsageError) as caught:
         train(recipe, tmp_path / "run")
     assert caught.value.message.startswith(f"{recipe}:{line} adapter.adalora.total_step: 40, but")
-
-
-def test_only_adapters_with_a_schedule_watch() -> None:
-    from peftkit.adapters.full import Full
-
-    assert isinstance(Full(), WatchesTraining)
-    assert list(Full().callbacks()) == []
-    assert not isinstance(object(), WatchesTraining)

@@ -65,11 +65,11 @@ def test_an_adapter_trains_on_the_plain_base(bench: Bench) -> None:
 
 
 def test_every_quantization_is_tried_and_those_of_bitsandbytes_work_here(bench: Bench) -> None:
-    from peftkit.recipe.signatures import quantization_classes
+    from peftkit.plugins import plugin_names
 
     found = {trial.name: trial for trial in quantizations(bench)}
     kinds = {"nf4", "nf4, double", "fp4", "int8"}
-    assert set(found) == (set(quantization_classes()) - {"bitsandbytes"}) | kinds
+    assert set(found) == (set(plugin_names("quantizers")) - {"bitsandbytes"}) | kinds
     for kind in kinds:
         assert found[kind].works, found[kind].detail
         assert "trains a LoRA" in found[kind].detail
