@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
         "adapter": {"lora": {"r": 4, "target_modules": "all-linear"}},
         "method": {"sft": {"per_device_train_batch_size": 2, "max_length": 48, "use_cpu": True}},
     }
-    for key, value in changes.items():
+    for key, value in copy.deepcopy(changes).items():  # what one recipe adds stays its own
         parent = document
         *parts, last = key.split(".")
         for part in parts:

@@ -7,6 +7,7 @@ import real_step
 import torch
 
 from peftkit.memory import step
+from peftkit.methods.sft import SFT
 from peftkit.plugins import CAUSAL_LM, Training
 from peftkit.recipe.build import build
 
@@ -115,7 +116,7 @@ def test_what_decays_is_what_decays_in_the_trainer(family: str, is_lora: bool, t
         model = get_peft_model(model, LoraConfig(target_modules="all-linear", bias="all"))
     args = transformers.TrainingArguments(tmp_path, **options)
     theirs = _groups(transformers.Trainer(model, args).create_optimizer(), model)
-    assert _groups(step.make_optimizer(model, args), model) == theirs
+    assert _groups(step.make_optimizer(model, SFT(args)), model) == theirs
     assert [group["weight_decay"] for group in theirs] == [0.1, 0.0]
     assert theirs[0]["params"]
     assert theirs[1]["params"] or is_lora

@@ -64,7 +64,7 @@ def test_its_mistakes_are_found_at_their_line(recipe: Path) -> None:
 def test_its_plan_is_the_real_step(tmp_path: Path, installed: None) -> None:
     from peftkit.memory.planner import plan
 
-    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, real_step.LLAMA)
     asked = real_step.recipe_for(tmp_path, **{"model.quantize": QUANTIZE})
     rows, lengths = real_step.batch_of(asked)
     made = plan(asked, lengths=lengths, machine=real_step.CPU)
