@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from pathlib import Path
@@ -68,11 +69,12 @@ def test_the_method_trains_as_plain_transformers(written: Any, tmp_path: Path) -
     )
     method = written.FillMask(args)
     texts = [Text("sort keys by name"), Text("read a file")] * 4
-    rows = Dataset.from_list([row for (row,) in method.encode(texts, tokenizer)])
+    encoded = Dataset.from_list([row for (row,) in method.encode(texts, tokenizer)])
+    rows = method.arrange(encoded, tokenizer)
 
     def losses(make: Any) -> list[float]:
         set_seed(3)
-        trainer = make(BertForMaskedLM(config))
+        trainer = make(BertForMaskedLM(copy.deepcopy(config)))
         trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
