@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from peftkit.plugins import CAUSAL_LM, Conversation, Method, Point, column_lengths
+from peftkit.plugins import CAUSAL_LM, IGNORED, Conversation, Method, Point, column_lengths
 
 
 class Pairs(Method):
@@ -20,6 +20,12 @@ class Pairs(Method):
     def encode(self, examples: Any, tokenizer: Any) -> Any:
         """Not needed here."""
         raise NotImplementedError
+
+    def sequences(self, row: Mapping[str, Any]) -> list[Any]:
+        """Return the prompt with either answer."""
+        ignored = [IGNORED] * len(row["prompt"])
+        answers = (row[name] for name in ("chosen", "rejected"))
+        return [(row["prompt"] + answer, ignored + answer) for answer in answers]
 
     def lengths(self, rows: Any) -> list[int]:
         """Return the tokens of each prompt with the longer of its answers."""

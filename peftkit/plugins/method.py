@@ -143,6 +143,13 @@ class Method(Plugin):
             for each example its rows: `input_ids`, `labels` (-100 where not trained) ...
         """
 
+    def sequences(self, row: Mapping[str, Any]) -> list[tuple[Sequence[int], Any]]:
+        """Return what a model reads of a row, encoded or arranged: each sequence with its labels.
+
+        `peftkit data` shows them, and the audit looks at how they begin.
+        """
+        return [(row["input_ids"], row["labels"])]
+
     def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
         """Count one encoded row's tokens, cut and not."""
         return count_sequence(row["labels"], self.max_length, keeps_end=self.keeps_end)
