@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from peftkit.plugins import CAUSAL_LM, IGNORED, Conversation, Method, Point, column_lengths
+from peftkit.plugins import CAUSAL_LM, IGNORED, Conversation, Method, column_lengths
 
 
 class Pairs(Method):
@@ -16,6 +16,7 @@ class Pairs(Method):
     Config = "trl:DPOConfig"
     kind = CAUSAL_LM
     examples = (Conversation,)
+    num_sequences = 2
 
     def encode(self, examples: Any, tokenizer: Any) -> Any:
         """Not needed here."""
@@ -32,11 +33,6 @@ class Pairs(Method):
         answers = (column_lengths(rows, name) for name in ("chosen", "rejected"))
         longer = map(max, *answers)
         return [a + b for a, b in zip(column_lengths(rows, "prompt"), longer, strict=True)]
-
-    def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
-        """Return two rows for each."""
-        shape = (2 * point.micro_batch, point.length)
-        return {"input_ids": shape, "labels": shape}
 
     def loss(self) -> Any:
         """Return the loss of arXiv 2305.18290, equation 7."""

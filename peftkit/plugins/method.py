@@ -71,6 +71,8 @@ class Method(Plugin):
     """The option that says where targets of their own are cut; None where rows are one sequence."""
     pads: ClassVar[bool] = True
     """Whether rows of several lengths share a batch, so that its collator makes a mask."""
+    num_sequences: ClassVar[int] = 1
+    """Sequences that a row puts into a batch, padded alike: 2 where a prompt has two answers."""
     fuses_head: ClassVar[bool] = False
     """Whether `loss` is trl's fused head, which keeps no logits."""
     unplanned: ClassVar[str] = ""
@@ -232,7 +234,7 @@ class Method(Plugin):
         Args:
             point: how large the micro-batch is.
         """
-        shape = (point.micro_batch, point.length)
+        shape = (point.micro_batch * self.num_sequences, point.length)
         return {"input_ids": shape, "labels": shape}
 
     def loss(self) -> Loss | None:

@@ -95,6 +95,14 @@ def test_a_second_size_is_of_the_same_kind() -> None:
         assert fills_tile != (point.num_tokens > 4096), "the head's first tile tells them apart"
 
 
+def test_every_sequence_of_a_row_counts_for_the_heads_tile() -> None:
+    config = _config({**real_step.LLAMA, "max_position_embeddings": 9000}, 4)
+    rehearsed = Rehearsed(_built(preferences.Pairs(preferences.arguments())), config, device="cpu")
+    for point in (Point(2, 1000), Point(3, 1000), Point(8, 1000)):
+        fills_tile = 2 * rehearsed._probe(point).num_tokens > 4096
+        assert fills_tile != (2 * point.num_tokens > 4096)
+
+
 def test_scoring_on_a_gpu_takes_less_than_on_a_cpu() -> None:
     cpu, cuda = (_rehearsed(real_step.LLAMA, device=d, num_layers=4) for d in ("cpu", "cuda"))
     peaks = [r.rehearse(Point(2, 48)).footprint.live(2, 48).phase_peaks() for r in (cpu, cuda)]
@@ -113,6 +121,7 @@ def test_a_method_with_rows_and_a_loss_of_its_own_takes_what_is_planned(
     built, config = _built(method), _config(real_step.LLAMA, 6)
     rows, length = 2, 48
     footprint = Rehearsed(built, config, device="cpu").rehearse(Point(rows, length)).footprint
+    assert not footprint.growth.num_unexplained
     planned = footprint.live(rows, length)
 
     model = built.adapter.attach(AutoModelForCausalLM.from_config(config)).train()
