@@ -112,6 +112,7 @@ class Rehearsed:
             hold_checkpoints_on_host(skeleton.model)
         fake = materialize(skeleton, self.mode)
         model = fake.model.train()
+        built.method.prepare_model(model)
         if self.fuses_head:
             from peftkit.memory.fused_head import attach_fused_head
 

@@ -202,6 +202,13 @@ class Method(Plugin):
         del parts
         return {}
 
+    def prepare_model(self, model: torch.nn.Module) -> None:
+        """Do what the trainer does to a model before its first step, e.g. switch dropout off.
+
+        Planning asks for it, of a model that no trainer has seen.
+        """
+        del model
+
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
         """Make an optimizer of its own; None for the one that the arguments name."""
         del model
@@ -271,6 +278,9 @@ def make_trainer(
 ) -> Trainer:
     """Make a trainer that prints nothing itself; the method's own arguments stay as they are.
 
+    So do the dtypes of what is trained: trl recasts an adapter on a quantized base to bfloat16,
+    which loses the small updates of AdamW, and says nothing.
+
     Args:
         native: what else the class takes: a collator, an optimizer ...
     """
@@ -278,6 +288,7 @@ def make_trainer(
 
     args = copy.copy(config)
     args.output_dir = str(parts.output_dir)
+    trained = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
     trainer = trainer_class(
         args=args,
         model=parts.model,
@@ -288,4 +299,7 @@ def make_trainer(
         **native,
     )
     trainer.remove_callback(PrinterCallback)
+    for parameter, values in trained:
+        if parameter.dtype != values.dtype:
+            parameter.data = values.to(parameter.device)
     return trainer
