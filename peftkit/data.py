@@ -45,7 +45,7 @@ def show_data(recipe: Recipe, *, split: str | None = None, num_rows: int = 3) ->
     splits = [split] if split is not None else wanted_splits(recipe)
     positions = max_positions(config)
     prepared = inspect_rows(built, tokenizer, max_positions=positions, splits=splits)
-    return make_view(prepared, tokenizer, num_rows=num_rows)
+    return make_view(prepared, built.method, tokenizer, num_rows=num_rows)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def begin(job: Job, status: RunStatus) -> None:
     write_atomically(run_dir.recipe, job.recipe.text)
     write_atomically(run_dir.resolved, dump_resolved(job.built))
     write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
-    write_json(run_dir.data, data_json(job.prepared, job.tokenizer))
+    write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))
 
 
 def admit(job: Job, screen: Screen) -> None:

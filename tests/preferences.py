@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from peftkit.plugins import CAUSAL_LM, Conversation, Method, Point, column_lengths
+from peftkit.plugins import CAUSAL_LM, IGNORED, Conversation, Method, column_lengths
 
 
 class Pairs(Method):
@@ -16,20 +16,22 @@ class Pairs(Method):
     Config = "trl:DPOConfig"
     kind = CAUSAL_LM
     examples = (Conversation,)
+    num_sequences = 2
 
     def encode(self, examples: Any, tokenizer: Any) -> Any:
         """Give nothing: a step alone is planned here."""
+
+    def sequences(self, row: Mapping[str, Any]) -> list[Any]:
+        """Return the prompt with either answer."""
+        ignored = [IGNORED] * len(row["prompt"])
+        answers = (row[name] for name in ("chosen", "rejected"))
+        return [(row["prompt"] + answer, ignored + answer) for answer in answers]
 
     def lengths(self, rows: Any) -> list[int]:
         """Return the tokens of each prompt with the longer of its answers."""
         answers = (column_lengths(rows, name) for name in ("chosen", "rejected"))
         longer = map(max, *answers)
         return [a + b for a, b in zip(column_lengths(rows, "prompt"), longer, strict=True)]
-
-    def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
-        """Return two rows for each."""
-        shape = (2 * point.micro_batch, point.length)
-        return {"input_ids": shape, "labels": shape}
 
     def loss(self) -> Any:
         """Return the loss of arXiv 2305.18290, equation 7."""

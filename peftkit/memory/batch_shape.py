@@ -25,7 +25,7 @@ class BatchShape:
     num_tokens: int
     """Real tokens of an average micro-batch."""
     padded_tokens: int
-    """Tokens of an average micro-batch, padding included."""
+    """The same, padding included, of one sequence a row."""
     is_flat: bool
     """Whether all rows are put into one, as trl's padding-free collator does."""
     takes_mask: bool
@@ -34,12 +34,15 @@ class BatchShape:
     """Whether rows have several lengths, so that shorter ones are padded."""
     target_length: int = 0
     """Tokens of the longest target that a decoder writes; 0 where there is none."""
+    num_sequences: int = 1
+    """See `Method.num_sequences`."""
 
     def layout(self, rows: int) -> str:
         """Return the layout of a micro-batch of this many rows; see `Point`."""
         if self.is_flat:
             return "packed" if self.takes_mask else "flat"
-        return "padded" if self.varies and rows > 1 and self.takes_mask else "full"
+        is_padded = self.varies and rows * self.num_sequences > 1
+        return "padded" if is_padded and self.takes_mask else "full"
 
 
 def batch_shape(
@@ -58,14 +61,16 @@ def batch_shape(
     return BatchShape(
         micro_batch=rows,
         length=max(padded),
-        num_tokens=round(rows * mean),
+        num_tokens=round(rows * method.num_sequences * mean),
         padded_tokens=round(
             rows * (mean if method.is_flat else padded_length(padded, rows, is_sorted=is_sorted))
         ),
         is_flat=method.is_flat,
         takes_mask=not attention.startswith("flash"),
-        varies=lengths is not None and min(stated) < max(padded),
+        # Of several sequences of a row, all but the longest are padded.
+        varies=lengths is not None and (min(stated) < max(padded) or method.num_sequences > 1),
         target_length=_target_length(method, lengths),
+        num_sequences=method.num_sequences,
     )
 
 

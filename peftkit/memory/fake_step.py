@@ -84,6 +84,7 @@ class Rehearsed:
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.scored_share = scored_share if device == "cuda" else 1.0
         self.fuses_head = built.method.fuses_head
+        self.num_sequences = built.method.num_sequences
         self._loss = known_loss(built)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._make = partial(self._make_model, built, config)
@@ -111,6 +112,7 @@ class Rehearsed:
             hold_checkpoints_on_host(skeleton.model)
         fake = materialize(skeleton, self.mode)
         model = fake.model.train()
+        built.method.prepare_model(model)
         if self.fuses_head:
             from peftkit.memory.fused_head import attach_fused_head
 
@@ -161,7 +163,7 @@ class Rehearsed:
             join_programs([load, program, after]), growth,
             _array(before.num_bytes), _array(update.num_bytes),
             block, self.virtual, self.scored_share,
-            (point.micro_batch, point.length, _array(first.num_bytes)),
+            (point.micro_batch, point.length, _array(first.num_bytes)), self.num_sequences,
         )  # fmt: skip
         if growth.num_unexplained:
             notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
@@ -310,9 +312,10 @@ class Rehearsed:
         first tile is compared with one that does not, and the other way round.
         """
         config = self.config.get_text_config()
-        fills_tile = point.num_tokens > _TILE_TOKENS
+        fills_tile = point.num_tokens * self.num_sequences > _TILE_TOKENS
         rows = 1 if point.micro_batch == 1 else 3
         tokens = _TILE_TOKENS // 2 if fills_tile else 2 * _TILE_TOKENS + 1000
+        tokens //= self.num_sequences
         longest = getattr(config, "max_position_embeddings", None) or tokens
         window = getattr(config, "sliding_window", None) or 0
         length = _prime_below(min(tokens // rows, longest))
@@ -328,7 +331,7 @@ class Rehearsed:
 
     def _size(self, point: Point) -> Any:
         return make_size(
-            point.micro_batch, point.length,
+            point.micro_batch * self.num_sequences, point.length,
             virtual=self.virtual, scored_share=self.scored_share,
         )  # fmt: skip
 

@@ -93,7 +93,7 @@ class Plan:
     num_tokens: int
     """Real tokens of an average micro-batch."""
     padded_tokens: int
-    """Tokens of an average micro-batch, padding included."""
+    """The same, padding included, of one sequence a row: as `micro_batch * length` counts."""
     host_bytes: int
     """Pinned host memory that holds saved tensors at their most, beside the device's memory."""
     sharing: Sharing

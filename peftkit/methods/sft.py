@@ -23,7 +23,6 @@ from peftkit.plugins.losses import fused_loss
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, Trainer
 
@@ -59,15 +58,14 @@ class SFT(Method):
         cls, options: Mapping[str, Any], *, dtype: str, machine: Machine
     ) -> Sequence[Chosen]:
         """Choose precision, checkpointing and logging where the recipe is silent."""
-        device = "cpu" if options.get("use_cpu") else machine.device
-        chosen = [
-            *arguments.precision(options, dtype=dtype, device=device, machine=machine),
-            *_device(device),
-            *_logging(options),
+        is_flat = options.get("packing") or options.get("padding_free")
+        counted = "all" if is_flat else arguments.REAL_TOKENS.value
+        chosen = arguments.choose_for_trl(options, dtype=dtype, machine=machine)
+        return [
+            *(one for one in chosen if one.option != arguments.REAL_TOKENS.option),
+            arguments.REAL_TOKENS._replace(value=counted),
+            Chosen("dataset_kwargs", {"skip_prepare_dataset": True}, OWNED["dataset_kwargs"]),
         ]
-        if "gradient_checkpointing" in options:  # the older name of the same option
-            chosen = [one for one in chosen if one.option != "activation_checkpointing"]
-        return chosen
 
     @property
     def max_length(self) -> int | None:
@@ -158,14 +156,12 @@ class SFT(Method):
         args = copy.copy(self.config)
         if args.padding_free and not args.packing:
             args.max_length = None  # trl refuses a length it would not enforce; arrange did
-        attached = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
         try:
             trainer = make_trainer(self.trainer_class, args, parts)
         except ValueError as error:
             raise UsageError(
                 f"trl's SFTTrainer refuses method.sft with this model and adapter: {error}"
             ) from error
-        _restore_dtypes(attached)
         if len(trainer.train_dataset) != len(parts.train):
             raise UsageError(
                 f"trl kept {len(trainer.train_dataset)} of {len(parts.train)} training rows",
@@ -176,25 +172,6 @@ class SFT(Method):
     def loss(self) -> Loss:
         """Return trl's fused loss."""
         return fused_loss
-
-
-def _device(device: str) -> list[Chosen]:
-    """Choose what depends on where the model sits."""
-    option = "activation_checkpointing"
-    if device == "cpu":
-        why = "recomputing costs time, resident memory is ample"
-        return [*arguments.on_cpu(device, why="trl raises on bf16"), Chosen(option, False, why)]
-    return [Chosen(option, True, "trl's default: a third more time, far less memory")]
-
-
-def _logging(options: Mapping[str, Any]) -> list[Chosen]:
-    is_flat = options.get("packing") or options.get("padding_free")
-    counted = "all" if is_flat else arguments.REAL_TOKENS.value
-    return [
-        *arguments.logging(options),
-        arguments.REAL_TOKENS._replace(value=counted),
-        Chosen("dataset_kwargs", {"skip_prepare_dataset": True}, OWNED["dataset_kwargs"]),
-    ]
 
 
 def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:
@@ -209,13 +186,3 @@ def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:
         return {column: [ids[kept] for ids in values] for column, values in batch.items()}
 
     return rows.map(cut, batched=True)
-
-
-def _restore_dtypes(attached: Sequence[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
-    """Undo trl's recast of the adapter on a quantized base, which it does without a word.
-
-    The adapter's dtype is what `adapter` made it: bfloat16 loses the small updates of AdamW.
-    """
-    for parameter, values in attached:
-        if parameter.dtype != values.dtype:
-            parameter.data = values.to(parameter.device)

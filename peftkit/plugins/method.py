@@ -71,6 +71,8 @@ class Method(Plugin):
     """The option that says where targets of their own are cut; None where rows are one sequence."""
     pads: ClassVar[bool] = True
     """Whether rows of several lengths share a batch, so that its collator makes a mask."""
+    num_sequences: ClassVar[int] = 1
+    """Sequences that a row puts into a batch, padded alike: 2 where a prompt has two answers."""
     fuses_head: ClassVar[bool] = False
     """Whether `loss` is trl's fused head, which keeps no logits."""
     unplanned: ClassVar[str] = ""
@@ -143,6 +145,13 @@ class Method(Plugin):
             for each example its rows: `input_ids`, `labels` (-100 where not trained) ...
         """
 
+    def sequences(self, row: Mapping[str, Any]) -> list[tuple[Sequence[int], Any]]:
+        """Return what a model reads of a row, encoded or arranged: each sequence with its labels.
+
+        `peftkit data` shows them, and the audit looks at how they begin.
+        """
+        return [(row["input_ids"], row["labels"])]
+
     def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
         """Count one encoded row's tokens, cut and not."""
         return count_sequence(row["labels"], self.max_length, keeps_end=self.keeps_end)
@@ -193,6 +202,13 @@ class Method(Plugin):
         del parts
         return {}
 
+    def prepare_model(self, model: torch.nn.Module) -> None:
+        """Do what the trainer does to a model before its first step, e.g. switch dropout off.
+
+        Planning asks for it, of a model that no trainer has seen.
+        """
+        del model
+
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
         """Make an optimizer of its own; None for the one that the arguments name."""
         del model
@@ -225,7 +241,7 @@ class Method(Plugin):
         Args:
             point: how large the micro-batch is.
         """
-        shape = (point.micro_batch, point.length)
+        shape = (point.micro_batch * self.num_sequences, point.length)
         return {"input_ids": shape, "labels": shape}
 
     def loss(self) -> Loss | None:
@@ -262,6 +278,9 @@ def make_trainer(
 ) -> Trainer:
     """Make a trainer that prints nothing itself; the method's own arguments stay as they are.
 
+    So do the dtypes of what is trained: trl recasts an adapter on a quantized base to bfloat16,
+    which loses the small updates of AdamW, and says nothing.
+
     Args:
         native: what else the class takes: a collator, an optimizer ...
     """
@@ -269,6 +288,7 @@ def make_trainer(
 
     args = copy.copy(config)
     args.output_dir = str(parts.output_dir)
+    trained = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
     trainer = trainer_class(
         args=args,
         model=parts.model,
@@ -279,4 +299,7 @@ def make_trainer(
         **native,
     )
     trainer.remove_callback(PrinterCallback)
+    for parameter, values in trained:
+        if parameter.dtype != values.dtype:
+            parameter.data = values.to(parameter.device)
     return trainer

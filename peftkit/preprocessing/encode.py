@@ -123,7 +123,8 @@ class _Tally:
                 count = self.method.count(row)
                 self.index.append(at)
                 self.counts.append(count)
-                self.double_bos.append(has_double_bos(encoded["input_ids"], tokenizer))
+                read = self.method.sequences(encoded)
+                self.double_bos.append(any(has_double_bos(ids, tokenizer) for ids, _ in read))
                 if count.num_trained:
                     num_used += 1
                     row.pop(LENGTH, None)

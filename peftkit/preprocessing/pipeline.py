@@ -30,7 +30,7 @@ from peftkit.preprocessing.class_labels import (
     number_labels,
     spell,
 )
-from peftkit.preprocessing.encode import EncodedRows, encode_rows, longest
+from peftkit.preprocessing.encode import EncodedRows, encode_rows
 from peftkit.preprocessing.fingerprint import fingerprint
 from peftkit.preprocessing.splits import (
     TRAIN,
@@ -150,7 +150,9 @@ def inspect_rows(
         measured = replace(
             encoded[name].measured,
             index=_at(rows[name].index, encoded[name].measured.index),
-            longest_arranged=longest(arranged[name], "input_ids") if name in arranged else 0,
+            longest_arranged=(
+                max(method.lengths(arranged[name]), default=0) if name in arranged else 0
+            ),
         )
         first = _first_dropped(rows[name], encoded[name])
         breaches += find_breaches(audits[name], measured, replace(limits, first_dropped=first))

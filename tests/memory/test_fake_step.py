@@ -9,6 +9,7 @@ import numpy as np
 import preferences
 import pytest
 import real_step
+import torch
 from transformers import AutoConfig
 
 from peftkit.memory import step
@@ -21,12 +22,12 @@ from peftkit.plugins.quantizer import PLAIN
 from peftkit.recipe.schema import ModelSection
 
 
-def _built(method: Method, *, is_conv: bool = False) -> Any:
+def _built(method: Method, *, is_conv: bool = False, **options: Any) -> Any:
     from peft import LoraConfig
 
     from peftkit.adapters.peft_types import Lora
 
-    lora = LoraConfig(r=4, target_modules="all-linear", fan_in_fan_out=is_conv)
+    lora = LoraConfig(r=4, target_modules="all-linear", fan_in_fan_out=is_conv, **options)
     return SimpleNamespace(
         method=method,
         recipe=SimpleNamespace(
@@ -95,6 +96,14 @@ def test_a_second_size_is_of_the_same_kind() -> None:
         assert fills_tile != (point.num_tokens > 4096), "the head's first tile tells them apart"
 
 
+def test_every_sequence_of_a_row_counts_for_the_heads_tile() -> None:
+    config = _config({**real_step.LLAMA, "max_position_embeddings": 9000}, 4)
+    rehearsed = Rehearsed(_built(preferences.Pairs(preferences.arguments())), config, device="cpu")
+    for point in (Point(2, 1000), Point(3, 1000), Point(8, 1000)):
+        fills_tile = 2 * rehearsed._probe(point).num_tokens > 4096
+        assert fills_tile != (2 * point.num_tokens > 4096)
+
+
 def test_scoring_on_a_gpu_takes_less_than_on_a_cpu() -> None:
     cpu, cuda = (_rehearsed(real_step.LLAMA, device=d, num_layers=4) for d in ("cpu", "cuda"))
     peaks = [r.rehearse(Point(2, 48)).footprint.live(2, 48).phase_peaks() for r in (cpu, cuda)]
@@ -113,6 +122,7 @@ def test_a_method_with_rows_and_a_loss_of_its_own_takes_what_is_planned(
     built, config = _built(method), _config(real_step.LLAMA, 6)
     rows, length = 2, 48
     footprint = Rehearsed(built, config, device="cpu").rehearse(Point(rows, length)).footprint
+    assert not footprint.growth.num_unexplained
     planned = footprint.live(rows, length)
 
     model = built.adapter.attach(AutoModelForCausalLM.from_config(config)).train()
@@ -128,6 +138,26 @@ def test_a_method_with_rows_and_a_loss_of_its_own_takes_what_is_planned(
     for phase in ("forward", "loss", "backward", "step"):
         found = planned.phase_peaks()[phase]
         assert found == pytest.approx(real.phase_peaks()[phase], rel=5e-3), phase
+
+
+class Steady(preferences.Pairs):
+    """A method whose trainer switches dropout off."""
+
+    def prepare_model(self, model: Any) -> None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+
+
+def test_what_its_trainer_does_to_a_model_is_planned() -> None:
+    config, point = _config(real_step.LLAMA, 4), Point(2, 48)
+
+    def peak(method: type[Method], dropout: float) -> int:
+        built = _built(method(preferences.arguments()), lora_dropout=dropout)
+        footprint = Rehearsed(built, config, device="cpu").rehearse(point).footprint
+        return footprint.peak(2, 48)
+
+    assert peak(Steady, 0.5) == peak(preferences.Pairs, 0.0) < peak(preferences.Pairs, 0.5)
 
 
 def test_a_second_forward_runs_over_few_layers_too() -> None:

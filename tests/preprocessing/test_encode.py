@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import preferences
 import pytest
 
 from peftkit.errors import DataError
-from peftkit.plugins import IGNORED, Method, Text
+from peftkit.plugins import IGNORED, Method, RowCount, Text
 from peftkit.preprocessing.chat_labels import TemplateError
 from peftkit.preprocessing.encode import encode_rows
 
@@ -49,6 +50,20 @@ class Windows(Cut):
 
 class NoBos:
     bos_token_id = None
+
+
+class Bos:
+    bos_token_id = 1
+
+
+class Pairs(preferences.Pairs):
+    """A method whose rows have columns of their own, and begin with two BOS in one answer."""
+
+    def encode(self, examples, tokenizer):  # noqa: ARG002
+        return [[{"prompt": [1], "chosen": [2], "rejected": [1, 3]}] for _ in examples]
+
+    def count(self, row):
+        return RowCount(3, 2, 5, 3, is_cut=False, is_ended=True)
 
 
 def encode(method, *texts):
@@ -99,6 +114,13 @@ def test_an_example_may_give_several_rows_which_remember_it():
     assert found.kept == [0, 2]
     assert found.measured.index.tolist() == [0, 0, 0, 1, 2]
     assert found.num_trained_tokens == 3
+
+
+def test_rows_may_have_columns_of_their_own():
+    found = encode_rows([Text("x")], Pairs(), Bos())
+    assert found.table.to_pylist() == [{"prompt": [1], "chosen": [2], "rejected": [1, 3]}]
+    assert found.measured.is_double_bos.tolist() == [True]
+    assert (found.num_tokens, found.num_trained_tokens) == (5, 3)
 
 
 def test_no_examples_make_an_empty_table():
