@@ -144,15 +144,14 @@ def inspect_rows(
         for name in names
         if audits[name].num_used
     }
+    longest = {name: max(method.lengths(found), default=0) for name, found in arranged.items()}
     limits = _limits(built, tokenizer, max_positions)
     breaches: list[Breach] = []
     for name in names:
         measured = replace(
             encoded[name].measured,
             index=_at(rows[name].index, encoded[name].measured.index),
-            longest_arranged=(
-                max(method.lengths(arranged[name]), default=0) if name in arranged else 0
-            ),
+            longest_arranged=longest.get(name, 0),
         )
         first = _first_dropped(rows[name], encoded[name])
         breaches += find_breaches(audits[name], measured, replace(limits, first_dropped=first))

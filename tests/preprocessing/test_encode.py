@@ -62,7 +62,7 @@ class Pairs(preferences.Pairs):
     def encode(self, examples, tokenizer):  # noqa: ARG002
         return [[{"prompt": [1], "chosen": [2], "rejected": [1, 3]}] for _ in examples]
 
-    def count(self, row):
+    def count(self, row):  # noqa: ARG002
         return RowCount(3, 2, 5, 3, is_cut=False, is_ended=True)
 
 
