@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from peftkit.errors import DataError, UsageError
 from peftkit.plugins.evaluation import Contestant, Evaluator, Progress
 from peftkit.plugins.examples import Example
+from peftkit.preprocessing.class_labels import labels_of_config
 from peftkit.recipe.sections import SPLITS
 from peftkit.reporting.score_table import LABELS, format_score, render_table
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.scoring.by_kind import evaluator_for
 from peftkit.scoring.samples import make_samples
+from peftkit.training.open_run import load_base_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -264,14 +266,18 @@ def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> d
 def _take_with_base(evaluator: Evaluator, built: Built, model: Model) -> Contestant | None:
     """Score the base: the model with its adapter switched off, or a base of its own."""
     from peftkit.adapters.switched_off import adapter_switched_off, keeps_base
-    from peftkit.training.open_run import load_base_of
 
     if keeps_base(model):
         with adapter_switched_off(model) as inner:
             return evaluator.take(inner, "base")
     if built.recipe.model.config is not None:
         return None
-    return evaluator.take(load_base_of(built, model.device.type), "base")
+    labels: dict[str, Any] = {}
+    brought = None
+    if built.method.kind.answers == "labels":  # asked only where its head is the base's own
+        labels, brought = labels_of_config(model.config.to_dict()), frozenset[str]()
+    base = load_base_of(built, model.device.type, labels, brought)
+    return evaluator.take(base, "base")
 
 
 def _intervals(

@@ -89,7 +89,7 @@ def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = 
             labels; or nothing answers with a model of this kind.
     """
     from peftkit.system.exhaustion import exhaustion_explained
-    from peftkit.training.open_run import load_base_of, load_tuned, open_run
+    from peftkit.training.open_run import load_tuned, load_untrained, open_run
 
     stated = dict(_pairs(options))
     run = open_run(RunDir(path))
@@ -98,7 +98,7 @@ def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = 
 
     def load() -> Model:
         with exhaustion_explained("loading the model"):
-            return load_base_of(run.built, run.device) if with_base else load_tuned(run)
+            return load_untrained(run) if with_base else load_tuned(run)
 
     return answerer_for(run.built, load, run.tokenizer, options=stated, is_base=with_base)
 

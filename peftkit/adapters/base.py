@@ -12,6 +12,7 @@ from peftkit.adapters.targets import check_head, check_ranks, check_targets, rec
 from peftkit.errors import ResourceError, UsageError, first_line
 from peftkit.plugins import Adapter, Decision
 from peftkit.plugins.kinds import kind_of_class
+from peftkit.plugins.native import head_modules
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -152,15 +153,6 @@ def task_type(model: PreTrainedModel) -> str | None:
         return "SEQ_2_SEQ_LM"
     kind = kind_of_class(type(model).__name__)
     return kind.task_type if kind else None
-
-
-def head_modules(model: PreTrainedModel) -> list[str]:
-    """Name what a model has beside its body and can be trained: a classifier's new modules."""
-    return [
-        name
-        for name, module in model.named_children()
-        if name != model.base_model_prefix and next(module.parameters(), None) is not None
-    ]
 
 
 def count_parameters(model: Any, quantizer: Quantizer | None = None) -> tuple[int, int]:

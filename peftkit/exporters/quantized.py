@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
-from peftkit.models.logit_parity import compare, model_inputs, token_rows
+from peftkit.models.logit_parity import compare, head_outputs, token_rows
 from peftkit.plugins import Exporter, find
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.machine import describe_machine
@@ -140,13 +140,4 @@ def _check_quantized(model: PreTrainedModel, folder: Path) -> int:
 
 
 def _outputs(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Return each row's logits (or last hidden states) on the CPU, in float32."""
-    import torch
-
-    found = []
-    with torch.no_grad():
-        for row in rows:
-            output = model(**model_inputs(model, torch.tensor([row], device=model.device)))
-            values = output.logits if hasattr(output, "logits") else output.last_hidden_state
-            found.append(values.reshape(-1, values.shape[-1]).float().cpu())
-    return found
+    return [values for row in rows for values in head_outputs(model, row)]

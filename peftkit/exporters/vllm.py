@@ -17,7 +17,7 @@ from peftkit.exporters.vllm_lint import CONFIG, WEIGHTS, Finding, Rank, lint
 from peftkit.merging.adapter import OpenedAdapter, open_adapter
 from peftkit.merging.folder import model_config
 from peftkit.merging.weights_io import open_checkpoint
-from peftkit.models.logit_parity import compare, token_rows
+from peftkit.models.logit_parity import compare, head_outputs, token_rows
 from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.checkpoint_files import PEFT_PREFIX
@@ -78,8 +78,9 @@ class Vllm(Exporter):
     def export(self, trained: Trained, out: Path) -> Exported:
         """Look for what vLLM refuses or ignores, and write the adapter without it."""
         folder, base = adapter_folder(trained.folder), Path(trained.base or "")
-        opened = open_adapter(folder, open_checkpoint(base), model_config=model_config(base))
-        findings = self._lint(opened)
+        config = model_config(base)
+        opened = open_adapter(folder, open_checkpoint(base), model_config=config)
+        findings = self._lint(opened, config)
         layers = [self._layer(opened, name) for name in opened.changes]
         rank = max(layer.factors.rank for layer in layers)
         _write(out, layers, rank, opened.config)
@@ -98,7 +99,7 @@ class Vllm(Exporter):
         )
         return Exported(tuple(sorted(out.iterdir())), tuple(proofs), tuple(notes))
 
-    def _lint(self, opened: OpenedAdapter) -> list[Finding]:
+    def _lint(self, opened: OpenedAdapter, base_config: Mapping[str, Any]) -> list[Finding]:
         """Return what is written differently; refuse what cannot be served, all at once."""
         shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
         findings = lint(
@@ -106,6 +107,7 @@ class Vllm(Exporter):
             shapes,
             replaced=[name for name in opened.replaced if _differs(opened, name)],
             max_lora_rank=self.config.max_lora_rank,
+            is_encoder_decoder=bool(base_config.get("is_encoder_decoder")),
         )
         refusals = [finding for finding in findings if finding.is_refusal]
         refusals += [
@@ -229,7 +231,4 @@ def _compare_logits(
 
 
 def _logits(model: PreTrainedModel, rows: list[list[int]]) -> list[Tensor]:
-    import torch
-
-    with torch.no_grad():
-        return [model(input_ids=torch.tensor([row])).logits[0].float() for row in rows]
+    return [values for row in rows for values in head_outputs(model, row)]

@@ -52,7 +52,7 @@ def load_reference(
 
     quiet_stack()
     logging.disable_progress_bar()
-    cls = model_class(config, opened[0].config.get("task_type"), inputs[0].base)
+    cls = model_class(config, opened[0].config, inputs[0].base)
     base = cls.from_pretrained(inputs[0].base, dtype=torch.float64)
     state = dict(base.named_parameters())
     merged = [_merge_by_peft(cls, one, merge) for one in inputs]

@@ -87,10 +87,16 @@ def group(
     plain = {
         name: tensor
         for name, tensor in rest.items()
-        if names.find(name) is not None
-        or name.rpartition(".")[0].endswith(saved or ("\0",))
-        or name.rpartition(".")[0].rpartition(".")[0].endswith(saved or ("\0",))
-        or name == "lm_head.weight"
+        if names.find(name) is not None or _is_inside(name, saved) or name == "lm_head.weight"
     }
     unknown = {name: tensor for name, tensor in rest.items() if name not in plain}
     return Parts(names, layers, plain, tokens, shared, unknown)
+
+
+def _is_inside(parameter: str, saved: tuple[str, ...]) -> bool:
+    """Tell whether a parameter lies in a module of `modules_to_save`, whose names are endings."""
+    while "." in parameter:
+        parameter = parameter.rpartition(".")[0]
+        if parameter.endswith(saved):
+            return True
+    return False

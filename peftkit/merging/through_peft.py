@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from peft import PeftModel
 
+_CONFIG = "adapter_config.json"
 _FAILURES = (
     ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, IndexError,
 )  # fmt: skip
@@ -57,7 +58,7 @@ def layer_changes(
     with _quietly():
         config = read_peft_config(folder, is_trainable=False)
     weights = parts.of_layers
-    bare = _Bare(folder, base, model_config, config.task_type, parts.names)
+    bare = _Bare(folder, base, model_config, parts.names)
     if _starts_from_base(config):
         return _one_at_a_time(bare, weights)
     needs_all = config.peft_type.value in _DECOMPOSE_ALL
@@ -169,13 +170,12 @@ class _Bare:
         folder: Path,
         base: Checkpoint,
         model_config: Mapping[str, Any],
-        task: str | None,
         names: Names,
     ) -> None:
         from peftkit.merging.meta_model import build_on_meta
 
         self.folder, self.base = folder, base
-        self.model = build_on_meta(base.folder, model_config, task_type=task)
+        self.model = build_on_meta(base.folder, model_config, adapter=read_json(folder / _CONFIG))
         self.names = names
         _give_storage(self.model)
 
@@ -257,7 +257,7 @@ class _Bare:
             config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         if getattr(config, "init_lora_weights", None) == "loftq":
             # not followed from a foreign config otherwise; here it decides what the base was
-            config.loftq_config = read_json(self.folder / "adapter_config.json")["loftq_config"]
+            config.loftq_config = read_json(self.folder / _CONFIG)["loftq_config"]
         return config
 
 

@@ -19,7 +19,7 @@ from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -179,19 +179,22 @@ def choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> Decision | None:
     return Decision(key, tokenizer.eos_token, reason)
 
 
-def load_base(
+def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what may be missing
     model: ModelSection,
     *,
     kind: ModelKind,
     quantizer: Quantizer | None = None,
     device: str = "cpu",
     config_options: Mapping[str, Any] | None = None,
+    brought: Set[str] | None = None,
 ) -> PreTrainedModel:
     """Load the base model's weights, all of them, from safetensors.
 
     Args:
         kind: what it is loaded as.
         config_options: what its configuration must say, e.g. a classifier's `id2label`.
+        brought: parameters that an adapter brings afterwards, so that the files may lack them; a
+            whole new head when None.
         device: where the whole base goes, unless `model.device_map` spreads it.
 
     Raises:
@@ -220,7 +223,7 @@ def load_base(
         ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
-    check_loading_report(base, report, found.path_or_id, kind=kind)
+    check_loading_report(base, report, found.path_or_id, kind=kind, brought=brought)
     if quantizer is not None:
         # Nothing else prepares it: PEFT freezes the base, trl lets gradients into checkpointed
         # layers, and float32 copies of norms and head are no longer part of trl's path (1.16).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, UsageError
@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 
 
 def check_loading_report(
-    base: PreTrainedModel, report: Mapping[str, Any], where: str, *, kind: ModelKind
+    base: PreTrainedModel,
+    report: Mapping[str, Any],
+    where: str,
+    *,
+    kind: ModelKind,
+    brought: Set[str] | None = None,
 ) -> None:
     """Refuse a load that left parameters at random or weights unused, new heads excepted.
 
     Args:
         report: what `output_loading_info=True` returns beside the model.
         where: the folder or Hub id that was loaded.
+        brought: parameters that an adapter brings afterwards, which alone may be missing; when
+            None, a head is still to be trained, and may be all new.
 
     Raises:
         ArtefactError: names the first of the tensors.
@@ -32,18 +39,24 @@ def check_loading_report(
         # A classification head over a language model is new, and that model's own head left over.
         return not kind.has_new_head or key.startswith(prefix)
 
-    problems = [f"missing {key}" for key in sorted(report["missing_keys"]) if in_body(key)]
+    def is_lost(key: str) -> bool:
+        return in_body(key) if brought is None else key not in brought
+
+    problems = [f"missing {key}" for key in sorted(report["missing_keys"]) if is_lost(key)]
     problems += [f"left over {key}" for key in sorted(report["unexpected_keys"]) if in_body(key)]
     problems += [
         f"{key} has shape {tuple(theirs)} where the configuration says {tuple(ours)}"
         for key, theirs, ours in sorted(report["mismatched_keys"])
+        if brought is None or key not in brought
     ]
     problems += [str(message) for message in report["error_msgs"]]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" * (len(problems) > 4))
         raise ArtefactError(
             f"{where}: the weights do not fit {type(base).__name__}: {shown}",
-            hint="use the checkpoint's own config.json, or download it again",
+            hint="use the checkpoint's own config.json, or download it again"
+            if brought is None
+            else "name the base model that this adapter was trained on",
         )
 
 

@@ -74,7 +74,7 @@ class Evaluator(ABC):
     """Native generation options in force."""
     num_cut: int = 0
     """Prompts that lost the end of their last message, to leave room for an answer."""
-    scores_base: ClassVar[bool] = True
+    scores_base: bool = True
     """Whether the base can be asked too; not where its head is new."""
 
     def __init__(self, scoring: Scoring) -> None:

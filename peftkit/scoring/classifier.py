@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from peftkit.errors import DataError, ResourceError, UsageError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Labeled
-from peftkit.plugins.native import accepted_inputs
+from peftkit.plugins.native import accepted_inputs, trains_head
 from peftkit.scoring.generation import evaluating
 from peftkit.system.exhaustion import in_batches
 
@@ -95,9 +95,6 @@ def _probabilities(
 class LabelEvaluator(Evaluator):
     """Let one model after the other name the labels of the same rows."""
 
-    scores_base = False
-    notes = ("The base has no scores: its classification head is new and untrained.",)
-
     def __init__(self, scoring: Scoring) -> None:
         """Prepare the rows.
 
@@ -114,6 +111,9 @@ class LabelEvaluator(Evaluator):
                 f" it knows {', '.join(map(repr, names))}"
             )
         self.references = [example.reference for example in scoring.examples]
+        self.scores_base = not trains_head(scoring.model)
+        if not self.scores_base:
+            self.notes = ("The base has no scores: its classification head is new and untrained.",)
         self._rows = _one_each(scoring.rows)
 
     def take(self, model: Model, name: str) -> Contestant:
@@ -144,12 +144,8 @@ class LabelAnswerer(Answerer):
         """Load the classifier.
 
         Raises:
-            UsageError: it is the base, which knows no labels, or there are options to generate.
+            UsageError: there are options to generate.
         """
-        if asking.is_base:
-            raise UsageError(
-                "the base knows no labels: its classification head is new and untrained"
-            )
         if asking.options:
             option = next(iter(asking.options))
             raise UsageError(f"a classifier generates nothing, so {option} has no use")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,22 +27,25 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
     from transformers import set_seed
 
     from peftkit.adapters.base import count_parameters
+    from peftkit.adapters.continued import brought_by, load_adapter
     from peftkit.recipe.blame import blamed
 
+    earlier = Path(str(job.recipe.adapter.continue_from))
     with exhaustion_explained("reading the base model"):
+        brought = None
+        if job.built.adapter is None:
+            with blamed(job.recipe, "adapter.from", "adapter"):
+                check_same_labels(earlier, job.prepared.labels)
+                brought = brought_by(earlier)
         set_seed(seed_of(job))  # a classifier's head is new
-        base = load_base(job)
+        base = load_base(job, brought)
         set_seed(seed_of(job))  # as SFTTrainer does before it attaches an adapter itself
         if job.built.adapter is not None:
             with blamed(job.recipe, "adapter"):
                 model = job.built.adapter.attach(base)
         else:
-            from peftkit.adapters.continued import load_adapter
-
-            path = Path(str(job.recipe.adapter.continue_from))
             with blamed(job.recipe, "adapter.from", "adapter"):
-                check_same_labels(path, job.prepared.labels)
-                model = load_adapter(base, path, is_trainable=True)
+                model = load_adapter(base, earlier, is_trainable=True)
     trainable, total = count_parameters(model, job.built.quantizer)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
@@ -70,8 +74,12 @@ def check_same_labels(path: Path, labels: Labels) -> None:
         )
 
 
-def load_base(job: Job) -> PreTrainedModel:
-    """Load the base's weights, or make random ones for `model.config`."""
+def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
+    """Load the base's weights, or make random ones for `model.config`.
+
+    Args:
+        brought: as `peftkit.models.load.load_base` takes it.
+    """
     from peftkit.models import load as models
     from peftkit.recipe.blame import blamed
 
@@ -92,15 +100,14 @@ def load_base(job: Job) -> PreTrainedModel:
             quantizer=job.built.quantizer,
             device=job.machine.device,
             config_options=config_options,
+            brought=brought,
         )
 
 
 def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
     """Load what was trained from an adapter's or a model's folder, to be used as it is."""
     if (folder / "adapter_config.json").is_file():
-        from peftkit.adapters.continued import load_adapter
-
-        return load_adapter(load_base(job), folder, is_trainable=False)
+        return _with_adapter(job, folder, is_trainable=False)
     return _load_whole(job, folder)
 
 
@@ -113,9 +120,13 @@ def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | P
         model = load_model(job, screen)
         adapter.load_checkpoint(model, checkpoint)
         return model
-    from peftkit.adapters.continued import load_adapter
+    return _with_adapter(job, checkpoint, is_trainable=True)
 
-    return load_adapter(load_base(job), checkpoint, is_trainable=True)
+
+def _with_adapter(job: Job, folder: Path, *, is_trainable: bool) -> PeftModel:
+    from peftkit.adapters.continued import brought_by, load_adapter
+
+    return load_adapter(load_base(job, brought_by(folder)), folder, is_trainable=is_trainable)
 
 
 def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -63,12 +63,16 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
 
 
 def load_base_of(
-    built: Built, device: str, config_options: Mapping[str, Any] | None = None
+    built: Built,
+    device: str,
+    config_options: Mapping[str, Any] | None = None,
+    brought: Set[str] | None = None,
 ) -> PreTrainedModel:
     """Load the base model that a recipe starts from.
 
     Args:
         config_options: what its configuration must say, e.g. a classifier's labels.
+        brought: as `peftkit.models.load.load_base` takes it.
 
     Raises:
         UsageError: the recipe builds a new model, so there is none.
@@ -81,6 +85,7 @@ def load_base_of(
         quantizer=built.quantizer,
         device=device,
         config_options=config_options,
+        brought=brought,
     )
 
 
@@ -89,10 +94,12 @@ def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
     from peftkit.models.load import load_base
 
     if run.run_dir.adapter.is_dir():
-        from peftkit.adapters.continued import load_adapter
+        from peftkit.adapters.continued import brought_by, load_adapter
 
-        base = load_base_of(run.built, run.device, trained_labels(run.run_dir))
-        return load_adapter(base, run.run_dir.adapter, is_trainable=False)
+        adapter = run.run_dir.adapter
+        labels = trained_labels(run.run_dir)
+        base = load_base_of(run.built, run.device, labels, brought_by(adapter))
+        return load_adapter(base, adapter, is_trainable=False)
     whole = dataclasses.replace(
         run.built.recipe.model,
         path=str(run.run_dir.model), config=None, revision=None, subfolder=None, tokenizer=None,
@@ -106,3 +113,20 @@ def trained_labels(run_dir: RunDir) -> dict[str, Any]:
 
     file = run_dir.adapter / "config.json"
     return labels_of_config(run_dir.read_if_there(file))
+
+
+def load_untrained(run: TrainedRun) -> PreTrainedModel:
+    """Load the base as it was before training.
+
+    Raises:
+        UsageError: it is a classifier's, whose head was new.
+    """
+    from peftkit.adapters.continued import brought_by
+
+    if run.built.method.kind.answers != "labels":
+        return load_base_of(run.built, run.device)
+    adapter = run.run_dir.adapter
+    if not adapter.is_dir() or brought_by(adapter):
+        raise UsageError("the base knows no labels: its classification head is new and untrained")
+    labels = trained_labels(run.run_dir)
+    return load_base_of(run.built, run.device, labels, brought=frozenset())

@@ -50,9 +50,27 @@ def test_only_a_classifier_s_new_head_may_be_missing() -> None:
     report["missing_keys"] = {"classifier.weight"}
     kind = SEQUENCE_CLASSIFICATION
     check_loading_report(Model(), report, "here", kind=kind)
+    check_loading_report(Model(), report, "here", kind=kind, brought={"classifier.weight"})
+    with pytest.raises(ArtefactError, match=r"missing classifier\.weight") as caught:
+        check_loading_report(Model(), report, "here", kind=kind, brought={"score.weight"})
+    assert "this adapter was trained on" in caught.value.hint
     report["missing_keys"] = {"transformer.embed.weight"}
     with pytest.raises(ArtefactError, match=r"missing transformer\.embed"):
         check_loading_report(Model(), report, "here", kind=kind)
+
+
+def test_a_head_for_other_labels_is_the_adapters_to_bring() -> None:
+    class Model:
+        base_model_prefix = "bert"
+
+    report = {
+        "missing_keys": set(), "unexpected_keys": set(), "error_msgs": [],
+        "mismatched_keys": {("classifier.weight", (5, 8), (3, 8))},
+    }  # fmt: skip
+    kind = SEQUENCE_CLASSIFICATION
+    check_loading_report(Model(), report, "here", kind=kind, brought={"classifier.weight"})
+    with pytest.raises(ArtefactError, match=r"classifier\.weight has shape \(5, 8\)"):
+        check_loading_report(Model(), report, "here", kind=kind, brought=frozenset())
 
 
 def test_a_model_of_another_architecture_is_told_which_method_trains_it() -> None:
