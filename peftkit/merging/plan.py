@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from peftkit.errors import ArtefactError
-from peftkit.merge.heads import find_new_head, labels_of
 from peftkit.merging.adapter import OpenedAdapter
+from peftkit.merging.heads import find_new_head, labels_of
 from peftkit.merging.layout import Written, WrittenShard, lay_out
 from peftkit.merging.meta_model import label_parameters, tied_parameters
 from peftkit.merging.names import Names
