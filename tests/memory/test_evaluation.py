@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,19 @@ NONE = Runtime(0, "", 1)
 ROWS, LENGTH, NUM_NEW = 6, 40, 40
 NF4 = {"model.quantize": {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "llama": (real_step.LLAMA, {}),
+    "llama": ({**real_step.LLAMA, "num_hidden_layers": 4}, {}),
     "qwen3": (real_step.QWEN3, {}),
     "gpt2": (real_step.GPT2, {}),
-    "gemma2": (real_step.GEMMA2, {}),
+    "gemma2": ({**real_step.GEMMA2, "num_hidden_layers": 4}, {}),
     "mistral": (real_step.MISTRAL, {}),
     "nf4": (real_step.LLAMA, NF4),
     "bfloat16": (real_step.LLAMA, {"model.dtype": "bfloat16"}),
     "beams": (real_step.LLAMA, {"evaluate.generation.num_beams": 3}),
 }
 
-QUICK = ("llama", "gemma2")
+QUICK = (("llama", "prompts"), ("llama", "answers"), ("gemma2", "prompts"))
+SMALL = {**real_step.LLAMA, "num_hidden_layers": 1}
+"""Enough where plans are compared with plans."""
 
 
 def recipe_of(folder: Path, name: str) -> Any:
@@ -70,12 +72,18 @@ def real_peak(recipe: Any, run: Any) -> int:
     return compile_trace(trace).peak(np.array(trace.num_bytes, np.int64))
 
 
+SCORED = [
+    pytest.param(
+        name, length,
+        marks=() if (name, decider) in QUICK else pytest.mark.slow,
+        id=f"{name}-{decider}-decide",
+    )
+    for name, (length, decider) in itertools.product(CASES, ((40, "prompts"), (3, "answers")))
+]  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
-@pytest.mark.parametrize("length", [40, 3], ids=["prompts-decide", "answers-decide"])
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+@pytest.mark.parametrize(("name", "length"), SCORED)
 def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -> None:
     from transformers import GenerationConfig
 
@@ -100,42 +108,47 @@ def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -
     assert made["rows"].num_bytes == pytest.approx(read, rel=0.01)
 
 
-def test_a_full_fine_tune_is_scored_beside_its_base(tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path, "llama")
-    with_adapter = planned(recipe)["rows"].num_bytes
-    beside = real_step.recipe_for(tmp_path, evaluate={"split": "train"}, adapter="full")
-    weights = (tmp_path / "model.safetensors").stat().st_size
-    assert planned(beside)["rows"].num_bytes == pytest.approx(with_adapter + weights, rel=0.01)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return real_step.save_model(tmp_path_factory.mktemp("small"), SMALL)
 
 
-def test_nothing_is_planned_where_nothing_is_scored(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA)
-    assert planned(real_step.recipe_for(tmp_path)) == {}
+@pytest.fixture(scope="module")
+def silent(small: Path) -> dict[str, Any]:
+    """Plan what a recipe says nothing about."""
+    return planned(real_step.recipe_for(small, evaluate={"split": "train"}))
 
 
-def test_what_a_recipe_leaves_open_is_planned_as_it_is_scored(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA)
-    silent = planned(real_step.recipe_for(tmp_path, evaluate={"split": "train"}))
+def test_a_full_fine_tune_is_scored_beside_its_base(small: Path, silent: dict[str, Any]) -> None:
+    beside = real_step.recipe_for(small, evaluate={"split": "train"}, adapter="full")
+    both = silent["rows"].num_bytes + (small / "model.safetensors").stat().st_size
+    assert planned(beside)["rows"].num_bytes == pytest.approx(both, rel=0.01)
+
+
+def test_nothing_is_planned_where_nothing_is_scored(small: Path) -> None:
+    assert planned(real_step.recipe_for(small)) == {}
+
+
+def test_what_a_recipe_leaves_open_is_planned_as_it_is_scored(silent: dict[str, Any]) -> None:
     assert silent["prompts"].rows == EvaluateSection().batch_size
     assert silent["answers"].length == silent["prompts"].length + MAX_NEW_TOKENS
 
 
-def test_running_text_is_read_and_not_answered(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA)
+def test_running_text_is_read_and_not_answered(small: Path) -> None:
     text = {"data.task": {"text": {"text": "document"}}, "evaluate": {"split": "train"}}
-    assert set(planned(real_step.recipe_for(tmp_path, **text))) == {"rows"}
+    assert set(planned(real_step.recipe_for(small, **text))) == {"rows"}
 
 
-def test_no_more_rows_are_planned_than_are_scored(tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path, "llama")
-    few = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, limit=2))
+def test_no_more_rows_are_planned_than_are_scored(small: Path) -> None:
+    few = real_step.recipe_for(small, evaluate={"split": "train", "limit": 2})
     assert planned(few)["prompts"].rows == 2
 
 
-def test_the_runtime_is_part_of_it(tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path, "llama")
-    without, beside = planned(recipe), planned(recipe, runtime=Runtime(1 << 30, "", 1))
-    for stage, peak in without.items():
+def test_the_runtime_is_part_of_it(small: Path, silent: dict[str, Any]) -> None:
+    recipe = real_step.recipe_for(small, evaluate={"split": "train"})
+    beside = planned(recipe, runtime=Runtime(1 << 30, "", 1))
+    assert silent
+    for stage, peak in silent.items():
         assert beside[stage].num_bytes == peak.num_bytes + (1 << 30)
 
 

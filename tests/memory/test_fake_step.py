@@ -71,8 +71,8 @@ def _deltas(rehearsed: Rehearsed, point: Point, times: int) -> list[int]:
     ],
     ids=["llama", "llama-ck-bf16", "gemma2", "gpt2-ck"],
 )
-def test_three_layers_stand_for_twelve(config, options) -> None:
-    rehearsed = _rehearsed(config, **options)
+def test_a_few_layers_stand_for_all(config, options) -> None:
+    rehearsed = _rehearsed(config, num_layers=8, **options)
     point = Point(2, 48)
     assert _deltas(rehearsed, point, 1) == _deltas(rehearsed, point, 0)
 
@@ -105,7 +105,7 @@ def test_every_sequence_of_a_row_counts_for_the_heads_tile() -> None:
 
 
 def test_scoring_on_a_gpu_takes_less_than_on_a_cpu() -> None:
-    cpu, cuda = (_rehearsed(real_step.LLAMA, device=d, num_layers=4) for d in ("cpu", "cuda"))
+    cpu, cuda = (_rehearsed(real_step.LLAMA, device=d, num_layers=1) for d in ("cpu", "cuda"))
     peaks = [r.rehearse(Point(2, 48)).footprint.live(2, 48).phase_peaks() for r in (cpu, cuda)]
     assert peaks[1]["loss"] < peaks[0]["loss"]
     assert peaks[1]["forward"] == peaks[0]["forward"]

@@ -56,9 +56,9 @@ CELLS: dict[str, tuple[int, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def recipe_of(folder: Path, changes: dict[str, Any]) -> Any:
-    """Write the recipe of a cell, decided for a GPU."""
-    real_step.save_model(folder, real_processes.LLAMA)
+def recipe_of(folder: Path, changes: dict[str, Any], **config: Any) -> Any:
+    """Write the recipe of a cell, decided for a GPU; `config` changes the model's."""
+    real_step.save_model(folder, {**real_processes.LLAMA, **config})
     kept = {"method.sft.use_cpu": None, "method.sft.activation_checkpointing": False}
     return real_step.recipe_for(folder, **{**kept, **changes})
 
@@ -93,8 +93,8 @@ def test_a_process_takes_what_a_real_one_does(name: str, tmp_path: Path) -> None
     assert planned == pytest.approx(real, rel=2e-2)
 
 
-def _plan(folder: Path, num_processes: int, changes: dict[str, Any]) -> Plan:
-    recipe = recipe_of(folder, {**changes, "method.sft.optim": "adamw_torch"})
+def _plan(folder: Path, num_processes: int, changes: dict[str, Any], **config: Any) -> Plan:
+    recipe = recipe_of(folder, {**changes, "method.sft.optim": "adamw_torch"}, **config)
     return plan(recipe, lengths=[24, 24], machine=GPU, num_processes=num_processes)
 
 
@@ -117,7 +117,7 @@ def test_shards_have_as_many_rows_as_the_largest(tmp_path: Path) -> None:
 
 
 def test_a_replica_has_its_gradients_twice(tmp_path: Path) -> None:
-    alone, shared = _plan(tmp_path, 1, {}), _plan(tmp_path, 2, {})
+    alone, shared = (_plan(tmp_path, number, {}, num_hidden_layers=1) for number in (1, 2))
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
