@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, UsageError, first_line
+from peftkit.memory.wrapped import parts_of, remake
 from peftkit.plugins import ModelKind
 from peftkit.plugins.quantizer import PLAIN, Storage
 
@@ -97,14 +98,17 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
     fake = FakeModel(skeleton.model, mode, skeleton.storage, {"base": [], "adapter": []})
     made: dict[int, torch.Tensor] = {}
 
+    def empty(tensor: torch.Tensor) -> torch.Tensor:
+        with mode:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+
     def replace(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
-            with mode:
-                new = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+            new = remake(tensor, empty)
             if isinstance(tensor, nn.Parameter):
                 new = nn.Parameter(new, requires_grad=tensor.requires_grad)
             made[id(tensor)] = new
-            fake.terms["base" if skeleton.is_base(tensor) else "adapter"].append(new)
+            fake.terms["base" if skeleton.is_base(tensor) else "adapter"] += parts_of(new)
         return made[id(tensor)]
 
     for module in skeleton.model.modules():
@@ -223,4 +227,4 @@ def _is_fake(tensor: Any) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     # A parameter made of a fake tensor is one itself.
-    return isinstance(tensor, FakeTensor)
+    return all(isinstance(part, FakeTensor) for part in parts_of(tensor))

@@ -8,7 +8,6 @@ invisible from here, so the few operators that do so on purpose are listed in `W
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import HOST, Segment, Trace
+from peftkit.memory.wrapped import is_wrapper, parts_of
 from peftkit.plugins.quantizer import PLAIN, Storage
 
 _ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
@@ -66,8 +66,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         """Allocations of layers that were freed outside of any, all in one go; see `_settle`."""
         self._watched: dict[int, _Watched] = {}
         """Address of a storage that is resized in place -> what it held when it was last seen."""
-        self._wrapper = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
-        """What stands for the tensors of all processes; there is none before torch imported it."""
         self._frees_once = False
         self._is_finished = False
         self.enter("load")
@@ -90,9 +88,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
 
     def hold(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Count tensors that exist already, each storage once."""
-        for tensor in map(_local, tensors):
-            self._meet(tensor)
-            self.label([tensor], term)
+        for part in _all_parts(tensors):
+            self._meet(part)
+            self.label([part], term)
 
     def watch(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Follow storages that are resized in place, which no operator tells of."""
@@ -107,8 +105,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
 
     def label(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Say what tensors are, whatever they were born as."""
-        for tensor in map(_local, tensors):
-            number = self._numbers.get(tensor.untyped_storage()._cdata)
+        for part in _all_parts(tensors):
+            number = self._numbers.get(part.untyped_storage()._cdata)
             if number is not None:
                 self._labels[number] = term
 
@@ -145,7 +143,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
             return args[0].fake_device
         if func in _METADATA:
             return func(*args, **kwargs)
-        if self._wrapper in types:
+        if any(map(is_wrapper, types)):
             return NotImplemented  # the tensors inside come by on their own
         self._look_again()
         result = func(*args, **kwargs)
@@ -281,10 +279,9 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
                 yield from _tensors(value)
 
 
-def _local(tensor: Any) -> torch.Tensor:
-    """Return the part of a tensor that this process holds."""
-    part: torch.Tensor = getattr(tensor, "_local_tensor", tensor)
-    return part
+def _all_parts(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for tensor in tensors:
+        yield from parts_of(tensor)
 
 
 def _extent(tensor: torch.Tensor) -> int:

@@ -182,7 +182,10 @@ class Storage:
         self.quantizer = quantizer
 
     def convert(self, model: PreTrainedModel) -> None:
-        """Swap the modules of a model on meta for quantized ones, as loading does; in place."""
+        """Swap the modules of a model on meta for quantized ones, as loading does; in place.
+
+        Where loading quantizes weight by weight instead, a subclass does so here too.
+        """
         if self.quantizer is None:
             return
         if self.quantizer.native is not None:
@@ -196,7 +199,11 @@ class Storage:
         self.quantizer.prepare(model)
 
     def pack(self, module: torch.nn.Module, mode: FakeTensorMode) -> list[torch.Tensor]:
-        """Give a quantized module on meta its packed storage, as fake tensors; return them."""
+        """Give a quantized module on meta its packed storage, as fake tensors; return them.
+
+        A weight that wraps tensors, by torch's `__tensor_flatten__`, needs none of it: the planner
+        looks inside.
+        """
         return []
 
     def side_tensors(self, module: torch.nn.Module) -> Iterator[torch.Tensor]:

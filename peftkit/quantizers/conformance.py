@@ -91,7 +91,10 @@ def _storage_problems(
 
 def _held_bytes(module: torch.nn.Module, storage: Storage) -> int:
     """Add up a module's own tensors, each storage once."""
+    from peftkit.memory.wrapped import parts_of
+
     registered = (*module._parameters.values(), *module._buffers.values())
     held = (*registered, *storage.side_tensors(module))
-    parts = [tensor.untyped_storage() for tensor in held if tensor is not None]
-    return sum({part._cdata: part.nbytes() for part in parts}.values())
+    parts = [part for tensor in held if tensor is not None for part in parts_of(tensor)]
+    storages = [part.untyped_storage() for part in parts]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())

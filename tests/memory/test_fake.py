@@ -6,6 +6,7 @@ import pytest
 import real_step
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import AutoConfig
 
 from peftkit.adapters.peft_types import Lora, Shira
@@ -17,6 +18,7 @@ from peftkit.memory.fake import (
     materialize,
 )
 from peftkit.plugins import CAUSAL_LM, SEQ_2_SEQ_LM
+from peftkit.plugins.quantizer import Quantizer, Storage
 from peftkit.quantizers.bitsandbytes import BitsAndBytes
 from peftkit.recipe.schema import ModelSection
 
@@ -61,6 +63,32 @@ def test_a_four_bit_base_keeps_its_layout_when_it_is_scored(monkeypatch) -> None
     layers = [m for m in model.modules() if isinstance(m, modules.Linear4bit)]
     assert layers
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+
+
+class Wraps(Storage):
+    """Hold the last norm's weight as two tensors in one."""
+
+    def convert(self, model) -> None:
+        parts = (torch.empty(64, device="meta") for _ in range(2))
+        model.model.norm.weight = torch.nn.Parameter(TwoTensor(*parts), requires_grad=False)
+
+
+class Wrapped(Quantizer):
+    """Wrap a weight."""
+
+    Config = None
+    storage = Wraps()
+
+
+def test_a_weight_that_wraps_tensors_wraps_fake_ones() -> None:
+    fake = materialize(_skeleton(_config(), quantizer=Wrapped(None)), FakeTensorMode())
+    weight = fake.model.model.norm.weight
+    assert (type(weight), weight.requires_grad) == (TwoTensor, False)
+    storages = [part.untyped_storage()._cdata for part in fake.terms["base"]]
+    for part in (weight.a, weight.b):
+        assert type(part) is FakeTensor
+        assert storages.count(part.untyped_storage()._cdata) == 1
+    assert not any(type(part) is TwoTensor for part in fake.terms["base"])
 
 
 def test_a_quantization_that_nobody_can_simulate_is_unknown() -> None:
