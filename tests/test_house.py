@@ -287,11 +287,10 @@ def test_a_quantization_is_known_to_its_own_files_alone() -> None:
     elsewhere = {
         "exporters/quantized.py": "writes that format, by the quantizer",
         "memory/simulate.py": "its optimizers page their states",
-        "memory/trial.py": "the stack, imported before memory is measured",
-        "quiet.py": "the stack's chatter",
+        "models/versions.py": "the stack",
         "recipe/schema.py": "an example",
         "recipe/tables.py": "hints of its native config that are wrong",
-        "versions.py": "the stack",
+        "system/quiet.py": "the stack's chatter",
     }
     names = re.compile(r"bitsandbytes|bnb_|load_in_[48]bit|Params4bit|torchao", re.IGNORECASE)
     found = {

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 _STACK = (
-    "bitsandbytes",
     "datasets",
     "peft",
     "transformers.models.auto.modeling_auto",
