@@ -55,7 +55,6 @@ SUBCLASSES = {
 SPEAK_OF_PROCESSES = {
     "system/process.py",
     "memory/sharded.py",
-    "memory/tracker.py",
     "adapters/extra_state.py",
 }
 

@@ -1,4 +1,4 @@
-"""Tensors that stand for others, by torch's own protocol: DTensor, and many packages' packed weights.
+"""Tensors that stand for others, by torch's own protocol: DTensor, and weights packed elsewhere.
 
 Such a wrapper has a storage of the size that its shape suggests, and no byte of it exists: what
 takes memory are the tensors inside.
