@@ -10,6 +10,8 @@ _QUIET_LOGGERS = (
     "bitsandbytes",
     # "Skipping import of cpp extensions ...": optional as well.
     "torchao",
+    # "... register_constant() on Enum subclasses is deprecated ...": of torchao's, on import.
+    "torch.utils._pytree",
 )
 
 
