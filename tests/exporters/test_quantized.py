@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,6 @@ BNB = {
     "8bit": {"load_in_8bit": True},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
 }
-needs_torchao = pytest.mark.skipif(
-    find_spec("torchao") is None, reason="torchao is not installed: pip install 'peftkit[torchao]'"
-)
 
 
 def _logits(folder: Path):
@@ -74,7 +71,6 @@ def test_an_encoder_decoder_is_measured_by_what_its_decoder_says(tmp_path: Path)
     assert exported.proofs[0].measured == pytest.approx(relative, rel=1.0)
 
 
-@needs_torchao
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "quant_type",
@@ -89,7 +85,6 @@ def test_torchao_checkpoints_are_close(quant_type: str, tmp_path: Path) -> None:
     assert 1e-5 < float(((found - wanted) ** 2).mean().sqrt() / (wanted**2).mean().sqrt()) < 0.1
 
 
-@needs_torchao
 @pytest.mark.filterwarnings("ignore")
 def test_leaving_every_module_out_is_refused(tmp_path: Path) -> None:
     folder = tiny_families.save("llama", tmp_path / "model")
@@ -98,8 +93,9 @@ def test_leaving_every_module_out_is_refused(tmp_path: Path) -> None:
         TorchAo(construct(TorchAo.Config, options)).export(Trained("t", folder), tmp_path)
 
 
-@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
-def test_a_missing_torchao_is_named(tmp_path: Path) -> None:
+def test_a_missing_torchao_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     config = TorchAo.Config("Int8WeightOnlyConfig")
     with pytest.raises(ResourceError, match="torchao") as caught:
         TorchAo(config).export(Trained("tiny", tmp_path), tmp_path)
