@@ -7,14 +7,12 @@ takes memory are the tensors inside.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 
-@cache
 def is_wrapper(kind: type) -> bool:
     """Tell a class whose tensors are taken apart and put together again by torch's protocol."""
     return hasattr(kind, "__tensor_flatten__") and hasattr(kind, "__tensor_unflatten__")

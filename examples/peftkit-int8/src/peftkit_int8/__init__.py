@@ -1,0 +1,1 @@
+"""A quantizer for peftkit: int8 weights by torchao."""
