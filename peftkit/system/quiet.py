@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 
 _QUIET_LOGGERS = (
     # "Failed to load CPU gemm_4bit_forward ...": an optional kernel; the built-in one is used.
@@ -23,5 +24,7 @@ def quiet_stack() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     # Forked workers make tokenizers print a paragraph otherwise; one process encodes the rows.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # peft and trl read, at every step, an attribute that transformers has renamed.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
