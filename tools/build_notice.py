@@ -31,8 +31,9 @@ peftkit
 Licensed under the Apache License, Version 2.0; see LICENSE.
 
 The embedded models in peftkit/embedded are trained on, and the samples in peftkit/embedded,
-benchmarks/data and examples quote, docstrings of the packages below. Every one is under a permissive
-licence, given here as its own metadata states it, with the first copyright line of its licence file.
+benchmarks/data and examples quote, docstrings of the packages below. Every one is under a
+permissive licence, given here as its own metadata states it, with the first copyright line of its
+licence file.
 The licence texts are in the packages, at these versions, on the Python Package Index.
 
 """
