@@ -2,7 +2,7 @@
 
     python benchmarks/plan_vs_real.py [--only NAME] [--skip-speed]
 
-Every cell of `tests/memory/test_plan.py`: the same step on fake tensors and on real ones, both
+Every cell of `tests/memory/test_planner.py`: the same step on fake tensors and on real ones, both
 followed allocation by allocation. Writes `benchmarks/results/plan_cpu.json`. The planner's time is
 given as CPU seconds beside wall-clock seconds, since a busy machine only lengthens the latter.
 """
@@ -40,8 +40,7 @@ def compare(name: str, config: dict[str, Any], changes: dict[str, Any]) -> dict[
     from peftkit.memory.planner import plan
 
     with tempfile.TemporaryDirectory() as folder:
-        auto_class = real_step.auto_class_of(changes)
-        saved = real_step.save_model(Path(folder), config, auto_class)
+        saved = real_step.save_model(Path(folder), config, real_step.kind_of(changes))
         recipe = real_step.recipe_for(saved, **changes)
         batch, lengths = real_step.batch_of(recipe)
         made = plan(recipe, lengths=lengths, machine=real_step.CPU)
@@ -104,10 +103,10 @@ def main() -> None:
         speed = {name: time_command(*arguments) for name, arguments in LARGE.items()}
     for name, timed in speed.items():
         print(name, timed)
-    import test_plan
+    import test_planner
 
     cells = []
-    for name, (config, changes) in {**test_plan.QUICK, **test_plan.SLOW}.items():
+    for name, (config, changes) in {**test_planner.QUICK, **test_planner.SLOW}.items():
         if options.only and name not in options.only:
             continue
         cells.append(compare(name, config, changes))

@@ -32,24 +32,20 @@ def show_data(recipe: Recipe, *, split: str | None = None, num_rows: int = 3) ->
     from peftkit.system.quiet import quiet_stack
 
     quiet_stack()
-    from peftkit.models.load import load_config, load_tokenizer, max_positions
+    from peftkit.models.load import load_config, max_positions
     from peftkit.models.load_errors import check_trains
     from peftkit.recipe.build import build
     from peftkit.system.machine import describe_machine
+    from peftkit.training.prepare import tokenizer_of
 
     built = build(recipe, describe_machine())
     config = load_config(recipe.model)
-    check_trains(config, built.method.auto_class)
-    if recipe.model.config is None:
-        tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
-    else:
-        from peftkit.training.prepare import make_tokenizer
-
-        tokenizer = make_tokenizer(recipe, built)
+    check_trains(config, built.method.kind)
+    tokenizer = tokenizer_of(recipe, built)
     splits = [split] if split is not None else wanted_splits(recipe)
     positions = max_positions(config)
     prepared = inspect_rows(built, tokenizer, max_positions=positions, splits=splits)
-    return make_view(prepared, tokenizer, num_rows=num_rows)
+    return make_view(prepared, built.method, tokenizer, num_rows=num_rows)
 
 
 @dataclass(frozen=True)

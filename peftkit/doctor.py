@@ -12,13 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError
+from peftkit.errors import PeftkitError, first_line
 from peftkit.models.versions import STACK
 from peftkit.plugins import all_plugins, find
 from peftkit.system.units import gibibytes
 from peftkit.training.trials import (
     Trial,
-    first_line,
     multiply,
     quantizations,
     small_base,

@@ -91,6 +91,10 @@ class RecipeError(PeftkitError, ValueError):
         self.problems = problems
         super().__init__(render_problems(file, problems))
 
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, list[Problem]]]:
+        """Say how another process makes it again: not from its text, as other errors are."""
+        return type(self), (self.file, self.problems)
+
 
 class DataError(PeftkitError, ValueError):
     """Raised when rows are missing, malformed, empty or entirely masked; mend the data."""
@@ -126,6 +130,12 @@ class StoppedError(PeftkitError):
     """Raised after a signal once a checkpoint is on disk; the same command resumes."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says something, or else the error's kind."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def render_problems(file: str, problems: list[Problem]) -> str:

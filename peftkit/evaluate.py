@@ -6,19 +6,20 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins.examples import Example, Labeled
+from peftkit.plugins.evaluation import Contestant, Evaluator, Progress
+from peftkit.plugins.examples import Example
+from peftkit.preprocessing.class_labels import labels_of_config
 from peftkit.recipe.sections import SPLITS
 from peftkit.reporting.score_table import LABELS, format_score, render_table
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
-from peftkit.scoring.classifier import LabelExam, encoded_rows
-from peftkit.scoring.evaluator import Contestant, Exam, Progress
+from peftkit.scoring.by_kind import evaluator_for
 from peftkit.scoring.samples import make_samples
+from peftkit.training.open_run import load_base_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.plugins import Task
     from peftkit.preprocessing.pipeline import Prepared
     from peftkit.recipe.build import Built
     from peftkit.training.open_run import TrainedRun
@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
-
-
-@runtime_checkable
-class ExplainsMetrics(Protocol):
-    """Describe a task that says how its scores are computed."""
-
-    def metric_notes(self) -> Sequence[str]:
-        """Return a sentence for each kind of metric: whose, which version, which options."""
 
 
 @dataclass(frozen=True)
@@ -103,49 +95,44 @@ def evaluate(  # noqa: PLR0913
     *,
     split: str,
     limit: int | None = None,
-    base: PreTrainedModel | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a trained model and its base on the first rows of a split.
 
     Args:
         limit: rows; all of them when None.
-        base: the untrained model, where switching the adapter off does not give it back; loaded
-            here when it is needed and absent.
 
     Raises:
         DataError: the split has no rows.
     """
     started = time.monotonic()
     examples = _examples(prepared, split, limit)
-    exam = _exam(built, tokenizer, examples, model, progress)
-    tuned = exam.take(model, "tuned")
-    before = _take_with_base(exam, built, model, base) if isinstance(exam, Exam) else None
-    references = exam.references
+    evaluator = evaluator_for(built, model, tokenizer, examples, progress=progress)
+    tuned = evaluator.take(model, "tuned")
+    before = _take_with_base(evaluator, built, model) if evaluator.scores_base else None
+    references = evaluator.references
     contestants = {"base": before, "tuned": tuned} if before else {"tuned": tuned}
     trivial = _baselines(built, prepared, split, len(references))
-    headline = built.task.headline if references else "bits_per_byte"
-    row_scores = {
-        name: _row_scores(built.task, headline, one.texts, references)
-        for name, one in contestants.items()
-    }
-    intervals = _intervals(headline, contestants, row_scores)
-    how: tuple[str, ...] = ()
-    if references and isinstance(built.task, ExplainsMetrics):
-        how = tuple(built.task.metric_notes())
+    row_scores = {name: evaluator.row_scores(one) for name, one in contestants.items()}
+    intervals = _intervals(evaluator.headline, contestants, row_scores)
     return Scores(
         split=split,
         num_rows=len(examples),
-        headline=headline,
+        headline=evaluator.headline,
         base=before.metrics if before else {},
         tuned=tuned.metrics,
         baselines={name: built.task.score(texts, references) for name, texts in trivial.items()},
         intervals=intervals,
         num_unfinished={name: one.num_unfinished for name, one in contestants.items()},
-        num_cut=exam.prompts.num_cut if exam.prompts else 0,
-        generation=exam.options,
+        num_cut=evaluator.num_cut,
+        generation=dict(evaluator.options),
         seconds=round(time.monotonic() - started, 2),
-        notes=(*exam.notes, *_notes(exam, contestants, intervals), *how),
+        notes=(
+            *_gain(intervals),
+            *evaluator.notes,
+            *_unfinished(evaluator, contestants),
+            *(built.task.metric_notes() if references else ()),
+        ),
         samples=make_samples(examples, contestants, row_scores),
     )
 
@@ -265,38 +252,6 @@ def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Exa
     return examples
 
 
-def _exam(
-    built: Built,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    model: Model,
-    progress: Progress | None,
-) -> Exam | LabelExam:
-    """Make the exam that examples of this kind are for.
-
-    Raises:
-        DataError: a row has a label that the model does not know.
-    """
-    labelled = [example for example in examples if isinstance(example, Labeled)]
-    if not labelled:
-        return Exam(built, tokenizer, examples, model, progress)
-    names = list(model.config.id2label.values())
-    unknown = next((one.label for one in labelled if one.label not in names), None)
-    if unknown is not None:
-        raise DataError(
-            f"a row has the label {unknown!r}, which the model does not know;"
-            f" it knows {', '.join(map(repr, names))}"
-        )
-    return LabelExam(
-        built.task,
-        tokenizer,
-        labelled,
-        encoded_rows(built.method, labelled, tokenizer),
-        batch_size=built.recipe.scoring.batch_size,
-        progress=progress,
-    )
-
-
 def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> dict[str, list[str]]:
     """Return trivial answers: the task's own, and the label that most training rows have."""
     if not num_rows:
@@ -308,27 +263,21 @@ def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> d
     return {**trivial, "most_frequent": [prepared.labels.most_frequent] * num_rows}
 
 
-def _take_with_base(
-    exam: Exam, built: Built, model: Model, base: PreTrainedModel | None
-) -> Contestant | None:
-    """Examine the base: the model with its adapter switched off, or a base of its own."""
+def _take_with_base(evaluator: Evaluator, built: Built, model: Model) -> Contestant | None:
+    """Score the base: the model with its adapter switched off, or a base of its own."""
     from peftkit.adapters.switched_off import adapter_switched_off, keeps_base
-    from peftkit.training.open_run import load_base_of
 
-    if base is None and keeps_base(model):
+    if keeps_base(model):
         with adapter_switched_off(model) as inner:
-            return exam.take(inner, "base")
+            return evaluator.take(inner, "base")
     if built.recipe.model.config is not None:
         return None
-    with nullcontext(base or load_base_of(built, model.device.type)) as own:
-        return exam.take(own, "base")
-
-
-def _row_scores(
-    task: Task, headline: str, texts: Sequence[str], references: Sequence[str]
-) -> list[float]:
-    pairs = zip(texts, references, strict=True)
-    return [task.score([text], [reference])[headline] for text, reference in pairs]
+    labels: dict[str, Any] = {}
+    brought = None
+    if built.method.kind.answers == "labels":  # asked only where its head is the base's own
+        labels, brought = labels_of_config(model.config.to_dict()), frozenset[str]()
+    base = load_base_of(built, model.device.type, labels, brought)
+    return evaluator.take(base, "base")
 
 
 def _intervals(
@@ -337,7 +286,7 @@ def _intervals(
     """Bound the headline metric, where it is the mean of its rows (BLEU, of a corpus, is not)."""
     import numpy
 
-    if len(row_scores["tuned"]) < 2:
+    if min(map(len, row_scores.values())) < 2:
         return None
     for name, one in contestants.items():
         mean, stated = numpy.mean(row_scores[name]), one.metrics[headline]
@@ -356,25 +305,20 @@ def _intervals(
     return Intervals(headline, bounds(tuned), None if base is None else bounds(base), gain)
 
 
-def _notes(
-    exam: Exam | LabelExam, contestants: Mapping[str, Contestant], intervals: Intervals | None
-) -> tuple[str, ...]:
-    """Say in sentences what a table cannot."""
-    notes = []
+def _gain(intervals: Intervals | None) -> Iterator[str]:
+    """Say how sure the gain over the base is."""
     if intervals and intervals.gain:
         low, high = (format_score(intervals.metric, bound) for bound in intervals.gain)
         label = LABELS.get(intervals.metric, intervals.metric)
-        notes.append(f"The gain in {label} is {low} to {high} (95 % paired bootstrap over rows).")
-    if exam.prompts and exam.prompts.num_cut:
-        notes.append(
-            f"{exam.prompts.num_cut} prompts were longer than {exam.prompts.max_tokens} tokens and"
-            " lost the end of their last message, for base and tuned alike."
-        )
-    unfinished = [f"{one.num_unfinished} of {name}'s" for name, one in contestants.items()]
+        yield f"The gain in {label} is {low} to {high} (95 % paired bootstrap over rows)."
+
+
+def _unfinished(evaluator: Evaluator, contestants: Mapping[str, Contestant]) -> Iterator[str]:
+    """Say how many answers have no end."""
+    counts = [f"{one.num_unfinished} of {name}'s" for name, one in contestants.items()]
     if any(one.num_unfinished for one in contestants.values()):
-        limit = exam.options.get("max_new_tokens")
-        notes.append(
-            f"Without an end after {limit} tokens: {' and '.join(unfinished)}"
-            f" {len(exam.references)} answers."
+        limit = evaluator.options.get("max_new_tokens")
+        yield (
+            f"Without an end after {limit} tokens: {' and '.join(counts)}"
+            f" {len(evaluator.references)} answers."
         )
-    return tuple(notes)

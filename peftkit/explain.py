@@ -23,7 +23,6 @@ from peftkit.recipe.signatures import (
     Option,
     Signature,
     model_config_classes,
-    quantization_classes,
     signature_of,
 )
 from peftkit.recipe.strict import bound_of, kind_of, suggest
@@ -40,6 +39,7 @@ PLUGIN_KEYS = {
     "data.task": "tasks",
     "adapter": "adapters",
     "method": "methods",
+    "model.quantize": "quantizers",
 }
 """Key that holds a one-key mapping -> the group that its name comes from."""
 
@@ -100,8 +100,6 @@ def _home(key: str, parts: Sequence[str]) -> str:
             return place + rest
         if parts[0] in plugin_names(group):
             return f"{place}.{parts[0]}{rest}"
-    if parts[0] in quantization_classes():
-        return f"model.quantize.{parts[0]}{rest}"
     words = [*SECTIONS, "recipe", *(name for g in PLUGIN_KEYS.values() for name in plugin_names(g))]
     homes = [
         f"{place}.{name}.{key}"
@@ -305,7 +303,6 @@ def _explain_named(
 _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "name": _explain_name,
     "model": _section(ModelSection),
-    "model.quantize": _explain_named(quantization_classes, "quantize"),
     "model.config": _explain_named(model_config_classes, "config"),
     "model.tokenizer": _explain_named(lambda: TOKENIZERS, ""),
     "data": _section(DataSection),

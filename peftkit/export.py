@@ -25,7 +25,7 @@ from peftkit.recipe.overrides import apply_overrides
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import join
-from peftkit.rundir.checkpoints import sync_tree
+from peftkit.rundir.checkpoints import describe_file, sync_tree
 from peftkit.rundir.paths import RunDir, write_json
 from peftkit.system.checkpoint_files import weight_files
 from peftkit.system.quiet import quiet_stack
@@ -256,7 +256,7 @@ def _seal(
 ) -> dict[str, dict[str, Any]]:
     """Write the manifest last, and wait for the disk."""
     files = {
-        file.relative_to(partial).as_posix(): _describe(file)
+        file.relative_to(partial).as_posix(): describe_file(file)
         for file in sorted(partial.rglob("*"))
         if file.is_file()
     }
@@ -273,14 +273,6 @@ def _seal(
     write_json(partial / MANIFEST, content)
     sync_tree(partial)
     return files
-
-
-def _describe(file: Path) -> dict[str, Any]:
-    from hashlib import file_digest
-
-    with file.open("rb") as stream:
-        digest = file_digest(stream, "sha256").hexdigest()
-    return {"num_bytes": file.stat().st_size, "sha256": digest}
 
 
 def _put_in_place(partial: Path, out: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit import embedded
 from peftkit.errors import DataError, UsageError
 from peftkit.plugins import find
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.plugins.examples import Example
 from peftkit.preprocessing.audit import describe_dropped
 from peftkit.preprocessing.guess_task import Guess, guess_task, take_task
 from peftkit.preprocessing.splits import assign, content_key
@@ -66,10 +66,6 @@ class NewRecipe:
         next_step = f"next: peftkit data {self.file}, then peftkit run {self.file}"
         return "\n".join([*self.notes, f"wrote {self.file}", next_step])
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON data."""
-        return {"file": str(self.file), "task": self.task, "notes": list(self.notes)}
-
 
 @dataclass(frozen=True)
 class Lengths:
@@ -104,7 +100,6 @@ def init(
     out: Path | None = None,
     task: str | None = None,
     columns: Sequence[str] = (),
-    field: str | None = None,
 ) -> NewRecipe:
     """Write a commented recipe that trains on a file.
 
@@ -112,7 +107,6 @@ def init(
         out: where to write it; in the working directory, by the data file's name, when absent.
         task: what the rows mean; guessed from the columns when absent.
         columns: `option=column` each, for those that cannot be guessed, e.g. `document=body`.
-        field: key that holds the rows, where the file is one JSON object.
 
     Raises:
         UsageError: the columns fit no task or several, the format is unknown, or the recipe exists.
@@ -123,7 +117,7 @@ def init(
         raise UsageError(
             f"{out} exists already", hint="delete it first, or write another: --out FILE.yaml"
         )
-    name, options = source_options(data_file, field)
+    name, options = source_options(data_file)
     rows = _construct("sources", name, options).load("train")
     guess = _choose(rows, task, columns, str(data_file))
     examples = _examples(rows, _construct("tasks", guess.task, guess.options), str(data_file))
@@ -144,7 +138,7 @@ def init(
     return NewRecipe(out, text, guess.task, notes)
 
 
-def source_options(data_file: Path, field: str | None = None) -> tuple[str, dict[str, Any]]:
+def source_options(data_file: Path) -> tuple[str, dict[str, Any]]:
     """Choose the source that reads a file, by its name.
 
     Raises:
@@ -159,8 +153,6 @@ def source_options(data_file: Path, field: str | None = None) -> tuple[str, dict
         )
     name = FORMATS[suffix]
     options: dict[str, Any] = {"files": data_file}
-    if name == "json" and field is not None:
-        options["field"] = field
     if name == "text" and _has_paragraphs(data_file):
         options["sample_by"] = "paragraph"
     return name, options
@@ -176,15 +168,10 @@ def measure(examples: Sequence[Example]) -> Lengths:
     positions = int(config["max_position_embeddings"])
     totals, answers = [], []
     for example in examples:
-        if isinstance(example, Text):
-            parts = [example.text]
-        elif isinstance(example, Labeled):
-            parts = list(example.texts)
-        else:
-            parts = [message["content"] for message in example.messages]
-        counts = [len(encoding.ids) for encoding in tokenizer.encode_batch(parts)]
+        encodings = tokenizer.encode_batch([*example.texts, example.answer])
+        *counts, answer = (len(encoding.ids) for encoding in encodings)
         totals.append(sum(counts) + 4 * len(counts))
-        answers.append(counts[-1] + 1 if isinstance(example, Conversation) else 0)
+        answers.append(answer + 1 if example.answer else 0)
     num_beyond = sum(total > positions for total in totals)
     return Lengths(_p99(totals), _p99(answers), positions, num_beyond / len(totals))
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
 from peftkit.merging import folder as folders
@@ -23,6 +23,9 @@ from peftkit.merging.result import MergeResult, Onto
 from peftkit.merging.weights_io import Checkpoint, open_checkpoint
 from peftkit.merging.writer import Journal
 from peftkit.system.checkpoint_files import read_json
+
+if TYPE_CHECKING:
+    from peftkit.plugins.quantizer import Quantizer
 
 VERIFY_UP_TO_BYTES = 1 << 30
 """Weights that are verified unless it is said otherwise: two models of this size in memory."""
@@ -192,9 +195,9 @@ def _merge_quantized(
         result = _merge_full(task, stored, config, verify=verify)
         if inputs.adapter is None or not _wants_proof(result, verify):
             return result
-    native = quantized.quantization_of(inputs, config)
+    quantizer = quantized.quantizer_of(inputs, config)
     with quantized.scratch(task.out) as work:
-        base = quantized.write_dequantized(inputs.base, config, native, work / "dequantized")
+        base = quantized.write_dequantized(inputs.base, config, quantizer, work / "dequantized")
         seen_config = folders.model_config(base)
         opened = open_adapter(_adapter(inputs), open_checkpoint(base), model_config=seen_config)
         if task.onto != "full":
@@ -203,24 +206,26 @@ def _merge_quantized(
             if not is_done(task.out, task.identity):
                 _write(replace(task, out=merged), plan)
                 if task.onto == "requantized":
-                    _requantize(task, merged, work, config, native)
+                    _requantize(task, merged, work, config, quantizer)
             result = _describe(task, opened.method, plan.notes)
             if merged.is_dir() and _wants_proof(result, verify):
                 result = _verified(result, replace(inputs, base=base), seen_config, merged)
         full = None if "quantization_config" in config else stored
-        result = replace(result, weight_errors=quantized.measure_errors(opened, full, native))
+        result = replace(result, weight_errors=quantized.measure_errors(opened, full, quantizer))
         if _wants_proof(result, verify):
-            error = compare_with_quantized(task.out, inputs, config, native)
+            error = compare_with_quantized(task.out, inputs, config, quantizer)
             result = replace(result, quantized_logits=error)
     return result
 
 
-def _requantize(task: _Task, merged: Path, work: Path, config: dict[str, Any], native: Any) -> None:
+def _requantize(
+    task: _Task, merged: Path, work: Path, config: dict[str, Any], quantizer: Quantizer | None
+) -> None:
     """Quantize what was merged, and finish the output with it."""
     from peftkit.merging.quantized import write_requantized
 
     Journal.open(task.out, task.identity)
-    names = write_requantized(merged, native, config, task.out, work)
+    names = write_requantized(merged, quantizer, config, task.out, work)
     changed = (folders.read_manifest(merged) or {})["changed"]
     _finish(task, names, folders.model_config(work / "requantized"), changed, index=None)
 

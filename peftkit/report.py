@@ -85,9 +85,9 @@ def render_page(run_dir: RunDir) -> str:
 
 def view(run_dir: RunDir) -> dict[str, Any]:
     """Gather everything the template shows; a part whose file is missing is empty."""
-    resolved = _resolved(run_dir)
+    resolved = run_dir.read_resolved()
     plan, measured, versions, status, data, scores = (
-        run_dir.read_json(file) if file.exists() else {}
+        run_dir.read_if_there(file)
         for file in (
             run_dir.plan, run_dir.measured, run_dir.versions, run_dir.status, run_dir.data,
             run_dir.scores,
@@ -116,18 +116,6 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "command": _command(run_dir, versions),
         "recipe": recipe[:20_000],
     }
-
-
-def _resolved(run_dir: RunDir) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(run_dir.resolved.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except yaml.YAMLError as error:
-        raise ArtefactError(f"{run_dir.resolved} is not YAML: {error}") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _other_scores(run_dir: RunDir) -> list[ScoreTable]:

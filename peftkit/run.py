@@ -11,9 +11,9 @@ from peftkit.errors import UsageError
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
-from peftkit.rundir.status import Ledger
+from peftkit.rundir.status import RunStatus
 from peftkit.system.exhaustion import exhaustion_explained
-from peftkit.system.machine import launched_processes
+from peftkit.system.process import Process, this_process
 from peftkit.system.screen import Screen
 from peftkit.system.signals import catching_signals
 from peftkit.system.units import duration, gibibytes
@@ -48,41 +48,41 @@ def run(
         DivergedError: a step's loss is not a number; the last checkpoint is kept.
         StoppedError: a signal came; says what is on disk.
     """
-    check_alone(recipe)
-    screen, run_dir = Screen(console), RunDir(out or Path("runs") / recipe.name)
+    process = this_process()
+    check_alone(recipe, process)
+    screen, run_dir = Screen(console, process), RunDir(out or Path("runs") / recipe.name, process)
     if dry_run:
         load_model(prepare(recipe, run_dir, screen), screen)
         screen.say("dry run: nothing was trained or written")
         return run_dir
-    ledger = Ledger(run_dir)
+    status = RunStatus(run_dir)
     with (
-        catching_signals() as stop,
+        catching_signals(process) as stop,
         run_state.claimed(run_dir),
-        run_state.recorded(ledger),
+        run_state.recorded(status),
         exhaustion_explained("running"),
     ):
-        session = Session(screen, stop, ledger)
+        session = Session(screen, stop, status)
         job = prepare(recipe, run_dir, screen)
-        if not is_finished(job, screen):
-            begin(job, ledger)
-            admit(job, screen)
+        if not process.by_main(is_finished, job, screen):
+            process.by_main(begin, job, status)
+            process.by_main(admit, job, screen)
             model = train(job, session)
             evaluate(job, model, screen)
-            finish(job, session)
+            process.by_main(finish, job, session)
     return run_dir
 
 
-def check_alone(recipe: Recipe) -> None:
+def check_alone(recipe: Recipe, process: Process) -> None:
     """Refuse to train among other processes: they would all write the same run.
 
     Raises:
         UsageError: a launcher started several processes, or the recipe shards its model over them.
     """
-    num_processes = launched_processes()
     planned = f"`peftkit plan {recipe.file} --num-processes N` says what several would take"
-    if num_processes > 1:
+    if not process.is_alone:
         raise UsageError(
-            f"a launcher started {num_processes} processes, and a run trains in one",
+            f"a launcher started {process.world_size} processes, and a run trains in one",
             hint=f"start it alone: peftkit run {recipe.file}; {planned}",
         )
     if recipe.method.options.get("fsdp"):
@@ -101,21 +101,21 @@ def is_finished(job: Job, screen: Screen) -> bool:
     return True
 
 
-def begin(job: Job, ledger: Ledger) -> None:
+def begin(job: Job, status: RunStatus) -> None:
     """Write what this run is: recipe, resolved recipe, versions and the data's audit."""
     from peftkit.models.versions import describe_versions
     from peftkit.preprocessing.masked_rows import data_json
     from peftkit.recipe.build import dump_resolved
 
     run_dir = job.run_dir
-    ledger.identity = job.identity
+    status.identity = job.identity
     earlier = run_state.read_status(run_dir)
-    ledger.step, ledger.total_steps = earlier.get("step") or 0, earlier.get("total_steps")
-    ledger.write("running")
+    status.step, status.total_steps = earlier.get("step") or 0, earlier.get("total_steps")
+    status.write("running")
     write_atomically(run_dir.recipe, job.recipe.text)
     write_atomically(run_dir.resolved, dump_resolved(job.built))
     write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
-    write_json(run_dir.data, data_json(job.prepared, job.tokenizer))
+    write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))
 
 
 def admit(job: Job, screen: Screen) -> None:
@@ -132,7 +132,7 @@ def admit(job: Job, screen: Screen) -> None:
 
     if run_state.has_training(job.run_dir):
         return
-    lengths = lengths_of(job.prepared.encoded["train"])
+    lengths = lengths_of(job.prepared.encoded["train"], job.built.method)
     made, reason = plan_run(job.recipe, job.machine, lengths)
     if made is None:
         job.run_dir.plan.unlink(missing_ok=True)  # of an earlier call that was refused
@@ -158,29 +158,39 @@ def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
     from peftkit.training.train import keep_trained, train_model
 
     run_dir, screen, stop = job.run_dir, session.screen, session.stop
-    if run_dir.trained.is_dir() and run_dir.measured.exists():
+    process = run_dir.process
+    if process.by_main(run_state.is_trained, run_dir):
         stop.consequence = "the trained weights are saved; the same command evaluates them"
         screen.say(f"  trained already: {run_dir.trained}")
-        return load_trained(job, run_dir.trained)
-    start, notes = resume.find_checkpoint(run_dir.checkpoints, identity=job.identity)
+        with process.together():
+            return load_trained(job, run_dir.trained)
+    start, notes = process.by_main(
+        resume.find_checkpoint, run_dir.checkpoints, identity=job.identity
+    )
     for note in notes:
         screen.say(f"  {note}")
     if start is not None:
         screen.say(f"  resuming at step {start.step}")
         stop.consequence = f"the same command resumes at step {start.step}"
-    if start is not None and resume.is_last(start):
-        model = load_last(job, start.path, screen)
+    last = start if start is not None and resume.is_last(start) else None
+    with process.together():
+        model = load_last(job, last.path, screen) if last else load_model(job, screen)
+    if last:
         keep_trained(job, model, session)
     else:
-        model = load_model(job, screen)
         train_model(job, model, start, session)
+    process.by_main(say_trained, run_dir, screen)
+    return model
+
+
+def say_trained(run_dir: RunDir, screen: Screen) -> None:
+    """Say what the training came to."""
     measured = run_dir.read_json(run_dir.measured)
     screen.say(
         f"  trained  {measured['num_steps']} steps in {duration(measured['train_seconds'])},"
         f" {measured['tokens_per_second']:,.0f} tokens/s,"
         f" {gibibytes(measured['peak_bytes'])} peak, final loss {measured['final_loss']:.4f}"
     )
-    return model
 
 
 def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> None:
@@ -191,7 +201,12 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
     from peftkit.evaluate import evaluate as score
     from peftkit.evaluate import render_scores, write_scores
 
-    with exhaustion_explained("evaluating"), screen.counting("evaluating") as progress:
+    process = job.run_dir.process
+    with (
+        process.together(),
+        exhaustion_explained("evaluating"),
+        screen.counting("evaluating") as progress,
+    ):
         scores = score(
             job.built,
             job.prepared,
@@ -201,7 +216,7 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
             limit=section.limit,
             progress=progress,
         )
-    write_scores(job.run_dir, scores)
+    process.by_main(write_scores, job.run_dir, scores)
     with suppress(OSError):
         screen.console.print(render_scores(scores))
 
@@ -212,7 +227,7 @@ def finish(job: Job, session: Session) -> None:
     from peftkit.training.save import write_run_card
 
     write_run_card(job)
-    session.ledger.write("finished", exit_code=0)
+    session.status.write("finished", exit_code=0)
     report = write_report(job.run_dir)
     session.screen.say(f"  wrote    {job.run_dir.trained}")
     session.screen.say(f"           {report}")

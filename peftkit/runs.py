@@ -85,7 +85,7 @@ def is_run(path: Path) -> bool:
 def summarize(run_dir: RunDir) -> RunSummary:
     """Read one run's line from its files."""
     status = read_status(run_dir)
-    scores = run_dir.read_json(run_dir.scores) if run_dir.scores.exists() else {}
+    scores = run_dir.read_if_there(run_dir.scores)
     metric = scores.get("headline")
     logged = [line.get("step", 0) for line in read_metrics(run_dir.metrics)]
     files = [file for file in run_dir.path.rglob("*") if file.is_file()]
@@ -112,16 +112,16 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     if len(paths) < 2:
         raise UsageError("one run alone cannot be compared", hint="peftkit runs compare RUN RUN")
     runs = [RunDir(_checked(path)) for path in paths]
-    recipes = [_resolved(run) for run in runs]
+    recipes = [dict(flatten(run.read_resolved())) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     rows = {key: tuple(recipe.get(key) for recipe in recipes) for key in keys}
-    scores = [_json(run, run.scores) for run in runs]
-    fingerprints = {_json(run, run.data).get("fingerprint") for run in runs}
+    scores = [run.read_if_there(run.scores) for run in runs]
+    fingerprints = {run.read_if_there(run.data).get("fingerprint") for run in runs}
     splits = {(score.get("split"), score.get("num_rows")) for score in scores if score}
     return Comparison(
         names=tuple(run.path.name for run in runs),
         recipe={key: values for key, values in rows.items() if _differ(values)},
-        measured=_side_by_side([_json(run, run.measured) for run in runs]),
+        measured=_side_by_side([run.read_if_there(run.measured) for run in runs]),
         scores=_side_by_side([score.get("tuned", {}) for score in scores]),
         is_same_data=len(fingerprints) == 1 and len(splits) <= 1,
     )
@@ -224,18 +224,6 @@ def _checked(path: Path) -> Path:
 def _state(run_dir: RunDir, status: dict[str, Any]) -> str:
     state = str(status.get("state", "unknown"))
     return "killed" if state == "running" and not is_locked(run_dir) else state
-
-
-def _resolved(run_dir: RunDir) -> dict[str, Any]:
-    import yaml
-
-    if not run_dir.resolved.exists():
-        return {}
-    return dict(flatten(yaml.safe_load(run_dir.resolved.read_text(encoding="utf-8"))))
-
-
-def _json(run_dir: RunDir, file: Path) -> dict[str, Any]:
-    return run_dir.read_json(file) if file.exists() else {}
 
 
 def _side_by_side(found: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, PeftkitError
 from peftkit.plugins import (
-    Decision,
-    Machine,
+    CAUSAL_LM,
+    Adapter,
+    Example,
+    Method,
     Source,
     Task,
-    missing_members,
+    problem_of,
 )
 from peftkit.plugins.combined import Compression
-from peftkit.plugins.examples import Example, Labeled, Text
 from peftkit.plugins.exported import Exported, Trained
-from peftkit.preprocessing.encode import CountsRows
+from peftkit.plugins.quantizer import Quantizer
 from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
-from peftkit.recipe.signatures import Signature, signature_of
+from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "trl")
 """What importing a plugin's module must not import: `peftkit check` imports it."""
-
-CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
 
 
 def check_source(
@@ -96,7 +96,7 @@ def check_task(
         for state, broken in (("null", {**without, column: None}), ("missing", without)):
             what = f"example() of a row whose {column!r} is {state}"
             _refuses(DataError, partial(task.example, broken), what)
-    references = [e.reference for e in examples if not isinstance(e, Text)]
+    references = [example.reference for example in examples if example.reference]
     if not references:
         _require(task.headline == "", "a task without answers has an empty headline")
         return {}
@@ -109,18 +109,9 @@ def _are_classes(kinds: object) -> bool:
 
 
 def _check_example(example: Example, row: Mapping[str, Any]) -> None:
-    _require(isinstance(example, Example), f"{row} gave a {type(example).__name__}")
-    if isinstance(example, Text):
-        _require(bool(example.text.strip()), f"{row} gave an empty text")
-        return
-    if isinstance(example, Labeled):
-        _require(all(text.strip() for text in example.texts), f"{row} gave an empty text")
-        _require(bool(example.label), f"{row} gave no label")
-        return
-    last = example.messages[-1]
-    _require(last["role"] == "assistant", f"the last message of {row} is not the assistant's")
-    _require(bool(last["content"].strip()), f"the answer of {row} is empty")
-    _require(bool(example.prompt), f"{row} gave an answer to nothing")
+    _require(isinstance(example, Example), f"{row} gave a {type(example).__name__}, no Example")
+    problem = example.problem()
+    _require(not problem, f"{row} gave a {type(example).__name__} that {problem}")
 
 
 def _check_scores(
@@ -151,7 +142,7 @@ def _check_scores(
 
 
 def check_adapter(
-    cls: type, options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
+    cls: type[Adapter], options: Mapping[str, Any], make_model: Callable[[], PreTrainedModel]
 ) -> None:
     """Check an adapter: it attaches, trains its own parameters alone, and keeps the base as it was.
 
@@ -165,11 +156,11 @@ def check_adapter(
     model = cls(_config(cls, options)).attach(make_model())
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     _require(bool(trainable), "attach() leaves nothing to train")
-    if cls.Config is not None:  # type: ignore[attr-defined]  # a member, checked above
+    if cls.Config is not None:
         kept = {id(p) for p in model.parameters() if not p.requires_grad}
         _require(bool(kept), "attach() trains every parameter of the base")
         base = {
-            name.replace(".base_layer", "").replace("base_model.model.", ""): value
+            name.replace(".base_layer", "").replace(PEFT_PREFIX, ""): value
             for name, value in model.state_dict().items()
         }
         changed = [
@@ -181,63 +172,52 @@ def check_adapter(
 
 
 def check_method(
-    cls: type,
+    cls: type[Method],
     options: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
 ) -> None:
-    """Check a method: its decisions, its owned keys, and how it encodes and arranges rows."""
-    import numpy as np
-    from datasets import Dataset
+    """Check a method: what it declares and decides, its rows, and what the planner asks of it.
+
+    Args:
+        options: as a recipe has them, under which every example keeps a trained token.
+        examples: of each kind that it trains on.
+    """
+    from peftkit.methods import conformance
 
     _check_class(cls, "methods", options)
-    plugin: Any = cls
-    _require(
-        _are_classes(plugin.examples), f"examples is {plugin.examples!r}, not a tuple of classes"
-    )
-    signature = signature_of(plugin.Config)
-    silent = [key for key, remedy in plugin.owned.items() if not remedy]
-    _require(not silent, f"owned does not say what to use instead of {silent}")
-    chosen = _check_decisions(plugin, signature)
-    method = plugin(construct(plugin.Config, {**chosen, **options, "output_dir": "unused"}))
-    taken = [example for example in examples if isinstance(example, plugin.examples)]
-    _require(bool(taken), f"check_method needs examples of {plugin.examples}")
-    encoded = [method.encode(example, tokenizer) for example in taken]
-    _require(
-        encoded == [method.encode(example, tokenizer) for example in taken],
-        "encode() differs when called twice",
-    )
-    for row in encoded:
-        if isinstance(method, CountsRows):
-            counted = method.count({key: np.asarray(values) for key, values in row.items()})
-            _require(counted.num_trained > 0, "count() finds nothing to train")
-        else:
-            _check_encoded(row["input_ids"], row["labels"])
-    arranged = [method.arrange(Dataset.from_list(encoded), tokenizer) for _ in range(2)]
-    _require(len(arranged[0]) > 0, "arrange() leaves no row")
-    _require(arranged[0].to_list() == arranged[1].to_list(), "arrange() differs when called twice")
+    config: Any = cls.Config
+    _require_none(conformance.class_problems(cls, config))
+    stated = {**conformance.decided_options(cls), **options, "output_dir": "unused"}
+    method = cls(construct(config, stated))
+    taken = [example for example in examples if method.takes(example)]
+    _require(bool(taken), f"check_method needs examples of {cls.examples}")
+    _require_none(conformance.row_problems(method, taken, tokenizer))
+    _require_none(conformance.planning_problems(method))
 
 
-def _check_decisions(plugin: Any, signature: Signature) -> dict[str, Any]:
-    """Check each decision; return option -> value."""
-    chosen = {}
-    for decision in plugin.decide({}, dtype="float32", machine=CPU):
-        _require(isinstance(decision, Decision), f"decide() returned {decision!r}")
-        option = decision.key.rpartition(".")[2]
-        _require(option in signature.options, f"decide() sets {option!r}, which is no option")
-        _require(bool(decision.reason), f"decide() gives no reason for {option}")
-        stated = plugin.decide({option: decision.value}, dtype="float32", machine=CPU)
-        keys = {again.key for again in stated}
-        _require(decision.key not in keys, f"decide() overrides a stated {option}")
-        chosen[option] = decision.value
-    return chosen
+def check_quantizer(cls: type[Quantizer], options: Mapping[str, Any]) -> None:
+    """Check a quantizer: what it chooses, that a base of it trains here, and what is planned of it.
 
+    Args:
+        options: under which this machine's CPU can run it.
+    """
+    from peftkit.models.load import load_base
+    from peftkit.quantizers.conformance import option_problems, problems_of_a_base
+    from peftkit.recipe.schema import ModelSection
+    from peftkit.training.trials import small_base, train_lora
 
-def _check_encoded(input_ids: Sequence[int], labels: Sequence[int]) -> None:
-    _require(len(input_ids) == len(labels), f"{len(input_ids)} ids and {len(labels)} labels")
-    pairs = zip(input_ids, labels, strict=True)
-    _require(all(y in (-100, x) for x, y in pairs), "a label is neither -100 nor its token")
-    _require(any(y != -100 for y in labels), "encode() masks every token")
+    _check_class(cls, "quantizers", options)
+    problems = option_problems(cls, options)
+    _require(not problems, "; ".join(problems))
+    quantizer = cls(_config(cls, options))
+    with small_base("cpu") as bench:
+        trial = train_lora(bench, cls.__name__, quantizer)
+        _require(trial.works, f"a LoRA on it does not train: {trial.detail}")
+        section = ModelSection(path=str(bench.folder), dtype="float32")
+        plain = load_base(section, kind=CAUSAL_LM)
+        problems = problems_of_a_base(quantizer, section, plain)
+        _require(not problems, "; ".join(problems))
 
 
 def check_merge(cls: type, options: Mapping[str, Any]) -> None:
@@ -302,8 +282,8 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 def _check_class(cls: type, group: str, options: Mapping[str, Any]) -> None:
     """Check what every plugin shares: members, documentation, import cost, strict options."""
-    missing = missing_members(cls, group)
-    _require(not missing, f"{cls.__name__} lacks {', '.join(missing)}")
+    problem = problem_of(cls, group)
+    _require(not problem, f"{cls.__name__} {problem}: docs/plugins.md says what {group} need")
     _require(bool(cls.__doc__), f"{cls.__name__} has no docstring, which `peftkit explain` shows")
     config: Any = cls.Config  # type: ignore[attr-defined]  # a member, checked above
     if isinstance(config, type):
@@ -359,6 +339,12 @@ def _refuses(error: type[PeftkitError], act: Callable[[], Any], what: str) -> No
         raise AssertionError(f"{what} raises {name}, not {error.__name__}") from raised
     else:
         raise AssertionError(f"{what} is not refused with {error.__name__}")
+
+
+def _require_none(problems: Iterator[str]) -> None:
+    """Fail with the first problem; what would crash because of it is not tried."""
+    problem = next(problems, "")
+    _require(not problem, problem)
 
 
 def _require(holds: bool, message: str) -> None:

@@ -46,9 +46,9 @@ class LinearPlan(Plan):
     def bytes_at(self, *, micro_batch: int, length: int) -> int:
         return self.fixed_bytes + micro_batch * length * self.bytes_per_token
 
-    def largest_micro_batch(self, device_bytes: int, *, length: int | None = None) -> int:
+    def largest_micro_batch(self, device_bytes: int) -> int:
         left = device_bytes - self.fixed_bytes
-        return max(0, left // ((length or self.length) * self.bytes_per_token))
+        return max(0, left // (self.length * self.bytes_per_token))
 
     def longest_length(self, device_bytes: int, *, micro_batch: int | None = None) -> int:
         left = device_bytes - self.fixed_bytes

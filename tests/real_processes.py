@@ -63,12 +63,14 @@ def _steps(file: str) -> dict[str, int]:
     from trl.trainer.utils import add_fused_lm_head
 
     from peftkit.memory import step
+    from peftkit.memory.fake import storage_of
     from peftkit.memory.simulate import Marks, hold_model, state_tensors
     from peftkit.memory.terms import COLLECTIVES
     from peftkit.memory.trace import compile_trace
     from peftkit.memory.tracker import Tracker
     from peftkit.models.load import load_base
     from peftkit.planning.devices import of_size
+    from peftkit.plugins.losses import fused_loss
     from peftkit.recipe.build import build
     from peftkit.recipe.load import load_recipe
 
@@ -78,8 +80,8 @@ def _steps(file: str) -> dict[str, int]:
     torch.manual_seed(0)
     base = load_base(
         recipe.model,
-        auto_class=built.method.auto_class,
-        quantization_config=built.quantization_config,
+        kind=built.method.kind,
+        quantizer=built.quantizer,
     )
     model = built.adapter.attach(base).train()
     step.set_checkpointing(model, args)
@@ -89,13 +91,14 @@ def _steps(file: str) -> dict[str, int]:
     )
     settings = step.StepSettings.of(args, "cpu")
     batch = token_batch(ROWS, LENGTH, vocabulary=500)
-    tracker = Tracker()
+    storage = storage_of(built.quantizer)
+    tracker = Tracker(storage)
     whole: Any
     if args.fsdp:
         settings = step.StepSettings(settings.accumulation, settings.max_grad_norm, None, "cpu")
         model = whole = _shard(model, args)
-        optimizer = step.make_optimizer(model, args)
-        tracker = Tracker()
+        optimizer = step.make_optimizer(model, built.method)
+        tracker = Tracker(storage)
     else:
         # Buckets are made by the reducer, which is no operator of Python: it is tracked from birth.
         hold_model(tracker, model)
@@ -103,7 +106,7 @@ def _steps(file: str) -> dict[str, int]:
             whole = torch.nn.parallel.DistributedDataParallel(
                 model, find_unused_parameters=not args.activation_checkpointing
             )
-        optimizer = step.make_optimizer(model, args)
+        optimizer = step.make_optimizer(model, built.method)
     trained = [p for p in model.parameters() if p.requires_grad]
 
     def micro_batch(enter: Any, *, is_last: bool) -> None:
@@ -112,10 +115,10 @@ def _steps(file: str) -> dict[str, int]:
             whole.set_requires_gradient_sync(is_last or options.get("sync_each_batch", False))
         elif not is_last:
             with whole.no_sync():
-                step.forward_backward(whole, dict(batch), step.fused_loss, settings, enter)
+                step.forward_backward(whole, dict(batch), fused_loss, settings, enter)
             return
         rows = {key: value.clone() for key, value in batch.items()}
-        step.forward_backward(whole, rows, step.fused_loss, settings, enter)
+        step.forward_backward(whole, rows, fused_loss, settings, enter)
 
     def first_micro_batches() -> None:
         for _ in range(settings.accumulation - 1):

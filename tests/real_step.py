@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 from peftkit.memory.trace import Trace, compile_trace
-from peftkit.models.native import native_model
-from peftkit.plugins import Machine
+from peftkit.plugins import CAUSAL_LM, SEQUENCE_CLASSIFICATION, Machine, ModelKind, find
+from peftkit.plugins.native import native_model
 
 CPU = Machine("cpu", True, 1 << 34, 1 << 34, "test CPU")
 
@@ -61,25 +62,24 @@ CLASSIFY = {
 }
 
 
-def auto_class_of(changes: dict[str, Any]) -> str:
-    """Return the class that a cell's method loads."""
-    from peftkit.plugins import find
-
+def kind_of(changes: dict[str, Any]) -> ModelKind:
+    """Return the kind of model that a cell's method loads."""
     (name,) = changes.get("method", {"sft": {}})
-    return str(find("methods", name).auto_class)
+    kind: ModelKind = find("methods", name).kind
+    return kind
 
 
-def save_model(folder: Path, config: dict[str, Any], auto_class: str) -> Path:
+def save_model(folder: Path, config: dict[str, Any], kind: ModelKind = CAUSAL_LM) -> Path:
     """Save a model with random weights; return its folder."""
     import torch
     import transformers
 
     options = {key: value for key, value in config.items() if key != "model_type"}
-    if auto_class.endswith("SequenceClassification"):
+    if kind is SEQUENCE_CLASSIFICATION:
         options |= {"pad_token_id": 0, "num_labels": NUM_LABELS}
     built = transformers.AutoConfig.for_model(config["model_type"], **options)
     torch.manual_seed(0)
-    model = getattr(transformers, auto_class).from_config(built)
+    model = getattr(transformers, kind.auto_class).from_config(built)
     model.save_pretrained(folder)
     return folder
 
@@ -101,7 +101,7 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
         "adapter": {"lora": {"r": 4, "target_modules": "all-linear"}},
         "method": {"sft": {"per_device_train_batch_size": 2, "max_length": 48, "use_cpu": True}},
     }
-    for key, value in changes.items():
+    for key, value in copy.deepcopy(changes).items():  # what one recipe adds stays its own
         parent = document
         *parts, last = key.split(".")
         for part in parts:
@@ -119,33 +119,34 @@ def recipe_for(folder: Path, **changes: Any) -> Any:
 def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     """Run two real steps and return the second's peak by phase, and in all under `all`."""
     from peftkit.memory import step
+    from peftkit.memory.fake import storage_of
     from peftkit.models.load import load_base
     from peftkit.recipe.build import build
 
     built = build(recipe, CPU)
     base = load_base(
         recipe.model,
-        auto_class=built.method.auto_class,
-        quantization_config=built.quantization_config,
+        kind=built.method.kind,
+        quantizer=built.quantizer,
     )
     model = built.adapter.attach(base).train()
-    args = built.method.config
+    method, args = built.method, built.method.config
     step.set_checkpointing(model, args)
-    fuses = getattr(built.method, "fuses_head", False)
-    if fuses:
+    if method.fuses_head:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(native_model(model), outputs=("log_probs", "entropy", "is_top1"))
-    loss_of = step.fused_loss if fuses else step.plain_loss(args)
+    loss_of = method.loss()
     settings = step.StepSettings.of(args, "cpu")
-    optimizer = step.make_optimizer(model, args)
+    optimizer = step.make_optimizer(model, method)
     trained = [p for p in model.parameters() if p.requires_grad]
     for _ in range(settings.accumulation):
         step.forward_backward(model, dict(batch), loss_of, settings, _ignore)
     step.update(trained, optimizer, settings, _ignore)
     for _ in range(settings.accumulation - 1):
         step.forward_backward(model, dict(batch), loss_of, settings, _ignore)
-    trace = track_step(model, batch, loss_of, optimizer, settings)
+    storage = storage_of(built.quantizer)
+    trace = track_step(model, batch, loss_of, optimizer, settings, storage=storage)
     import numpy as np
 
     live = compile_trace(trace).live(np.array(trace.num_bytes, np.int64))
@@ -153,14 +154,14 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
 
 
 def track_step(
-    model: Any, batch: dict[str, Any], loss_of: Any, optimizer: Any, settings: Any
+    model: Any, batch: dict[str, Any], loss_of: Any, optimizer: Any, settings: Any, *, storage: Any
 ) -> Trace:
     """Follow one whole step, the last of its micro-batches and the update, on a live model."""
     from peftkit.memory import step
     from peftkit.memory.simulate import Marks, hold_model, state_tensors
     from peftkit.memory.tracker import Tracker
 
-    tracker = Tracker()
+    tracker = Tracker(storage)
     trained = [p for p in model.parameters() if p.requires_grad]
     tracker.hold(trained, "adapter")
     hold_model(tracker, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 from peftkit import errors
@@ -43,3 +44,27 @@ def test_problems_are_aligned_under_the_file() -> None:
 def test_the_hint_stands_on_its_own_line() -> None:
     error = errors.DataError("rows.jsonl:3: not JSON", hint="mend line 3")
     assert str(error) == "rows.jsonl:3: not JSON\n  try: mend line 3"
+
+
+def test_each_kind_refines_a_builtin() -> None:
+    for kind in errors.PeftkitError.__subclasses__():
+        if kind is not errors.StoppedError:
+            assert issubclass(kind, ValueError | RuntimeError | ArithmeticError | ConnectionError)
+
+
+def test_an_error_is_told_by_its_first_line_or_its_kind() -> None:
+    assert errors.first_line(ValueError("\n one\ntwo")) == "one"
+    assert errors.first_line(KeyError()) == "KeyError"
+
+
+def test_every_kind_arrives_whole_in_another_process() -> None:
+    problems = [errors.Problem("x.yaml", 9, "adapter.lora.r", "expected int, got '16'")]
+    plain = [
+        kind("a", hint="b")
+        for kind in errors.PeftkitError.__subclasses__()
+        if kind is not errors.RecipeError and kind.__module__ == errors.__name__
+    ]
+    for error in (errors.RecipeError("x.yaml", problems), *plain):
+        arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        assert type(arrived) is type(error)
+        assert vars(arrived) == vars(error)

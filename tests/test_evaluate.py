@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,9 @@ import tiny
 from training_fixture import train, write_recipe
 
 from peftkit.errors import ArtefactError, UsageError
-from peftkit.evaluate import _intervals, evaluate_run
+from peftkit.evaluate import _intervals, evaluate, evaluate_run
+from peftkit.plugins import PRETRAINING, Contestant, Evaluator, Method, Text
 from peftkit.rundir.paths import RunDir
-from peftkit.scoring.evaluator import Contestant
 
 SFT = {"max_steps": 1, "per_device_train_batch_size": 2, "max_length": 128, "save_strategy": "no"}
 
@@ -253,3 +256,64 @@ def test_a_score_of_the_whole_corpus_has_no_interval_of_rows() -> None:
     corpus = {"tuned": Contestant({"m": 0.2}, ("a", "b"), 0)}
     assert _intervals("m", corpus, scores) is None
     assert _intervals("m", {"tuned": _contestant([0.1])}, {"tuned": [0.1]}) is None
+
+
+class Preferring(Method):
+    """Prefer one text to another, and say by how much; nothing is answered."""
+
+    Config = None
+    kind = PRETRAINING
+    examples = (Text,)
+    max_length = None
+
+    def encode(self, examples, tokenizer):
+        return [[{"input_ids": tokenizer(one.text)["input_ids"]}] for one in examples]
+
+    def evaluator(self, scoring):
+        return Margins(scoring)
+
+
+@dataclass(frozen=True)
+class Judged(Contestant):
+    """Hold a margin for each pair."""
+
+    margins: tuple[float, ...] = ()
+
+
+class Margins(Evaluator):
+    """Take the length of a row for the margin of a pair, and its half for that of the base."""
+
+    notes = ("Margins are in tokens.",)
+
+    def __init__(self, scoring):
+        super().__init__(scoring)
+        self.headline = "margin"
+
+    def take(self, model, name):  # noqa: ARG002
+        rows = [rows[0]["input_ids"] for rows in self.scoring.rows]
+        margins = tuple(len(row) / (1 if name == "tuned" else 2) for row in rows)
+        return Judged({"margin": float(np.mean(margins)), "accuracy": 1.0}, margins=margins)
+
+    def row_scores(self, one):
+        return list(one.margins)
+
+
+def test_a_method_may_score_without_answers_and_references(
+    tiny_run: Path, tiny_model: Path
+) -> None:
+    from peftkit.training.open_run import load_tuned, open_run
+
+    run = open_run(RunDir(tiny_run))
+    texts = [Text("sort keys"), Text("read a file from disk")]
+    lengths = [len(run.tokenizer(one.text)["input_ids"]) for one in texts]
+    prepared: Any = SimpleNamespace(examples={"test": texts})
+    built = replace(run.built, method=Preferring())
+    found = evaluate(built, prepared, load_tuned(run), run.tokenizer, split="test")
+    assert found.tuned == {"margin": np.mean(lengths), "accuracy": 1.0}
+    assert found.base["margin"] == np.mean(lengths) / 2
+    assert (found.headline, found.num_rows) == ("margin", 2)
+    assert (found.baselines, found.samples, found.generation) == ({}, (), {})
+    assert found.intervals is not None
+    assert found.intervals.tuned == (min(lengths), max(lengths))
+    assert found.notes[1:] == ("Margins are in tokens.",)
+    assert found.notes[0].startswith("The gain in margin is ")

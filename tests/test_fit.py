@@ -14,6 +14,7 @@ from plan_fixture import GIB, linear_plan
 from peftkit.errors import ResourceError
 from peftkit.fit import fit as find_fit
 from peftkit.memory.evaluation import EvaluationPeak
+from peftkit.memory.fake import PlanningError
 from peftkit.memory.planner import Plan
 from peftkit.memory.settings import checkpoints_activations, method_settings
 from peftkit.planning import devices, search
@@ -79,6 +80,15 @@ def test_a_small_device_gets_what_costs_least() -> None:
     assert fit(20).proposals[0].setup.settings["model.quantize"], "4 bits cost less here"
     assert fit(11).proposals[0].setup.settings == {}
     assert set(fit(5).proposals[0].setup.settings) == {"model.quantize"}
+
+
+def test_what_is_unknown_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Plan:
+        raise PlanningError("it generates inside its step")
+
+    monkeypatch.setattr(search, "plan", unknown)
+    with pytest.raises(PlanningError, match="it generates inside its step"):
+        fit(48)
 
 
 def test_the_micro_batch_moves_only_when_released_and_keeps_the_global_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -12,17 +13,18 @@ from training_fixture import train, write_recipe
 
 from peftkit.errors import ArtefactError, DataError, RecipeError, UsageError
 from peftkit.generate import (
-    ANSWER,
-    Answerer,
     Conversation,
     answer_file,
     open_answerer,
     open_out,
     read_questions,
 )
+from peftkit.plugins import Question
 from peftkit.rundir.paths import RunDir
+from peftkit.scoring.classifier import LabelAnswerer
 from peftkit.scoring.generation import MAX_NEW_TOKENS
-from peftkit.scoring.prompts import Question, question_of_text
+from peftkit.scoring.generative import ANSWER, GenerativeAnswerer
+from peftkit.scoring.prompts import question_of_text
 
 PROMPTS = [row["document"] for row in tiny.rows(6, seed=4)]
 
@@ -59,7 +61,7 @@ def chat_run(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answerer(run: Path) -> Answerer:
+def answerer(run: Path) -> GenerativeAnswerer:
     return open_answerer(run, options=["max_new_tokens=10"])
 
 
@@ -82,6 +84,10 @@ def _plain(run: Path, base: Path, messages: list[dict], num_new: int, *, tuned: 
     return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
 
 
+def _answers(answerer: GenerativeAnswerer, questions: list[Question]) -> list[str]:
+    return [found[ANSWER] for found in answerer.reply_many(questions)]
+
+
 @pytest.mark.parametrize("with_base", [False, True])
 def test_an_answer_is_plain_generate_s(run: Path, base: Path, with_base: bool) -> None:
     answerer = open_answerer(run, options=["max_new_tokens=10"], with_base=with_base)
@@ -92,9 +98,9 @@ def test_an_answer_is_plain_generate_s(run: Path, base: Path, with_base: bool) -
     assert reply.text == "".join(pieces) == expected != ""
 
 
-def test_what_is_streamed_is_what_a_batch_answers(answerer: Answerer) -> None:
+def test_what_is_streamed_is_what_a_batch_answers(answerer: GenerativeAnswerer) -> None:
     questions = [question_of_text(answerer.task, prompt) for prompt in PROMPTS]
-    batch = answerer.reply_many(questions)
+    batch = _answers(answerer, questions)
     for question, expected in zip(questions, batch, strict=True):
         pieces: list[str] = []
         assert answerer.reply(question, pieces.append).text == expected
@@ -102,7 +108,7 @@ def test_what_is_streamed_is_what_a_batch_answers(answerer: Answerer) -> None:
     assert len(set(batch)) > 1
 
 
-def test_an_answer_comes_in_pieces(answerer: Answerer) -> None:
+def test_an_answer_comes_in_pieces(answerer: GenerativeAnswerer) -> None:
     counts = []
     for prompt in PROMPTS:
         pieces: list[str] = []
@@ -116,10 +122,10 @@ def test_a_beam_search_comes_at_once(run: Path) -> None:
     question = question_of_text(answerer.task, PROMPTS[0])
     pieces: list[str] = []
     reply = answerer.reply(question, pieces.append)
-    assert pieces == [reply.text] == answerer.reply_many([question])
+    assert pieces == [reply.text] == _answers(answerer, [question])
 
 
-def test_what_is_cut_is_said(run: Path, answerer: Answerer) -> None:
+def test_what_is_cut_is_said(run: Path, answerer: GenerativeAnswerer) -> None:
     long = "sort keys by name ; " * 100
     reply = answerer.reply(question_of_text(answerer.task, long), lambda _: None)
     assert reply.notes[0] == "the prompt was cut to the 246 tokens that leave room"
@@ -136,16 +142,16 @@ def test_the_recipe_s_options_hold_until_others_are_given(tiny_run: Path, chat_r
 def test_where_nobody_says_how_it_is_answered_as_in_an_evaluation(chat_run: Path) -> None:
     from peftkit.preprocessing.pipeline import inspect_rows
     from peftkit.recipe.schema import EvaluateSection
-    from peftkit.scoring.evaluator import Exam
+    from peftkit.scoring.by_kind import evaluator_for
     from peftkit.training.open_run import open_run
 
     run = open_run(RunDir(chat_run))
     assert run.built.recipe.evaluate is None
     examples = inspect_rows(run.built, run.tokenizer, splits=["test"]).examples["test"]
     answerer = open_answerer(chat_run)
-    exam = Exam(run.built, run.tokenizer, examples, answerer.model, None)
-    assert exam.options.items() <= answerer.config.to_dict().items()
-    assert exam.options["max_new_tokens"] == MAX_NEW_TOKENS
+    evaluator = evaluator_for(run.built, answerer.model, run.tokenizer, examples)
+    assert evaluator.options.items() <= answerer.config.to_dict().items()
+    assert evaluator.options["max_new_tokens"] == MAX_NEW_TOKENS
     assert answerer.batch_size == EvaluateSection().batch_size
 
 
@@ -209,7 +215,9 @@ def test_a_stopped_answer_is_forgotten_with_its_prompt(chat_run: Path, base: Pat
     assert reply.text == _plain(chat_run, base, asked, 6)
 
 
-def test_prompts_stand_alone_where_the_run_learned_single_answers(answerer: Answerer) -> None:
+def test_prompts_stand_alone_where_the_run_learned_single_answers(
+    answerer: GenerativeAnswerer,
+) -> None:
     conversation = Conversation(answerer)
     assert not conversation.is_kept
     conversation.say(PROMPTS[1], lambda _: None)
@@ -217,35 +225,44 @@ def test_prompts_stand_alone_where_the_run_learned_single_answers(answerer: Answ
     assert conversation.say(PROMPTS[0], lambda _: None) == alone
 
 
+def test_a_model_of_one_text_at_a_time_holds_no_conversation() -> None:
+    with pytest.raises(UsageError) as caught:
+        Conversation(SimpleNamespace(no_conversation=LabelAnswerer.no_conversation))
+    assert str(caught.value) == (
+        "a classifier names the label of one text and holds no conversation\n"
+        "  try: peftkit generate RUN 'a text', or --file ROWS.jsonl"
+    )
+
+
 def test_a_file_is_answered_row_by_row_and_keeps_its_columns(
-    answerer: Answerer, tmp_path: Path
+    answerer: GenerativeAnswerer, tmp_path: Path
 ) -> None:
     rows = [{"document": prompt, "id": at} for at, prompt in enumerate(PROMPTS)]
     rows[2] = {"prompt": PROMPTS[2], "id": 2}
-    asked = read_questions(answerer.task, tiny.write_jsonl(tmp_path / "in.jsonl", rows))
+    asked = read_questions(answerer, tiny.write_jsonl(tmp_path / "in.jsonl", rows))
     out, seen = io.StringIO(), []
     answer_file(answerer, asked, out, progress=lambda *at: seen.append(at))
     answered = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [{k: v for k, v in row.items() if k != ANSWER} for row in answered] == rows
-    expected = answerer.reply_many([question_of_text(answerer.task, p) for p in PROMPTS])
+    expected = _answers(answerer, [question_of_text(answerer.task, p) for p in PROMPTS])
     assert [row[ANSWER] for row in answered] == expected
     assert seen[-1] == (6, 6)
 
 
-def test_every_bad_row_of_a_file_is_named(answerer: Answerer, tmp_path: Path) -> None:
+def test_every_bad_row_of_a_file_is_named(answerer: GenerativeAnswerer, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text(
         '{"document": "a"}\n{"text": "a"}\nnot JSON\n{"document": "a", "generated": ""}\n'
     )
     with pytest.raises(DataError) as caught:
-        read_questions(answerer.task, file)
+        read_questions(answerer, file)
     places = [line.strip().partition(": ")[0] for line in str(caught.value).splitlines()[1:4]]
     assert places == [f"{file}:{line}" for line in (2, 3, 4)]
     file.write_text("")
     with pytest.raises(DataError, match="holds no rows"):
-        read_questions(answerer.task, file)
+        read_questions(answerer, file)
     with pytest.raises(DataError, match="cannot read"):
-        read_questions(answerer.task, tmp_path / "absent.jsonl")
+        read_questions(answerer, tmp_path / "absent.jsonl")
 
 
 def test_an_output_is_never_overwritten(tmp_path: Path) -> None:
@@ -255,8 +272,8 @@ def test_an_output_is_never_overwritten(tmp_path: Path) -> None:
         open_out(file)
 
 
-def test_running_text_is_continued_where_it_ends(answerer: Answerer, base: Path) -> None:
-    import dataclasses
+def test_running_text_is_continued_where_it_ends(answerer: GenerativeAnswerer, base: Path) -> None:
+    import copy
 
     import torch
     from transformers import AutoTokenizer
@@ -270,6 +287,7 @@ def test_running_text_is_continued_where_it_ends(answerer: Answerer, base: Path)
     expected = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
     assert answerer.reply(Question(text=text), lambda _: None).text == expected
     # Too long a text loses its beginning, not its end.
-    narrow = dataclasses.replace(answerer, max_tokens=ids.shape[1])
+    narrow = copy.copy(answerer)
+    narrow.max_tokens = ids.shape[1]
     reply = narrow.reply(Question(text=f"open a connection to a server {text}"), lambda _: None)
     assert reply.notes[0].startswith("the prompt was cut")

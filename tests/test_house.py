@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -26,11 +27,11 @@ FLOORS = [
     {"merges", "system"},
     {"recipe", "sources"},
     {"check", "explain", "models", "preprocessing", "rundir", "tasks"},
-    {"adapters", "init", "methods", "runs", "scoring", "testing"},
+    {"adapters", "init", "methods", "runs", "scoring"},
     {"memory", "merging"},
-    {"exporters", "merge", "planning", "reporting"},
+    {"exporters", "merge", "planning", "quantizers", "reporting"},
     {"benching", "export", "fit", "plan", "report", "training"},
-    {"bench", "data", "doctor", "evaluate", "generate"},
+    {"bench", "data", "doctor", "evaluate", "generate", "testing"},
     {"run"},
     {"cli"},
     {"__main__"},
@@ -46,6 +47,16 @@ SUBCLASSES = {
     "peftkit.memory.fused_head",
     "peftkit.memory.offload",
     "peftkit.memory.tracker",
+}
+
+
+# Who speaks of processes: the one that asks, plans for several, a tracker of tensors that are cut
+# over them, and a callback that the trainer tells.
+SPEAK_OF_PROCESSES = {
+    "system/process.py",
+    "memory/sharded.py",
+    "memory/tracker.py",
+    "adapters/extra_state.py",
 }
 
 
@@ -134,6 +145,58 @@ def test_the_house_stays_small() -> None:
     assert len(FLOORS) <= 14
 
 
+# `testing` says whether what a plugin gives is what its contract names.
+PLUGINS = {
+    "plugins",
+    "adapters",
+    "exporters",
+    "merges",
+    "methods",
+    "quantizers",
+    "sources",
+    "tasks",
+    "testing",
+}
+NOUNS = {"adapter", "answerer", "evaluator", "example", "exporter", "importer", "merge", "method",
+         "plugin", "quantizer", "source", "task"}  # fmt: skip
+
+
+def contracts_of(tree: ast.AST) -> set[str]:
+    """Name the base classes and kinds of examples that a module imports from our contracts."""
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("peftkit.plugins")
+        for alias in node.names
+        if alias.name[0].isupper()
+    }
+
+
+def probes_of(tree: ast.AST) -> list[str]:
+    """List the calls that ask a plugin or an example what it is, instead of asking its contract."""
+    contracts, found = contracts_of(tree), []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
+            continue
+        subject = ast.unparse(node.args[0]).rpartition(".")[2]
+        kinds = {part.id for part in ast.walk(node.args[-1]) if isinstance(part, ast.Name)}
+        asks = node.func.id in ("getattr", "hasattr", "isinstance") and len(node.args) > 1
+        compares = node.func.id in ("isinstance", "issubclass") and kinds & contracts
+        if (asks and subject in NOUNS) or compares:
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_plugin_and_no_example_is_probed_outside_its_folder() -> None:
+    found = {
+        name_of(file): probes
+        for file in MODULES
+        if room_of(name_of(file) + ".") not in PLUGINS
+        and (probes := probes_of(ast.parse(file.read_text(encoding="utf-8"))))
+    }
+    assert found == {}
+
+
 def test_no_module_imports_itself_in_the_end() -> None:
     graph = {
         name_of(file): imported_by(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
@@ -176,6 +239,19 @@ def test_only_subclasses_of_the_stack_are_excused(name: str) -> None:
     assert any(base.split(".")[0] in theirs for base in bases)
 
 
+def test_one_module_asks_which_process_this_is() -> None:
+    asks = re.compile(
+        r"torch\.distributed|torch import distributed|PartialState|\bRANK\b|WORLD_SIZE"
+        r"|process_index|main_process|process_zero"
+    )
+    found = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in MODULES
+        if asks.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == SPEAK_OF_PROCESSES
+
+
 def test_every_module_has_a_test_file() -> None:
     missing = []
     for file in MODULES:
@@ -190,12 +266,14 @@ def test_every_module_has_a_test_file() -> None:
 
 def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
     from peftkit import plugins
+    from peftkit.plugins.quantizer import Quantizer
 
     checked = 0
     for group in plugins.GROUPS:
         protocol = {
             "sources": plugins.Source, "tasks": plugins.Task, "adapters": plugins.Adapter,
-            "methods": plugins.Method, "merges": plugins.Merge, "exporters": plugins.Exporter,
+            "methods": plugins.Method, "quantizers": Quantizer, "merges": plugins.Merge,
+            "exporters": plugins.Exporter,
         }[group]  # fmt: skip
         members = [m for m in dir(protocol) if not m.startswith("_")]
         for point in entry_points(group=f"peftkit.{group}"):
@@ -205,6 +283,24 @@ def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
                 assert lacking == [], f"{point.value} lacks {lacking}"
                 checked += 1
     assert checked >= 55
+
+
+def test_a_quantization_is_known_to_its_own_files_alone() -> None:
+    elsewhere = {
+        "exporters/quantized.py": "writes that format, by the quantizer",
+        "memory/simulate.py": "its optimizers page their states",
+        "models/versions.py": "the stack",
+        "recipe/schema.py": "an example",
+        "recipe/tables.py": "hints of its native config that are wrong",
+        "system/quiet.py": "the stack's chatter",
+    }
+    names = re.compile(r"bitsandbytes|bnb_|load_in_[48]bit|Params4bit|torchao", re.IGNORECASE)
+    found = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in MODULES
+        if file.parent.name != "quantizers" and names.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == set(elsewhere)
 
 
 def test_no_path_of_one_machine_and_nothing_unfinished_in_the_tree() -> None:

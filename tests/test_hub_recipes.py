@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from peftkit.adapters.base import count_parameters
-from peftkit.models.quantize import check_quantization, keep_stored_layout
 from peftkit.recipe.build import Built, build
 from peftkit.recipe.load import load_recipe
 from peftkit.system.machine import describe_machine
@@ -199,7 +198,7 @@ def test_every_hub_recipe_has_its_facts() -> None:
 def test_the_real_sizes_take_the_adapter(name: str) -> None:
     facts = FACTS[name]
     assert built(name).recipe.model.path == facts.path
-    assert built(name).method.auto_class == facts.auto_class
+    assert built(name).method.kind.auto_class == facts.auto_class
     with torch.device("meta"):
         dtype = getattr(torch, built(name).recipe.model.dtype)
         base = auto_class_of(name).from_config(config_of(name), dtype=dtype)
@@ -217,14 +216,14 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
     config = config_of(name, **(FACTS[name].smaller or SMALLER))
     auto_class = auto_class_of(name)
     auto_class.from_config(config).save_pretrained(tmp_path)
-    quantization = built(name).quantization_config
+    quantizer = built(name).quantizer
     keywords = {"dtype": torch.bfloat16}
-    if quantization is not None:
-        check_quantization(config, quantization, device="cpu")
-        keywords |= {"quantization_config": quantization, "device_map": {"": "cpu"}}
+    if quantizer is not None:
+        quantizer.check(device="cpu")
+        keywords |= {"quantization_config": quantizer.native, "device_map": {"": "cpu"}}
     base = auto_class.from_pretrained(tmp_path, **keywords)
-    if quantization is not None:
-        keep_stored_layout(base)
+    if quantizer is not None:
+        quantizer.prepare(base)
     model = built(name).adapter.attach(base).train()
     ids = torch.arange(5, 21).unsqueeze(0)
     with torch.autocast("cpu", torch.bfloat16):

@@ -26,7 +26,7 @@ def run(verb, options):
     done = {"id": found.path_or_id, "revision": found.revision}
     if verb == "load":
         done["vocabulary"] = len(model.load_tokenizer(section, Path()))
-        base = model.load_base(section, auto_class="AutoModelForCausalLM")
+        base = model.load_base(section, kind=CAUSAL_LM)
         done["parameters"] = sum(p.numel() for p in base.parameters())
     return done
 

@@ -117,7 +117,7 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
 def test_broken_files_and_strangers_are_named(tmp_path: Path) -> None:
     run_dir = report_fixture.make_run(tmp_path / "run")
     run_dir.scores.write_text("{")
-    with pytest.raises(ArtefactError, match=r"scores\.json is not JSON"):
+    with pytest.raises(ArtefactError, match=r"scores\.json cannot be read as JSON"):
         render_page(run_dir)
     run_dir.scores.unlink()
     run_dir.resolved.write_text("a: [")

@@ -26,6 +26,7 @@ from training_fixture import (
     train_until,
     write_recipe,
 )
+from two_processes import in_two_processes, whole_run
 
 from peftkit.errors import DivergedError, ResourceError, UsageError
 from peftkit.recipe.load import load_recipe
@@ -75,6 +76,27 @@ def test_one_of_several_processes_is_refused_before_anything_is_written(
     with pytest.raises(UsageError, match="2 processes"):
         run(load_recipe(recipe), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_line_is_the_same_for_two_processes_as_for_one(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(48))
+    sft = {**SFT, "max_steps": 12, "save_strategy": "steps", "save_steps": 1, "use_cpu": True}
+    recipe = write_recipe(tmp_path / "recipe.json", tiny_model, rows, sft=sft, evaluate=True)
+    seen = [one["whole_run"] for one in in_two_processes(tmp_path, whole_run)]
+    for one in seen:
+        assert one["stopped"] == seen[0]["stopped"]
+        assert one["stopped"].startswith("StoppedError: stopped by SIGTERM: the same command")
+        assert one["resumed"] == "nothing"
+    assert "  resuming at step " in seen[0]["shown"]
+    assert seen[1]["shown"] == ""
+
+    run_dir = RunDir(tmp_path / "run")
+    assert read_status(run_dir)["state"] == "finished"
+    alone = train(recipe, tmp_path / "alone", "method.sft.gradient_accumulation_steps=2")
+    assert losses(run_dir) == pytest.approx(losses(alone), abs=1e-4)
 
 
 def test_a_run_writes_everything_and_says_what_it_does(

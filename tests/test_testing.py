@@ -12,7 +12,16 @@ import pytest
 import tiny
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text, find
+from peftkit.plugins import (
+    Conversation,
+    Exporter,
+    Labeled,
+    Merge,
+    Source,
+    Task,
+    Text,
+    find,
+)
 from peftkit.plugins.combined import Compression
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.testing import (
@@ -37,15 +46,12 @@ class Config:
     """Column of the answer."""
 
 
-class Echo:
+class Echo(Task):
     """Answer questions."""
 
     Config: Any = Config
     headline = "exact"
     makes: Any = (Conversation,)
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
 
     @property
     def columns(self) -> Sequence[str]:
@@ -86,6 +92,9 @@ def test_a_sound_task_passes() -> None:
         ("makes", (), "makes is \\(\\), not a tuple of classes"),
         ("makes", Text, "not a tuple of classes"),
         ("example", lambda *_: "x", "gave a str"),
+        ("example", lambda *_: Labeled(("x",), ""), "gave a Labeled that has no label"),
+        ("example", lambda _s, r: Conversation(asked(r["question"]).prompt),
+         "a Conversation that ends in a message that is not the assistant's"),
         ("score", lambda *_: {}, "names no metric"),
         ("score", lambda *_: {"other": 1.0}, "headline 'exact' is not among"),
         ("score", lambda *_: {"exact": float("nan")}, "is nan, not a number"),
@@ -118,7 +127,7 @@ def test_what_every_plugin_shares_is_checked() -> None:
     thawed = type("Warm", (Echo,), {"Config": Thawed, "__doc__": "Hold a config that changes."})
     with pytest.raises(AssertionError, match="is not frozen"):
         check_task(thawed, {}, ROWS)
-    with pytest.raises(AssertionError, match="lacks splits, load"):
+    with pytest.raises(AssertionError, match=r"no subclass of .*Source, and lacks load, splits"):
         check_source(Echo, {})  # type: ignore[arg-type]
 
 
@@ -154,12 +163,10 @@ def test_our_sources_conform(tmp_path: Path) -> None:
 
 
 def test_an_unsound_source_is_named() -> None:
-    class Repeating:
+    class Repeating(Source):
         """Give no rows."""
 
         Config: Any = Config
-
-        def __init__(self, config: Config) -> None: ...
 
         def splits(self) -> list[str]:
             return ["train", "train"]
@@ -196,6 +203,30 @@ def test_methods_conform(tmp_path: Path) -> None:
     check_method(find("methods", "pretrain_lm"), {"max_length": 16}, tokenizer, texts)
 
 
+class Former:
+    """Train on texts, by the contract of peftkit 0.1."""
+
+    Config = "transformers:TrainingArguments"
+    auto_class = "AutoModelForCausalLM"
+    examples = (Text,)
+    owned: Any = None
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def encode(self, example: Text, tokenizer: Any) -> dict[str, list[int]]: ...
+    def arrange(self, rows: Any, tokenizer: Any) -> Any: ...
+
+
+def test_a_method_of_the_former_contract_hears_which_member_and_which_page() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_method(Former, {}, None, [Text("a file")])
+    assert str(caught.value) == (
+        "Former is no subclass of peftkit.plugins.Method, and lacks kind:"
+        " docs/plugins.md says what methods need"
+    )
+
+
 @dataclass(frozen=True)
 class Votes:
     """Weigh."""
@@ -204,20 +235,12 @@ class Votes:
     """One for each adapter."""
 
 
-class Average:
+class Average(Merge):
     """Add what it is given, weighted."""
 
     Config: Any = Votes
     combines = "deltas"
     is_linear = True
-    compression = None
-
-    def __init__(self, config: Votes) -> None:
-        self.config = config
-
-    @property
-    def weights(self) -> list[float]:
-        return self.config.weights
 
     def combine(self, parts: Sequence[Any], weights: Sequence[float], _name: str) -> Any:
         return sum(part * weight for part, weight in zip(parts, weights, strict=True))
@@ -246,13 +269,11 @@ def test_merges_are_checked(changed: dict[str, Any], complaint: str) -> None:
         check_merge(type("Twice", (Average,), {"__doc__": "X.", **changed}), {"weights": [1.0]})
 
 
-class Copy:
+class Copy(Exporter):
     """Copy one file."""
 
     Config = None
     reads = "model"
-
-    def __init__(self, config: None) -> None: ...
 
     def export(self, trained: Trained, out: Path) -> Exported:
         out.mkdir(exist_ok=True)

@@ -19,7 +19,6 @@ from peftkit.recipe.signatures import (
     Signature,
     extract,
     extract_table,
-    quantization_classes,
 )
 
 EXTRA = (
@@ -33,7 +32,7 @@ EXTRA = (
 
 def references() -> list[str]:
     """List every native class that a built-in plugin or a section of a recipe takes."""
-    found = {*EXTRA, *quantization_classes().values()}
+    found = {*EXTRA}
     with only_builtins():
         for group in GROUPS:
             for info in available(group):

@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.adapters.targets import check_head, check_ranks, check_targets, recipe_key
-from peftkit.errors import ResourceError, UsageError
+from peftkit.errors import ResourceError, UsageError, first_line
+from peftkit.plugins import Adapter, Decision
+from peftkit.plugins.kinds import kind_of_class
+from peftkit.plugins.native import head_modules
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import PreTrainedModel
 
     from peftkit.plugins import Decision
+    from peftkit.plugins.quantizer import Quantizer
 
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 """The training argument's name in transformers, and the one it has in trl."""
@@ -28,17 +32,9 @@ _REFUSALS = (
     NotImplementedError,
 )
 """What PEFT and torch raise for sizes and options that a model cannot take."""
-_TASK_TYPES = (
-    ("ForCausalLM", "CAUSAL_LM"),
-    ("LMHeadModel", "CAUSAL_LM"),
-    ("ForSequenceClassification", "SEQ_CLS"),
-    ("ForTokenClassification", "TOKEN_CLS"),
-    ("ForQuestionAnswering", "QUESTION_ANS"),
-)
-"""Ending of a transformers class -> the PEFT task type whose wrapper knows its forward."""
 
 
-class PeftAdapter:
+class PeftAdapter(Adapter):
     """Attach one PEFT method; a subclass names its native config and what it needs."""
 
     Config: ClassVar[str]
@@ -83,8 +79,6 @@ class PeftAdapter:
     @classmethod
     def decide(cls, method: str, method_options: Mapping[str, Any]) -> Sequence[Decision]:
         """Choose the training method's native keys that this adapter depends on."""
-        from peftkit.plugins import Decision
-
         if cls.checkpoints_activations or any(key in method_options for key in _CHECKPOINTING):
             return ()
         reason = f"{cls.__name__} cannot be trained under activation checkpointing"
@@ -117,16 +111,20 @@ class PeftAdapter:
         except _REFUSALS as error:
             raise UsageError(
                 f"{recipe_key(config)}: {type(config).__name__} cannot be attached to"
-                f" {type(model).__name__}: {str(error).splitlines()[0]}",
+                f" {type(model).__name__}: {first_line(error)}",
                 hint=self.way_out,
             ) from error
         check_ranks(config, attached)
         check_head(attached)
         return attached
 
-    def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return what must run during training for this method to be itself."""
-        return ()
+    def check_names(self, model: PreTrainedModel) -> None:
+        """Hold targets against a model built without weights.
+
+        Raises:
+            UsageError: a target matches nothing in this model.
+        """
+        check_targets(self.config, model)
 
 
 @contextmanager
@@ -153,27 +151,15 @@ def task_type(model: PreTrainedModel) -> str | None:
     """Return the PEFT task type of a transformers model; None where PEFT has no wrapper for it."""
     if model.config.is_encoder_decoder and model.can_generate():
         return "SEQ_2_SEQ_LM"
-    name = type(model).__name__
-    return next((kind for ending, kind in _TASK_TYPES if name.endswith(ending)), None)
+    kind = kind_of_class(type(model).__name__)
+    return kind.task_type if kind else None
 
 
-def head_modules(model: PreTrainedModel) -> list[str]:
-    """Name what a model has beside its body and can be trained: a classifier's new modules."""
-    return [
-        name
-        for name, module in model.named_children()
-        if name != model.base_model_prefix and next(module.parameters(), None) is not None
-    ]
-
-
-def count_parameters(model: Any) -> tuple[int, int]:
-    """Return (trainable, total) parameters; a 4-bit weight counts each of its numbers."""
+def count_parameters(model: Any, quantizer: Quantizer | None = None) -> tuple[int, int]:
+    """Return (trainable, total) parameters; a packed weight counts each of its numbers."""
     trainable = total = 0
     for parameter in model.parameters():
-        num = parameter.numel()
-        if type(parameter).__name__ == "Params4bit":
-            # Two 4-bit numbers share a byte, and the storage may be wider than a byte.
-            num *= 2 * parameter.element_size()
+        num = parameter.numel() if quantizer is None else quantizer.num_weights(parameter)
         total += num
         trainable += num if parameter.requires_grad else 0
     return trainable, total

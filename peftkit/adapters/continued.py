@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.adapters.base import task_type, upstream_notices_ignored
 from peftkit.adapters.peft_types import adapter_class
-from peftkit.errors import ArtefactError
-from peftkit.system.checkpoint_files import check_safetensors, read_json
+from peftkit.errors import ArtefactError, first_line
+from peftkit.system.checkpoint_files import PEFT_PREFIX, check_safetensors, read_header, read_json
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -38,6 +38,12 @@ _NOT_FOLLOWED = (
 
 _SIZES = ("r", "init_r", "num_virtual_tokens", "encoder_hidden_size", "n_frequency")
 """Options that allocate at least so many numbers, which the file must then hold."""
+_HEADS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+"""Task type -> how the modules end that PEFT's wrapper of the task trains whole."""
 _TWO_ADAPTERS = "the config and the weights come from different adapters"
 
 
@@ -68,6 +74,19 @@ def adapter_folder(path: Path) -> Path:
     return folder
 
 
+def brought_by(path: Path) -> frozenset[str]:
+    """Name the parameters of the model that an adapter's file brings, so that a base may lack them.
+
+    Args:
+        path: an adapter folder, or a run directory.
+
+    Raises:
+        ArtefactError: there is no adapter, or its file is torn.
+    """
+    header, _ = read_header(adapter_folder(path) / _WEIGHTS)
+    return _parameters(header)
+
+
 def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> PeftModel:
     """Attach an adapter from disk to the base that the recipe names.
 
@@ -85,7 +104,7 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
     config = read_peft_config(folder, is_trainable=is_trainable)
     weights = load_file(folder / _WEIGHTS)
     _check_weights(weights, config, folder)
-    config.task_type = task_type(model)
+    config.task_type = _wrapper(model, config, _parameters(weights))
     try:
         with upstream_notices_ignored():
             attached = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -95,10 +114,32 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
         if isinstance(error, ArtefactError):
             raise
         raise ArtefactError(
-            f"{folder} does not fit {type(model).__name__}: {str(error).splitlines()[0]}",
+            f"{folder} does not fit {type(model).__name__}: {first_line(error)}",
             hint="name the base model that this adapter was trained on",
         ) from error
     return attached if is_trainable else attached.eval()
+
+
+def _parameters(keys: Iterable[str]) -> frozenset[str]:
+    """Return an adapter's keys as the model names its own parameters; a tuner's match none."""
+    return frozenset(key.removeprefix(PEFT_PREFIX) for key in keys)
+
+
+def _wrapper(model: PreTrainedModel, config: PeftConfig, brought: Set[str]) -> str | None:
+    """Return the task type whose PEFT wrapper fits what an adapter's file brings.
+
+    A classifier's wrapper takes the head into the adapter. Where the file has no head, it stays the
+    base's; prompts need the wrapper's forward all the same.
+    """
+    kind = task_type(model)
+    if kind not in _HEADS or config.is_prompt_learning:
+        return kind
+    head = {
+        name
+        for name, _ in model.named_parameters()
+        if any(part.endswith(_HEADS[kind]) for part in name.split("."))
+    }
+    return kind if head <= brought else None
 
 
 def read_peft_config(folder: Path, *, is_trainable: bool) -> PeftConfig:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from peftkit.errors import UsageError
+from peftkit.plugins import Adapter
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, TrainerCallback
-
-    from peftkit.plugins import Decision
+    from transformers import PreTrainedModel
 
 
-class Full:
+class Full(Adapter):
     """Train every parameter of the base; the run writes a whole model."""
 
     Config: ClassVar[None] = None
-
-    def __init__(self, config: Any = None) -> None:
-        self.config = config
-
-    @classmethod
-    def conflicts(
-        cls,
-        options: Mapping[str, Any],  # noqa: ARG003 - the signature every adapter shares
-        method: str,  # noqa: ARG003
-        method_options: Mapping[str, Any],  # noqa: ARG003
-    ) -> list[str]:
-        """Say what in a recipe cannot work; a quantized base is seen by `attach`."""
-        return []
-
-    @classmethod
-    def decide(
-        cls,
-        method: str,  # noqa: ARG003
-        method_options: Mapping[str, Any],  # noqa: ARG003
-    ) -> Sequence[Decision]:
-        """Choose nothing: full fine-tuning depends on no key of the method."""
-        return ()
 
     def attach(self, model: PreTrainedModel) -> PreTrainedModel:
         """Make every parameter trainable.
@@ -53,7 +29,3 @@ class Full:
             )
         model.requires_grad_(True)
         return model
-
-    def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return nothing: plain training needs no help."""
-        return ()

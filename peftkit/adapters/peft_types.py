@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peft import PeftModel
-    from transformers import TrainerCallback
+    from transformers import PreTrainedModel, TrainerCallback
 
 
 class Lora(PeftAdapter):
@@ -202,7 +202,9 @@ class PTuning(PeftAdapter):
     Config = "peft:PromptEncoderConfig"
     needs = ("num_virtual_tokens", "how many tokens to learn, e.g. 20")
 
-    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
+    has_own_checkpoints = True
+
+    def load_checkpoint(self, model: PreTrainedModel | PeftModel, checkpoint: Path) -> None:
         """Put the encoder back, of which PEFT saves only the tokens that it computed."""
         from peftkit.adapters.extra_state import read_state
         from peftkit.adapters.prompt_encoder import put_back
@@ -361,7 +363,9 @@ class AdaLora(PeftAdapter):
 
         return (rank_schedule(),)
 
-    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
+    has_own_checkpoints = True
+
+    def load_checkpoint(self, model: PreTrainedModel | PeftModel, checkpoint: Path) -> None:
         """Put every rank back, and say which of them the adapter keeps."""
         from peftkit.adapters.adalora_schedule import put_back
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -130,7 +131,7 @@ def _check_lora_rank(config: Any, attached: PeftModel) -> None:
     from peft.tuners.lora import LoraLayer
 
     layers = [
-        (name.removeprefix("base_model.model."), module.r["default"], module)
+        (name.removeprefix(PEFT_PREFIX), module.r["default"], module)
         for name, module in attached.named_modules()
         if isinstance(module, LoraLayer) and "default" in module.r
     ]

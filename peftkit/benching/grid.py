@@ -95,8 +95,9 @@ class Cell:
             "save_strategy": "no",
             "logging_strategy": "no",
         }
-        if "max_length" in options_of(method):
-            sized["max_length"] = self.length
+        length_option = find("methods", method).length_option
+        if length_option in options_of(method):
+            sized[length_option] = self.length
         recipe = {
             "name": "cell",
             "model": {"path": str(model_folder), **self.sections.get("model", {})},
@@ -209,8 +210,8 @@ def _check_sections(gate: Gate, key: str, sections: Mapping[str, Any]) -> None:
     for section in ("adapter", "method"):
         if section not in sections:
             gate.refuse(key, f"has no {section}", _WHICH)
-    method = sections.get("method")
-    if method is not None and not (isinstance(method, Mapping) and len(method) == 1):
+    chosen = sections.get("method")
+    if chosen is not None and not (isinstance(chosen, Mapping) and len(chosen) == 1):
         gate.refuse(join(key, "method"), "names no training method", "e.g. {sft: {}}")
 
 

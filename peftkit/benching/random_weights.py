@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins.quantizer import PLAIN, Storage
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,15 +17,20 @@ _SCALE = 0.02
 """Standard deviation of matrices, as most configurations initialise them: the loss is finite."""
 
 
-def fill_with_random(model: torch.nn.Module, *, device: str, seed: int) -> None:
+def fill_with_random(
+    model: torch.nn.Module, *, device: str, seed: int, storage: Storage = PLAIN
+) -> None:
     """Replace every meta tensor of a model, in place, by a random one on a device.
 
     Shared tensors stay shared. Norms become the identity and buffers numbers between 0 and 1:
     good for time and memory, not for what the model says.
+
+    Args:
+        storage: how the base's weights are packed.
     """
     import torch
 
-    draw = _Draw(device, torch.Generator(device).manual_seed(seed))
+    draw = _Draw(device, torch.Generator(device).manual_seed(seed), storage)
     for module in model.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in list(table.items()):
@@ -37,8 +44,9 @@ def fill_with_random(model: torch.nn.Module, *, device: str, seed: int) -> None:
 class _Draw:
     """Draw each tensor once."""
 
-    def __init__(self, device: str, generator: torch.Generator) -> None:
+    def __init__(self, device: str, generator: torch.Generator, storage: Storage) -> None:
         self.device = device
+        self.storage = storage
         self.generator = generator
         self.made: dict[int, Any] = {}
         self.kept: list[Any] = []
@@ -53,13 +61,19 @@ class _Draw:
     def _make(self, tensor: Any, module: Any) -> Any:
         import torch
 
-        kind = type(tensor).__name__
-        if kind in ("Params4bit", "Int8Params"):
-            return self._quantized(tensor, module, is_4bit=kind == "Params4bit")
+        packed = self.storage.draw(tensor, module, lambda: self._matrix(tensor))
+        if packed is not None:
+            return packed
         values = self._values(tensor, is_buffer=not isinstance(tensor, torch.nn.Parameter))
         if isinstance(tensor, torch.nn.Parameter):
             return torch.nn.Parameter(values, requires_grad=tensor.requires_grad)
         return values
+
+    def _matrix(self, tensor: Any) -> Any:
+        import torch
+
+        values = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
+        return values.normal_(std=_SCALE, generator=self.generator)
 
     def _values(self, tensor: Any, *, is_buffer: bool) -> Any:
         import torch
@@ -72,24 +86,3 @@ class _Draw:
         if values.dim() < 2:
             return values.fill_(1.0)
         return values.normal_(std=_SCALE, generator=self.generator)
-
-    def _quantized(self, tensor: Any, module: Any, *, is_4bit: bool) -> Any:
-        import torch
-        from bitsandbytes.nn import Int8Params, Params4bit
-
-        values = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
-        values.normal_(std=_SCALE, generator=self.generator)
-        if not is_4bit:
-            has_fp16 = tensor.has_fp16_weights
-            made = Int8Params(values, requires_grad=False, has_fp16_weights=has_fp16)
-            return made.to(self.device)
-        made = Params4bit(
-            values,
-            requires_grad=False,
-            blocksize=tensor.blocksize,
-            compress_statistics=tensor.compress_statistics,
-            quant_type=tensor.quant_type,
-            quant_storage=tensor.quant_storage,
-            module=module,
-        )
-        return made.to(self.device)

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins import Training
 from peftkit.system.meter import MemoryMeter, Peak
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 
 _STACK = (
-    "bitsandbytes",
     "datasets",
     "peft",
     "transformers.models.auto.modeling_auto",
@@ -125,11 +125,11 @@ def run_trial(cell: Cell, built: Built, machine: Machine, folder: Path) -> Trial
     model = _build_model(cell, built, machine, folder)
     readings = _Readings(meter, _waiter(machine.device), num_warm_up=1)
     trainer = built.method.trainer(
-        model, tokenizer, rows, None, [_watch(readings)], output_dir=folder / "trainer"
+        Training(model, tokenizer, rows, None, [_watch(readings)], folder / "trainer")
     )
     model.register_forward_hook(lambda *_: readings.enter("backward") if model.training else None)
     losses = trainer.train()
-    trained, num = count_parameters(model)
+    trained, num = count_parameters(model, built.quantizer)
     peaks = readings.peaks
     highest = max(peaks.values(), key=lambda peak: peak.num_bytes)
     reserved = [p.num_reserved_bytes for p in peaks.values() if p.num_reserved_bytes is not None]
@@ -164,18 +164,17 @@ def _build_model(cell: Cell, built: Built, machine: Machine, folder: Path) -> An
 
     from peftkit.benching.random_weights import fill_with_random
     from peftkit.memory.fake import build_skeleton
-    from peftkit.models.quantize import keep_stored_layout
 
     skeleton = build_skeleton(
         AutoConfig.from_pretrained(str(folder)),
         built.recipe.model,
-        auto_class=built.method.auto_class,
-        quantization_config=built.quantization_config,
+        kind=built.method.kind,
+        quantizer=built.quantizer,
         adapter=built.adapter,
     )
-    fill_with_random(skeleton.model, device=machine.device, seed=cell.seed)
-    if built.quantization_config is not None and machine.device == "cpu":
-        keep_stored_layout(skeleton.model)
+    fill_with_random(
+        skeleton.model, device=machine.device, seed=cell.seed, storage=skeleton.storage
+    )
     return skeleton.model
 
 
@@ -191,8 +190,7 @@ def _random_rows(cell: Cell, built: Built) -> Any:
     import numpy as np
     from datasets import Dataset
 
-    config: Any = getattr(built.method, "config", None)
-    accumulation = int(getattr(config, "gradient_accumulation_steps", 1))
+    accumulation = int(built.method.config.gradient_accumulation_steps)
     num_rows = cell.micro_batch * accumulation * (cell.num_steps + 1)
     text = cell.config.get("text_config", cell.config)
     draw = np.random.default_rng(cell.seed)

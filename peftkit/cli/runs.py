@@ -13,7 +13,7 @@ from peftkit.cli.terminal import Typewriter, ask, busy, counting, note, read_pro
 from peftkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from peftkit.generate import Answerer, Labeler
+    from peftkit.plugins import Answerer
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of the split.")]
 
@@ -105,13 +105,6 @@ def generate(
         answerer = generating.open_answerer(run, options=options or (), with_base=base)
     if file is not None:
         _answer_file(answerer, file, out)
-    elif isinstance(answerer, generating.Labeler):
-        if prompt is None and sys.stdin.isatty():
-            raise UsageError(
-                "a classifier names the label of one text and holds no conversation",
-                hint="peftkit generate RUN 'a text', or --file ROWS.jsonl",
-            )
-        _label(answerer, sys.stdin.read() if prompt is None else prompt, as_json=as_json)
     elif prompt is None and sys.stdin.isatty():
         _chat(answerer)
     else:
@@ -124,24 +117,12 @@ def _answer(answerer: Answerer, prompt: str, *, as_json: bool) -> None:
     question = question_of_text(answerer.task, prompt)
     if as_json:
         reply = answerer.reply(question, lambda _: None)
-        print_json({"prompt": prompt, "answer": reply.text, "notes": list(reply.notes)})
+        print_json({"prompt": prompt, **reply.to_json()})
         return
     reply = answerer.reply(question, Typewriter())
     say()
     for line in reply.notes:
         note(line)
-
-
-def _label(labeler: Labeler, text: str, *, as_json: bool) -> None:
-    from peftkit.scoring.prompts import question_of_text
-
-    (found,) = labeler.label_many([question_of_text(labeler.task, text)])
-    if as_json:
-        print_json({"prompt": text, "predicted": found.label, "probabilities": found.probabilities})
-        return
-    width = max(map(len, found.probabilities))
-    for label, probability in found.probabilities.items():
-        say(f"{label:<{width}}  {probability:.3f}")
 
 
 def _chat(answerer: Answerer) -> None:
@@ -161,10 +142,10 @@ def _chat(answerer: Answerer) -> None:
             note(line)
 
 
-def _answer_file(answerer: Answerer | Labeler, file: Path, out: Path | None) -> None:
+def _answer_file(answerer: Answerer, file: Path, out: Path | None) -> None:
     from peftkit.generate import answer_file, open_out, read_questions
 
-    asked = read_questions(answerer.task, file)
+    asked = read_questions(answerer, file)
     if out is None:
         answer_file(answerer, asked, sys.stdout)
         return

@@ -11,6 +11,7 @@ from typing import Any
 from peftkit.adapters.continued import adapter_folder
 from peftkit.errors import ArtefactError
 from peftkit.exporters.model_folder import copy_companions
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.checkpoint_files import read_json
 
@@ -27,14 +28,11 @@ class AdapterOptions:
     """The base's commit there; as the run has it when absent."""
 
 
-class AdapterFolder:
+class AdapterFolder(Exporter):
     """Write adapter_config.json and adapter_model.safetensors, which plain PEFT loads."""
 
     Config = AdapterOptions
     reads = "adapter"
-
-    def __init__(self, config: AdapterOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Copy the adapter, its tokenizer and its card; every number is looked at."""

@@ -22,6 +22,7 @@ from peftkit.exporters.gguf_readback import FileTokenizer, read_back
 from peftkit.exporters.gguf_tokenizer import Vocabulary, read_vocabulary
 from peftkit.exporters.model_folder import ModelFolder, load_tokenizer, open_model
 from peftkit.models.logit_parity import SENTENCES
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
@@ -47,14 +48,11 @@ class GgufOptions:
     model's own dtype. Norms, biases and positions are always f32."""
 
 
-class Gguf:
+class Gguf(Exporter):
     """Write one GGUF file with the weights, the tokenizer and the chat template."""
 
     Config = GgufOptions
     reads = "model"
-
-    def __init__(self, config: GgufOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Write `NAME-OUTTYPE.gguf`, read it back, and compare every tensor and the tokenizer."""

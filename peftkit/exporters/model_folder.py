@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, first_line
 from peftkit.system.checkpoint_files import check_base_folder, read_json, weight_files
 from peftkit.system.quiet import quiet_stack
 
@@ -92,8 +92,7 @@ def load_model(path: Path, **keywords: Any) -> PreTrainedModel:
             path, local_files_only=True, use_safetensors=True, **keywords
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtefactError(f"{path}: {names[0]} cannot be loaded: {reason}") from error
+        raise ArtefactError(f"{path}: {names[0]} cannot be loaded: {first_line(error)}") from error
     return model.eval()
 
 

@@ -12,6 +12,7 @@ from peftkit.exporters.chat_turns import Message, Turns, held_out, learn_turns, 
 from peftkit.exporters.gguf_file import OutType, write_gguf
 from peftkit.exporters.go_template import PLAIN, go_template
 from peftkit.exporters.model_folder import load_tokenizer
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.checkpoint_files import read_json
 
@@ -37,14 +38,11 @@ class OllamaOptions:
     """As for gguf: `f32`, `f16`, `bf16`, `q8_0`, or `auto` for the model's own dtype."""
 
 
-class Ollama:
+class Ollama(Exporter):
     """Write model.gguf and a Modelfile for `ollama create`."""
 
     Config = OllamaOptions
     reads = "model"
-
-    def __init__(self, config: OllamaOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Translate the chat template first, which may be refused, then write the weights."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.models.logit_parity import heads_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def write_decoder(model: PreTrainedModel, file: Path) -> Graph:
 
 
 def write_encoder(model: PreTrainedModel, file: Path) -> Graph:
-    """Write an encoder's first output (logits, or hidden states) as a function of its tokens."""
+    """Write what an encoder's heads say (logits, or hidden states) as a function of its tokens."""
     import torch
 
     takes = inspect.signature(model.forward).parameters
@@ -99,12 +100,13 @@ def write_encoder(model: PreTrainedModel, file: Path) -> Graph:
     tokens = _tokens(model)
     extra = {"attention_mask": torch.ones_like(tokens), "token_type_ids": torch.zeros_like(tokens)}
     example = (tokens, *(extra[name] for name in inputs[1:]))
-    output = "logits" if _has_logits(model, example, inputs) else "last_hidden_state"
-    graph = Graph(tuple(inputs), (output,))
+    with torch.no_grad():
+        outputs = heads_of(model(**dict(zip(inputs, example, strict=True))))
+    graph = Graph(tuple(inputs), outputs)
     free = torch.export.Dim.AUTO
     axes = ({0: free, 1: free},) * len(inputs)
     _write(
-        _encoder_step(model, inputs), example, axes, graph, {"input_ids": ("batch", "sequence")},
+        _encoder_step(model, graph), example, axes, graph, {"input_ids": ("batch", "sequence")},
         file,
     )  # fmt: skip
     return graph
@@ -116,14 +118,6 @@ def _tokens(model: PreTrainedModel) -> Tensor:
     highest = int(model.get_input_embeddings().num_embeddings)
     tokens: Tensor = torch.arange(_BATCH * _LENGTH).reshape(_BATCH, _LENGTH) % highest
     return tokens
-
-
-def _has_logits(model: PreTrainedModel, example: Sequence[Tensor], inputs: Sequence[str]) -> bool:
-    import torch
-
-    with torch.no_grad():
-        found = model(**dict(zip(inputs, example, strict=True)))
-    return hasattr(found, "logits")
 
 
 def _cache_of(model: PreTrainedModel) -> tuple[int, tuple[int, int]]:
@@ -211,7 +205,7 @@ def _mask_maker(model: PreTrainedModel) -> Callable[[Tensor, int], Any]:
     return lambda attention_mask, length: mask(attention_mask, length, window if slides else None)
 
 
-def _encoder_step(model: PreTrainedModel, inputs: Sequence[str]) -> Module:
+def _encoder_step(model: PreTrainedModel, graph: Graph) -> Module:
     """Wrap an encoder as a function of tensors."""
     import torch
 
@@ -220,10 +214,10 @@ def _encoder_step(model: PreTrainedModel, inputs: Sequence[str]) -> Module:
             super().__init__()
             self.model = model
 
-        def forward(self, *tensors: Tensor) -> Tensor:
-            """Return the model's first output."""
-            output: Tensor = self.model(**dict(zip(inputs, tensors, strict=True)))[0]
-            return output
+        def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+            """Return the outputs in the graph's order."""
+            found = self.model(**dict(zip(graph.inputs, tensors, strict=True)))
+            return tuple(found[name] for name in graph.outputs)
 
     return Step().eval()
 

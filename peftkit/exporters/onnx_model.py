@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftkit.errors import ResourceError
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
 from peftkit.exporters.onnx_graph import Graph, is_decoder, write_decoder, write_encoder
-from peftkit.models.logit_parity import Difference, compare, token_rows
+from peftkit.models.logit_parity import Difference, compare, head_outputs, token_rows
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 
 if TYPE_CHECKING:
@@ -30,14 +31,11 @@ class OnnxOptions:
     """Take no option: the graph computes in float32, whatever the weights' dtype was."""
 
 
-class Onnx:
+class Onnx(Exporter):
     """Write model.onnx, with tokenizer and configuration beside it."""
 
     Config = OnnxOptions
     reads = "model"
-
-    def __init__(self, config: OnnxOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Trace the model, run the graph in onnxruntime, with and without its cache."""
@@ -54,8 +52,9 @@ class Onnx:
         if decodes:
             proofs = _prove_decoder(model, runner, rows)
         else:
-            wanted = [_reference(model, row) for row in rows]
-            proofs = [_proof("logits", compare(wanted, [runner.whole(row)[0] for row in rows]))]
+            wanted = [values for row in rows for values in head_outputs(model, row)]
+            found = [values for row in rows for values in runner.whole(row)]
+            proofs = [_proof("logits", compare(wanted, found))]
         return Exported(tuple(sorted(out.iterdir())), tuple(proofs))
 
 
@@ -80,7 +79,7 @@ class Runner:
         return found
 
     def whole(self, row: Sequence[int]) -> list[Tensor]:
-        """Return an encoder's output for one row, without the batch."""
+        """Return what an encoder's heads say of one row, without the batch."""
         import numpy as np
         import torch
 
@@ -90,8 +89,8 @@ class Runner:
             "attention_mask": np.ones_like(ids),
             "token_type_ids": np.zeros_like(ids),
         }
-        found = torch.from_numpy(self.run(values)[0])
-        return [found.reshape(-1, found.shape[-1])]
+        found = [torch.from_numpy(output) for output in self.run(values)]
+        return [output.reshape(-1, output.shape[-1]) for output in found]
 
     def step(self, ids: Sequence[int], cache: list[Array]) -> tuple[Tensor, list[Array]]:
         """Return logits [tokens, vocabulary] and the longer cache."""
@@ -122,7 +121,7 @@ def _prove_decoder(
     """Compare all tokens at once, then one after the other through the cache."""
     import torch
 
-    wanted = [_reference(model, row) for row in rows]
+    wanted = [head_outputs(model, row)[0] for row in rows]
     whole = [runner.step(row, runner.empty_cache())[0] for row in rows]
     cached = []
     for row in rows:
@@ -140,15 +139,6 @@ def _proof(what: str, gap: Difference) -> Proof:
     how = " token by token" if what == "cache" else ""
     detail = f"onnxruntime{how} against transformers, error over logits (RMS): {gap}"
     return Proof(what, gap.relative_rms, _TOLERANCE, detail)
-
-
-def _reference(model: PreTrainedModel, row: Sequence[int]) -> Tensor:
-    import torch
-
-    with torch.no_grad():
-        output: Any = model(input_ids=torch.tensor([row]))
-    found: Tensor = output[0]
-    return found.reshape(-1, found.shape[-1])
 
 
 def _require_onnx() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
-from peftkit.models.logit_parity import compare, model_inputs, token_rows
-from peftkit.models.quantize import keep_stored_layout
+from peftkit.models.logit_parity import compare, head_outputs, token_rows
+from peftkit.plugins import Exporter, find
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.machine import describe_machine
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from peftkit.plugins.quantizer import Quantizer
 
 _WRITTEN = ("config.json", "generation_config.json")
 _TOLERANCES = {8: 0.1, 4: 0.5}
@@ -27,14 +29,11 @@ weights, which nothing is robust in, up to 0.05 and 0.23.
 """
 
 
-class BitsAndBytes:
+class BitsAndBytes(Exporter):
     """Write a bitsandbytes checkpoint; say load_in_8bit or load_in_4bit and its options."""
 
     Config = "transformers:BitsAndBytesConfig"
     reads = "model"
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Quantize, write, load again, and measure both against the model."""
@@ -43,8 +42,7 @@ class BitsAndBytes:
                 "--to bnb asks for neither 4 nor 8 bits",
                 hint="add load_in_8bit=true, or load_in_4bit=true bnb_4bit_quant_type=nf4",
             )
-        num_bits = 4 if self.config.load_in_4bit else 8
-        return write_quantized(trained, out, self.config, num_bits=num_bits)
+        return write_quantized(trained, out, find("quantizers", "bitsandbytes")(self.config))
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,11 @@ class TorchAoOptions:
     """Names of modules that stay as they are."""
 
 
-class TorchAo:
+class TorchAo(Exporter):
     """Write a torchao checkpoint."""
 
     Config = TorchAoOptions
     reads = "model"
-
-    def __init__(self, config: TorchAoOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Quantize, write, load again, and measure both against the model."""
@@ -82,16 +77,14 @@ class TorchAo:
         quant_type = getattr(torchao.quantization, self.config.quant_type)()
         kept = list(self.config.modules_to_not_convert) or None
         config = TorchAoConfig(quant_type, modules_to_not_convert=kept)
-        return write_quantized(trained, out, config, num_bits=8)
+        return write_quantized(trained, out, find("quantizers", "torchao")(config))
 
 
-def write_quantized(
-    trained: Trained, out: Path, quantization_config: Any, *, num_bits: int
-) -> Exported:
+def write_quantized(trained: Trained, out: Path, quantizer: Quantizer) -> Exported:
     """Quantize with transformers' own loader, and prove what a loader of the result computes.
 
-    The model is written before it computes anything: bitsandbytes repacks 4-bit weights on some
-    processors at their first use, and would write them in a layout of that processor alone.
+    The model is written before it computes anything: a quantization may repack its weights at
+    their first use, and would write them in a layout of this processor alone.
     """
     tokenizer = load_tokenizer(trained.folder)
     device = describe_machine().device
@@ -105,8 +98,8 @@ def write_quantized(
     wanted = _outputs(reference, rows)
     reference = None
     placed = {"device_map": {"": 0 if device in ("cuda", "xpu") else device}}
-    model = load_model(trained.folder, quantization_config=quantization_config, **placed)
-    keep_stored_layout(model)
+    model = load_model(trained.folder, quantization_config=quantizer.native, **placed)
+    quantizer.prepare(model)
     num_quantized = _check_quantized(model, trained.folder)
     model.save_pretrained(out)
     kept = {name: (out / name).read_bytes() for name in _WRITTEN if (out / name).is_file()}
@@ -116,12 +109,12 @@ def write_quantized(
     quantized = _outputs(model, rows)
     model = None  # its memory goes before the next one comes
     model = load_model(out, **placed)
-    keep_stored_layout(model)
+    quantizer.prepare(model)
     reloaded = _outputs(model, rows)
     loss, reload = compare(wanted, quantized), compare(quantized, reloaded)
     proofs = (
         Proof(
-            "logits", loss.relative_rms, _TOLERANCES[num_bits],
+            "logits", loss.relative_rms, _TOLERANCES[quantizer.bits or 8],
             f"error over logits (RMS) of {num_quantized} quantized layers: {loss}",
         ),
         Proof("reload", reload.max_difference, 0.0, f"loaded again by transformers: {reload}"),
@@ -147,13 +140,4 @@ def _check_quantized(model: PreTrainedModel, folder: Path) -> int:
 
 
 def _outputs(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Return each row's logits (or last hidden states) on the CPU, in float32."""
-    import torch
-
-    found = []
-    with torch.no_grad():
-        for row in rows:
-            output = model(**model_inputs(model, torch.tensor([row], device=model.device)))
-            values = output.logits if hasattr(output, "logits") else output.last_hidden_state
-            found.append(values.reshape(-1, values.shape[-1]).float().cpu())
-    return found
+    return [values for row in rows for values in head_outputs(model, row)]

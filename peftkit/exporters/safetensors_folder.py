@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftkit.exporters.model_folder import ModelFolder, copy_companions, open_model
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 
 
@@ -15,14 +16,11 @@ class SafetensorsOptions:
     """Take no option: the weights are those of the merge, or of the run."""
 
 
-class Safetensors:
+class Safetensors(Exporter):
     """Write sharded safetensors with configuration, tokenizer, chat template and card."""
 
     Config = SafetensorsOptions
     reads = "model"
-
-    def __init__(self, config: SafetensorsOptions) -> None:
-        self.config = config
 
     def export(self, trained: Trained, out: Path) -> Exported:
         """Take over a merge made for this export, or copy a whole model's files."""

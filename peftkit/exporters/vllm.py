@@ -17,14 +17,15 @@ from peftkit.exporters.vllm_lint import CONFIG, WEIGHTS, Finding, Rank, lint
 from peftkit.merging.adapter import OpenedAdapter, open_adapter
 from peftkit.merging.folder import model_config
 from peftkit.merging.weights_io import open_checkpoint
-from peftkit.models.logit_parity import compare, token_rows
+from peftkit.models.logit_parity import compare, head_outputs, token_rows
+from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_PREFIX = "base_model.model."
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings")
 _LARGEST_LOADED = 1 << 30
 """Bytes of a base's weights up to which logits are compared."""
@@ -56,7 +57,7 @@ class _Layer:
 
     def tensors(self, rank: int) -> dict[str, Tensor]:
         """Return the layer's tensors as PEFT names them, filled up to a rank."""
-        factors, name = self.factors.padded(rank), f"{_PREFIX}{self.module}"
+        factors, name = self.factors.padded(rank), f"{PEFT_PREFIX}{self.module}"
         if self.is_embedding:  # its factors are those of the transposed weight
             return {
                 f"{name}.lora_embedding_A": factors.left.T.contiguous(),
@@ -68,20 +69,18 @@ class _Layer:
         }
 
 
-class Vllm:
+class Vllm(Exporter):
     """Write adapter_config.json and adapter_model.safetensors as vLLM takes them."""
 
     Config = VllmOptions
     reads = "adapter"
 
-    def __init__(self, config: VllmOptions) -> None:
-        self.config = config
-
     def export(self, trained: Trained, out: Path) -> Exported:
         """Look for what vLLM refuses or ignores, and write the adapter without it."""
         folder, base = adapter_folder(trained.folder), Path(trained.base or "")
-        opened = open_adapter(folder, open_checkpoint(base), model_config=model_config(base))
-        findings = self._lint(opened)
+        config = model_config(base)
+        opened = open_adapter(folder, open_checkpoint(base), model_config=config)
+        findings = self._lint(opened, config)
         layers = [self._layer(opened, name) for name in opened.changes]
         rank = max(layer.factors.rank for layer in layers)
         _write(out, layers, rank, opened.config)
@@ -100,7 +99,7 @@ class Vllm:
         )
         return Exported(tuple(sorted(out.iterdir())), tuple(proofs), tuple(notes))
 
-    def _lint(self, opened: OpenedAdapter) -> list[Finding]:
+    def _lint(self, opened: OpenedAdapter, base_config: Mapping[str, Any]) -> list[Finding]:
         """Return what is written differently; refuse what cannot be served, all at once."""
         shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
         findings = lint(
@@ -108,6 +107,7 @@ class Vllm:
             shapes,
             replaced=[name for name in opened.replaced if _differs(opened, name)],
             max_lora_rank=self.config.max_lora_rank,
+            is_encoder_decoder=bool(base_config.get("is_encoder_decoder")),
         )
         refusals = [finding for finding in findings if finding.is_refusal]
         refusals += [
@@ -153,7 +153,7 @@ def _differs(opened: OpenedAdapter, name: str) -> bool:
 
 def _own_factors(opened: OpenedAdapter, module: str) -> Factors | None:
     """Return a LoRA layer's factors, its scale folded into one; None where it has none."""
-    named = {name.removeprefix(_PREFIX): tensor.name for name, tensor in opened.tensors.items()}
+    named = {name.removeprefix(PEFT_PREFIX): tensor.name for name, tensor in opened.tensors.items()}
     plain = [named.get(f"{module}.lora_{part}.weight") for part in "AB"]
     embedded = [named.get(f"{module}.lora_embedding_{part}") for part in "AB"]
     first, second = plain if plain[0] else embedded
@@ -231,7 +231,4 @@ def _compare_logits(
 
 
 def _logits(model: PreTrainedModel, rows: list[list[int]]) -> list[Tensor]:
-    import torch
-
-    with torch.no_grad():
-        return [model(input_ids=torch.tensor([row])).logits[0].float() for row in rows]
+    return [values for row in rows for values in head_outputs(model, row)]

@@ -39,6 +39,7 @@ def lint(
     *,
     replaced: Sequence[str],
     max_lora_rank: int,
+    is_encoder_decoder: bool = False,
 ) -> list[Finding]:
     """Name everything that vLLM would refuse, or ignore without a word.
 
@@ -47,18 +48,14 @@ def lint(
         shapes: the adapter's tensors.
         replaced: base tensors that the adapter replaces as a whole, and that really differ.
         max_lora_rank: of the server.
+        is_encoder_decoder: what the base is, whatever task the adapter names.
     """
     return [
-        *_architecture(config),
+        *([_NO_ENCODERS] if is_encoder_decoder else []),
         *_fields(config),
         *_replaced(config, replaced),
         *_ranks(config, shapes, max_lora_rank),
     ]
-
-
-def _architecture(config: Mapping[str, Any]) -> Iterator[Finding]:
-    if config.get("task_type") == "SEQ_2_SEQ_LM":
-        yield _refuse("task_type", "vLLM has no LoRA for encoder-decoders")
 
 
 def _fields(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -150,3 +147,8 @@ def _mend(field: str, problem: str, remedy: str) -> Finding:
 def _refuse(field: str, problem: str, file: str = CONFIG) -> Finding:
     remedy = "serve the whole model: --to safetensors"
     return Finding(file, field, problem, remedy, is_refusal=True)
+
+
+_NO_ENCODERS = _refuse(
+    "is_encoder_decoder", "vLLM has no LoRA for encoder-decoders", "the base's config.json"
+)

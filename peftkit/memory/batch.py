@@ -5,31 +5,14 @@ Imported once planning is sure: it subclasses torch.Tensor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-
-@dataclass(frozen=True)
-class Point:
-    """Say how large a micro-batch is, and in what layout its rows lie."""
-
-    micro_batch: int
-    length: int
-    """Tokens a row, padding included."""
-    layout: str = "full"
-    """`full`: rows of one length; `padded`: rows of several lengths, so that attention needs a
-    mask; `packed`: one row of all documents, with the mask that keeps them apart; `flat`: the
-    same for a kernel that needs no mask."""
-    target_length: int = 0
-    """Tokens that an encoder-decoder writes for each row, padding included; `length` is what its
-    encoder reads then."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Return the positions of one forward."""
-        return self.micro_batch * self.length
+if TYPE_CHECKING:
+    from peftkit.plugins import Method, Point
 
 
 class AllOnes(torch.Tensor):
@@ -71,56 +54,51 @@ class AllOnes(torch.Tensor):
         return func(*_unwrap(args), **_unwrap(kwargs or {}))
 
 
-def make_batch(
-    auto_class: str, point: Point, *, has_mask: bool = True, has_types: bool = False
-) -> dict[str, Any]:
+def make_batch(method: Method, point: Point, *, has_types: bool = False) -> dict[str, Any]:
     """Make the tensors of one micro-batch; call it inside fake mode.
 
     Args:
-        auto_class: the transformers class whose forward takes them.
-        has_mask: whether the collator makes an attention mask at all.
+        method: says which whole numbers its collator gives; masks are added here.
         has_types: whether tokens say which of two texts they are of.
     """
-    rows, length = point.micro_batch, point.length
+    shapes = method.columns(point)
     if point.layout in ("packed", "flat"):
-        return _flattened(point)
-    ids = _integers(rows, length)
-    batch: dict[str, Any] = {"input_ids": ids}
-    if has_mask:
-        ones = _integers(rows, length)
-        batch["attention_mask"] = ones if point.layout == "padded" else AllOnes(ones)
-    elif auto_class == "AutoModelForCausalLM":
-        # Without a mask and a cache, transformers looks for rows packed into one, and takes fake
-        # positions for such. A mask of no bytes that masks nothing is what it then leaves out.
-        batch["attention_mask"] = AllOnes(_integers(1, 1).expand(rows, length))
-    if has_types:
-        batch["token_type_ids"] = _integers(rows, length)
-    if auto_class == "AutoModelForSeq2SeqLM":
-        written = point.target_length or length
-        batch["labels"], batch["decoder_input_ids"] = (_integers(rows, written) for _ in range(2))
-        # The collator makes none, which transformers can tell from a mask for real tensors only.
-        batch["decoder_attention_mask"] = AllOnes(_integers(1, 1).expand(rows, written))
-    elif auto_class == "AutoModelForSequenceClassification":
-        batch["labels"] = _integers(rows)
-    elif auto_class == "AutoModelForQuestionAnswering":
-        batch["start_positions"], batch["end_positions"] = _integers(rows), _integers(rows)
-    elif auto_class == "AutoModelForPreTraining":
-        batch["labels"], batch["next_sentence_label"] = _integers(rows, length), _integers(rows)
-    else:
-        batch["labels"] = _integers(rows, length)
+        return _flattened(shapes, point.layout)
+    batch: dict[str, Any] = {name: _integers(*shape) for name, shape in shapes.items()}
+    if "input_ids" in shapes:
+        shape = shapes["input_ids"]
+        batch["attention_mask"] = _mask(shape, point.layout) if method.pads else _no_mask(shape)
+        if has_types:
+            batch["token_type_ids"] = _integers(*shape)
+    if "decoder_input_ids" in shapes:
+        batch["decoder_attention_mask"] = _no_mask(shapes["decoder_input_ids"])
     return batch
 
 
-def _flattened(point: Point) -> dict[str, Any]:
+def _mask(shape: tuple[int, ...], layout: str) -> torch.Tensor:
+    ones = _integers(*shape)
+    return ones if layout == "padded" else AllOnes(ones)
+
+
+def _no_mask(shape: tuple[int, ...]) -> AllOnes:
+    """Make a mask of no bytes that masks nothing, for a batch whose collator makes none.
+
+    Without a mask and a cache, transformers looks into real tensors for rows packed into one, and
+    takes fake ones for such. This one it is told to leave out.
+    """
+    return AllOnes(_integers(1, 1).expand(shape))
+
+
+def _flattened(shapes: Mapping[str, tuple[int, ...]], layout: str) -> dict[str, Any]:
     """Make trl's padding-free batch: one row of all tokens, positions that start anew."""
-    num = point.num_tokens
     batch: dict[str, Any] = {
-        "input_ids": _integers(1, num),
-        "labels": _integers(1, num),
-        "position_ids": _integers(1, num),
-        "seq_idx": torch.empty((1, num), dtype=torch.int32),
+        name: _integers(1, math.prod(shape)) if len(shape) > 1 else _integers(*shape)
+        for name, shape in shapes.items()
     }
-    if point.layout == "flat":
+    num = math.prod(shapes["input_ids"])
+    batch["position_ids"] = _integers(1, num)
+    batch["seq_idx"] = torch.empty((1, num), dtype=torch.int32)
+    if layout == "flat":
         batch["attention_mask"] = AllOnes(_integers(1, num))
     return batch
 

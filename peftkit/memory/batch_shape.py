@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftkit.memory.lengths import longest_target
-from peftkit.preprocessing.encode import CutsTargets, source_limit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,7 +25,7 @@ class BatchShape:
     num_tokens: int
     """Real tokens of an average micro-batch."""
     padded_tokens: int
-    """Tokens of an average micro-batch, padding included."""
+    """The same, padding included, of one sequence a row."""
     is_flat: bool
     """Whether all rows are put into one, as trl's padding-free collator does."""
     takes_mask: bool
@@ -35,52 +34,49 @@ class BatchShape:
     """Whether rows have several lengths, so that shorter ones are padded."""
     target_length: int = 0
     """Tokens of the longest target that a decoder writes; 0 where there is none."""
+    num_sequences: int = 1
+    """See `Method.num_sequences`."""
 
     def layout(self, rows: int) -> str:
         """Return the layout of a micro-batch of this many rows; see `Point`."""
         if self.is_flat:
             return "packed" if self.takes_mask else "flat"
-        return "padded" if self.varies and rows > 1 and self.takes_mask else "full"
+        is_padded = self.varies and rows * self.num_sequences > 1
+        return "padded" if is_padded and self.takes_mask else "full"
 
 
 def batch_shape(
     built: Built, config: PretrainedConfig, lengths: Sequence[int] | None
 ) -> BatchShape:
-    """Read a recipe's micro-batch off its trainer's arguments and its rows' lengths."""
-    from peftkit.memory.fake_step import trainer_arguments
-
-    args = trainer_arguments(built)
-    packs = bool(getattr(args, "packing", False))
-    is_flat = bool(getattr(args, "padding_free", False)) or (
-        packs and getattr(args, "packing_strategy", "bfd") in ("bfd", "bfd_split")
-    )
-    rows = int(args.per_device_train_batch_size)
+    """Read a recipe's micro-batch off its method and its rows' lengths."""
+    method = built.method
+    args, rows = method.config, int(method.config.per_device_train_batch_size)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
-    multiple = getattr(args, "pad_to_multiple_of", None) or 1
-    cut_at = source_limit(built.method) or getattr(args, "max_length", None)
-    stated = lengths or [int(cut_at or longest)]
+    stated = lengths or [int(method.longest_row or longest)]
+    multiple = method.padding_multiple
     padded = [-(-length // multiple) * multiple for length in stated]
     attention = built.recipe.model.attn_implementation or "sdpa"
-    is_sorted = getattr(args, "train_sampling_strategy", None) == "group_by_length"
+    is_sorted = args.train_sampling_strategy == "group_by_length"
     mean = sum(stated) / len(stated) if lengths else padded[0]
     return BatchShape(
         micro_batch=rows,
         length=max(padded),
-        num_tokens=round(rows * mean),
+        num_tokens=round(rows * method.num_sequences * mean),
         padded_tokens=round(
-            rows * (mean if is_flat else padded_length(padded, rows, is_sorted=is_sorted))
+            rows * (mean if method.is_flat else padded_length(padded, rows, is_sorted=is_sorted))
         ),
-        is_flat=is_flat,
+        is_flat=method.is_flat,
         takes_mask=not attention.startswith("flash"),
-        varies=lengths is not None and min(stated) < max(padded),
-        target_length=_target_length(built.method, lengths),
+        # Of several sequences of a row, all but the longest are padded.
+        varies=lengths is not None and (min(stated) < max(padded) or method.num_sequences > 1),
+        target_length=_target_length(method, lengths),
+        num_sequences=method.num_sequences,
     )
 
 
 def _target_length(method: Method, lengths: Sequence[int] | None) -> int:
-    if not isinstance(method, CutsTargets):
-        return 0
-    return longest_target(lengths) or method.max_target_length
+    limit = method.max_target_length
+    return 0 if limit is None else longest_target(lengths) or limit
 
 
 def padded_length(lengths: Sequence[int], rows: int, *, is_sorted: bool) -> float:

@@ -16,7 +16,7 @@ from peftkit.adapters.switched_off import keeps_base
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
 from peftkit.models.load import max_positions
-from peftkit.models.native import accepted_inputs
+from peftkit.plugins.native import accepted_inputs
 from peftkit.scoring.generation import MAX_NEW_TOKENS, evaluating
 from peftkit.scoring.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
 
@@ -65,9 +65,9 @@ def evaluation_peaks(
         return ()
     scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, built.recipe))
     batch_size = min(section.batch_size, section.limit or section.batch_size)
-    if built.method.auto_class.endswith("SequenceClassification"):
+    if built.method.kind.answers == "labels":
         return (scoring.read_texts(batch_size, length),)
-    if target_length:
+    if built.method.target_option is not None:
         num_new = int(section.generation.get("max_new_tokens", MAX_NEW_TOKENS))
         rows = batch_size * int(section.generation.get("num_beams", 1))
         return (
@@ -276,7 +276,7 @@ class _Scoring:
 
         from peftkit.memory.tracker import Tracker
 
-        tracker = Tracker()
+        tracker = Tracker(self.rehearsed.fake.storage)
         tracker.reserve(self.runtime.num_bytes + self.num_held, "runtime")
         for term, tensors in self.rehearsed.fake.terms.items():
             tracker.hold(tensors, term)
@@ -307,3 +307,16 @@ def _cached(cache: Any) -> Iterable[torch.Tensor]:
     for one in [half for half in halves if half is not None] or [cache]:
         for layer in one.layers:
             yield from (value for value in vars(layer).values() if isinstance(value, torch.Tensor))
+
+
+_SCORED = ("text", "labels")
+"""What peftkit itself knows how to score of a model's answers."""
+
+
+def unplanned_scoring(built: Built) -> tuple[str, ...]:
+    """Say why what scores a recipe's model after training is not planned; nothing where it is."""
+    method, name = built.method, built.recipe.method.name
+    is_known = method.kind.answers in _SCORED and not method.has_evaluator
+    if built.recipe.evaluate is None or is_known:
+        return ()
+    return (f"scoring after training, which method.{name} does in a way of its own",)

@@ -12,7 +12,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError, UsageError
+from peftkit.errors import PeftkitError, UsageError, first_line
+from peftkit.memory.wrapped import parts_of, remake
+from peftkit.plugins import ModelKind
+from peftkit.plugins.quantizer import PLAIN, Storage
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from peftkit.plugins import Adapter
+    from peftkit.plugins.quantizer import Quantizer
     from peftkit.recipe.schema import ModelSection
 
 
@@ -30,6 +34,8 @@ class Skeleton:
     model: Any
     base_ids: frozenset[int]
     """Identities of the base's parameters and buffers."""
+    storage: Storage = PLAIN
+    """How the base's weights are packed."""
 
     def is_base(self, tensor: torch.Tensor) -> bool:
         """Tell a tensor of the base from one that the adapter brought."""
@@ -41,6 +47,8 @@ class FakeModel:
     """Hold a model of fake tensors with where each came from."""
 
     model: Any
+    mode: FakeTensorMode
+    storage: Storage = PLAIN
     terms: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     """`base` and `adapter` -> their tensors."""
 
@@ -49,26 +57,28 @@ def build_skeleton(
     config: PretrainedConfig,
     section: ModelSection,
     *,
-    auto_class: str,
-    quantization_config: Any | None,
+    kind: ModelKind,
+    quantizer: Quantizer | None,
     adapter: Adapter | None,
 ) -> Skeleton:
     """Build the model on meta, quantized and adapted as a run would, but without any weight.
 
     Raises:
         UsageError: transformers cannot build this architecture without its weights.
-        PlanningError: the adapter reads the weights to set itself up.
+        PlanningError: the adapter reads the weights to set itself up, or nobody knows how the
+            quantization packs them.
     """
     import torch
 
+    storage = storage_of(quantizer)
+
     def build(where: AbstractContextManager[Any]) -> Skeleton:
         with torch.device("meta"):
-            model = _build_base(copy.deepcopy(config), section, auto_class)
-            if quantization_config is not None:
-                _quantize(model, quantization_config)
+            model = _build_base(copy.deepcopy(config), section, kind)
+            storage.convert(model)
         base_ids = frozenset(id(tensor) for tensor in (*model.parameters(), *model.buffers()))
         with where:
-            return Skeleton(_attach(adapter, model), base_ids)
+            return Skeleton(_attach(adapter, model), base_ids, storage)
 
     try:
         return build(torch.device("meta"))
@@ -85,24 +95,24 @@ def materialize(skeleton: Skeleton, mode: FakeTensorMode) -> FakeModel:
     import torch
     from torch import nn
 
-    from peftkit.memory.quantized import pack_module
-
-    fake = FakeModel(skeleton.model, {"base": [], "adapter": []})
+    fake = FakeModel(skeleton.model, mode, skeleton.storage, {"base": [], "adapter": []})
     made: dict[int, torch.Tensor] = {}
+
+    def empty(tensor: torch.Tensor) -> torch.Tensor:
+        with mode:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
     def replace(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
-            with mode:
-                new = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+            new = remake(tensor, empty)
             if isinstance(tensor, nn.Parameter):
                 new = nn.Parameter(new, requires_grad=tensor.requires_grad)
             made[id(tensor)] = new
-            fake.terms["base" if skeleton.is_base(tensor) else "adapter"].append(new)
+            fake.terms["base" if skeleton.is_base(tensor) else "adapter"] += parts_of(new)
         return made[id(tensor)]
 
     for module in skeleton.model.modules():
-        packed = pack_module(module, mode)
-        fake.terms["base"] += packed
+        fake.terms["base"] += skeleton.storage.pack(module, mode)
         for table in _tables(module):
             for name, tensor in list(table.items()):
                 if isinstance(tensor, torch.Tensor) and not _is_fake(tensor):
@@ -135,7 +145,7 @@ def explained_operators() -> Iterator[None]:
     try:
         yield
     except unsupported as error:
-        operator = getattr(error, "func", None) or str(error).splitlines()[0]
+        operator = getattr(error, "func", None) or first_line(error)
         raise PlanningError(
             f"the operator {operator} cannot run without values, so this step cannot be planned",
             hint="train for one step instead: the run probes its longest batch first",
@@ -148,15 +158,16 @@ class PlanningError(PeftkitError, RuntimeError):
     exit_code = 5
 
 
-def _build_base(config: PretrainedConfig, section: ModelSection, auto_class: str) -> Any:
+def _build_base(config: PretrainedConfig, section: ModelSection, kind: ModelKind) -> Any:
     import transformers
 
     try:
-        return getattr(transformers, auto_class).from_config(config, **_keywords(config, section))
+        auto_class = getattr(transformers, kind.auto_class)
+        return auto_class.from_config(config, **_keywords(config, section))
     except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise UsageError(
-            f"transformers cannot build {section.path or config.model_type!r} as {auto_class}"
-            f" without its weights: {str(error).splitlines()[0]}",
+            f"transformers cannot build {section.path or config.model_type!r} as {kind.auto_class}"
+            f" without its weights: {first_line(error)}",
             hint="plan a model of a known architecture; custom code cannot be planned",
         ) from error
 
@@ -177,17 +188,20 @@ def _keywords(config: PretrainedConfig, section: ModelSection) -> dict[str, Any]
     return keywords
 
 
-def _quantize(model: Any, quantization_config: Any) -> None:
-    """Replace linears by quantized ones, as transformers does before it reads weights."""
-    from transformers.quantizers.auto import AutoHfQuantizer
+def storage_of(quantizer: Quantizer | None) -> Storage:
+    """Return how a base's weights are packed.
 
-    from peftkit.models.quantize import keep_stored_layout
-
-    quantizer = AutoHfQuantizer.from_config(copy.deepcopy(quantization_config), pre_quantized=False)
-    quantizer.preprocess_model(model=model, device_map={"": "cpu"})
-    model.hf_quantizer = quantizer
-    quantizer.postprocess_model(model=model)
-    keep_stored_layout(model)
+    Raises:
+        PlanningError: nobody can say.
+    """
+    found = PLAIN if quantizer is None else quantizer.storage
+    if found is None:
+        raise PlanningError(
+            f"how {type(quantizer).__name__} packs weights is not known, and so is what a step on"
+            " them takes",
+            hint="train for one step instead: the run probes its longest batch first",
+        )
+    return found
 
 
 def _attach(adapter: Adapter | None, model: Any) -> Any:
@@ -199,7 +213,7 @@ def _attach(adapter: Adapter | None, model: Any) -> Any:
         if any(sign in str(error) for sign in _NEEDS_VALUES):
             raise PlanningError(
                 f"{type(adapter).__name__} reads the weights' values to set itself up, so its"
-                f" memory cannot be planned without them: {str(error).splitlines()[0]}",
+                f" memory cannot be planned without them: {first_line(error)}",
                 hint="train for one step instead: the run probes its longest batch first",
             ) from error
         raise
@@ -213,4 +227,4 @@ def _is_fake(tensor: Any) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     # A parameter made of a fake tensor is one itself.
-    return isinstance(tensor, FakeTensor)
+    return all(isinstance(part, FakeTensor) for part in parts_of(tensor))

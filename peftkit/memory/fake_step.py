@@ -16,7 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
-from peftkit.memory.fake import FakeModel, build_skeleton, explained_operators, materialize
+from peftkit.memory.fake import (
+    FakeModel,
+    PlanningError,
+    build_skeleton,
+    explained_operators,
+    materialize,
+)
 from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
 from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
 from peftkit.memory.sharing import ALONE, DDP, Sharing
@@ -30,16 +36,17 @@ from peftkit.memory.trace import (
     join_programs,
     sum_work,
 )
-from peftkit.models.native import native_model
+from peftkit.plugins.native import native_model
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, TrainingArguments
 
-    from peftkit.memory.batch import Point
     from peftkit.memory.layers import Stack
-    from peftkit.memory.step import Loss, StepSettings
+    from peftkit.memory.step import StepSettings
     from peftkit.memory.tracker import Tracker
+    from peftkit.plugins import Point
+    from peftkit.plugins.losses import Loss
     from peftkit.recipe.build import Built
 
 _TILE_TOKENS = 4096
@@ -73,10 +80,12 @@ class Rehearsed:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         self.method, self.device, self.sharing = built.method, device, sharing
-        self.args: TrainingArguments = trainer_arguments(built)
+        self.args: TrainingArguments = built.method.config
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.scored_share = scored_share if device == "cuda" else 1.0
-        self.fuses_head = uses_fused_head(built.method)
+        self.fuses_head = built.method.fuses_head
+        self.num_sequences = built.method.num_sequences
+        self._loss = known_loss(built)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._make = partial(self._make_model, built, config)
         self.fake: FakeModel = self._make()
@@ -92,8 +101,8 @@ class Rehearsed:
         skeleton = build_skeleton(
             config,
             built.recipe.model,
-            auto_class=built.method.auto_class,
-            quantization_config=built.quantization_config,
+            kind=built.method.kind,
+            quantizer=built.quantizer,
             adapter=built.adapter,
         )
         step.set_checkpointing(skeleton.model, self.args)
@@ -103,6 +112,7 @@ class Rehearsed:
             hold_checkpoints_on_host(skeleton.model)
         fake = materialize(skeleton, self.mode)
         model = fake.model.train()
+        built.method.prepare_model(model)
         if self.fuses_head:
             from peftkit.memory.fused_head import attach_fused_head
 
@@ -141,7 +151,7 @@ class Rehearsed:
             if grown is None:
                 first, program, repeats, grown = self._compare(point, other, (0, 0))
         notes = [assumed.note] if assumed.num_read else []
-        notes += [_OWN_POOL] if self._offloads() else []
+        notes += [_OWN_POOL] if self.method.offloads_activations else []
         if grown is None:
             notes.append("the step does other things at other sizes: they are estimates")
             grown = _array(first.num_bytes) * other.num_tokens // point.num_tokens
@@ -153,7 +163,7 @@ class Rehearsed:
             join_programs([load, program, after]), growth,
             _array(before.num_bytes), _array(update.num_bytes),
             block, self.virtual, self.scored_share,
-            (point.micro_batch, point.length, _array(first.num_bytes)),
+            (point.micro_batch, point.length, _array(first.num_bytes)), self.num_sequences,
         )  # fmt: skip
         if growth.num_unexplained:
             notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
@@ -190,23 +200,14 @@ class Rehearsed:
                 self.settings,
                 kept=kept,
                 saving=partial(self._saving, model),
+                storage=self.fake.storage,
             )
-
-    @property
-    def _loss(self) -> Loss:
-        return step.fused_loss if self.fuses_head else step.plain_loss(self.args)
 
     def _make_batch(self, point: Point) -> dict[str, Any]:
         from peftkit.memory.batch import make_batch
 
-        auto_class = self.method.auto_class
-        return make_batch(
-            auto_class,
-            point,
-            # Blocks of running text are all of one length, all other rows are padded.
-            has_mask=self.fuses_head or auto_class != "AutoModelForCausalLM",
-            has_types=getattr(self.config, "type_vocab_size", 0) > 1,
-        )
+        has_types = getattr(self.config, "type_vocab_size", 0) > 1
+        return make_batch(self.method, point, has_types=has_types)
 
     def kernels(self, model: Any | None = None) -> AbstractContextManager[Any]:
         """Return what makes the CPU's operators allocate as the planned device's."""
@@ -222,18 +223,15 @@ class Rehearsed:
         What trl holds back of offloaded tensors may be the inputs of as many layers: what stands
         for the layers left out must come after all of them.
         """
-        if not self._offloads():
+        if not self.method.offloads_activations:
             return 1, 2
         from peftkit.memory.offload import NUM_STASHED
 
         return NUM_STASHED + 1, NUM_STASHED + 2
 
-    def _offloads(self) -> bool:
-        return bool(getattr(self.args, "activation_offloading", False))
-
     def _saving(self, model: Any, tracker: Tracker) -> AbstractContextManager[Any]:
         """Return what keeps saved tensors on the host where the recipe says so."""
-        if not self._offloads():
+        if not self.method.offloads_activations:
             return nullcontext()
         from peftkit.memory.offload import OffloadedActivations
 
@@ -272,11 +270,11 @@ class Rehearsed:
         with self.mode, warnings.catch_warnings():
             # The fake parameters lie on the CPU; `state_tensors` knows what is paged on a GPU.
             warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
-            optimizer = step.make_optimizer(self.model, self.args, **keywords)
+            optimizer = step.make_optimizer(self.model, self.method, **keywords)
             trained = self.trained
-            for parameter in trained:
-                parameter.grad = _like(parameter)
-            optimizer.step()  # makes the state that the step below finds; gradients stay
+            self._give_gradients()
+            optimizer.step()  # makes the state that the step below finds
+            self._give_gradients()  # some optimizers drop what they have used
             update = track_update(trained, optimizer, self.settings, device=self.device)
         tracker = Tracker()
         if reserved:
@@ -295,6 +293,10 @@ class Rehearsed:
             tracker.hold(gradients, "gradients")
         return update, tracker.finish()
 
+    def _give_gradients(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = _like(parameter)
+
     def _earlier_gradients(self) -> list[torch.Tensor]:
         """Return the gradients that earlier micro-batches of the step have left."""
         return [_like(parameter) for parameter in self.trained]
@@ -310,9 +312,10 @@ class Rehearsed:
         first tile is compared with one that does not, and the other way round.
         """
         config = self.config.get_text_config()
-        fills_tile = point.num_tokens > _TILE_TOKENS
+        fills_tile = point.num_tokens * self.num_sequences > _TILE_TOKENS
         rows = 1 if point.micro_batch == 1 else 3
         tokens = _TILE_TOKENS // 2 if fills_tile else 2 * _TILE_TOKENS + 1000
+        tokens //= self.num_sequences
         longest = getattr(config, "max_position_embeddings", None) or tokens
         window = getattr(config, "sliding_window", None) or 0
         length = _prime_below(min(tokens // rows, longest))
@@ -328,7 +331,7 @@ class Rehearsed:
 
     def _size(self, point: Point) -> Any:
         return make_size(
-            point.micro_batch, point.length,
+            point.micro_batch * self.num_sequences, point.length,
             virtual=self.virtual, scored_share=self.scored_share,
         )  # fmt: skip
 
@@ -341,15 +344,21 @@ _FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
 """Optimizers of torch that transformers makes without saying how they loop."""
 
 
-def trainer_arguments(built: Built) -> Any:
-    """Return the native arguments of a recipe's trainer, which every method keeps as `config`."""
-    method: Any = built.method
-    return method.config
+def known_loss(built: Built) -> Loss:
+    """Return what a recipe's method computes of a batch, which planning runs.
 
-
-def uses_fused_head(method: Any) -> bool:
-    """Tell whether a method trains through trl's fused head."""
-    return bool(getattr(method, "fuses_head", False))
+    Raises:
+        PlanningError: its step cannot be run outside of its trainer.
+    """
+    loss, reason = built.method.loss(), built.method.unplanned
+    if loss is None or reason:
+        key = f"method.{built.recipe.method.name}"
+        raise PlanningError(
+            f"what a step of {key} takes is unknown:"
+            f" {reason or 'its loss is computed by its trainer alone'}",
+            hint=f"train for one step instead, which says what it took: {key}.max_steps=1",
+        )
+    return loss
 
 
 def virtual_tokens(model: Any) -> Virtual:

@@ -37,6 +37,7 @@ class Size:
     """Hold the numbers that tensor shapes are made of."""
 
     micro_batch: int
+    """Sequences of a micro-batch; as many as rows, as a rule."""
     length: int
     num_virtual: int
     """Tokens that prompt tuning puts before each row."""
@@ -140,10 +141,13 @@ class Footprint:
     scored_share: float
     recorded: tuple[int, int, NDArray[np.int64]]
     """A micro-batch and length at which the bytes are known, not replayed."""
+    num_sequences: int = 1
+    """Sequences of a row in a batch, see `Method.num_sequences`."""
 
     def size(self, micro_batch: int, length: int) -> Size:
         """Return the numbers of a micro-batch of rows of a length."""
-        return make_size(micro_batch, length, virtual=self.virtual, scored_share=self.scored_share)
+        num = micro_batch * self.num_sequences
+        return make_size(num, length, virtual=self.virtual, scored_share=self.scored_share)
 
     def live(self, micro_batch: int, length: int) -> Live:
         """Return what is alive at every moment at a size."""

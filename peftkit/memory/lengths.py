@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import PeftkitError
+from peftkit.plugins import Method, ModelKind, column_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +37,7 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
         return None, error.message
     if rows is None:
         return None, "no row can be used"
-    found = lengths_of(rows)
+    found = lengths_of(rows, built.method)
     return found, f"the longest of {len(found):,} rows"
 
 
@@ -44,34 +45,29 @@ class RowLengths(list[int]):
     """Hold the tokens of each row, of its source where a target of its own is trained."""
 
     longest_target: int = 0
-    """Tokens of the longest target, or of the longest row where rows are one sequence."""
+    """Tokens of the longest target; 0 where rows are one sequence."""
     num_labels: int = 0
     """Labels that rows have; 0 where they have none."""
 
 
-def lengths_of(rows: Dataset) -> RowLengths:
-    """Return the tokens of each encoded row."""
-    lengths = RowLengths()
-    for batch in rows.with_format("arrow").iter(10_000):
-        lengths += batch["input_ids"].combine_chunks().value_lengths().to_pylist()
-        if "labels" not in batch.column_names:
-            continue
-        labels = batch["labels"].combine_chunks()
-        if hasattr(labels, "value_lengths"):
-            longest = int(labels.value_lengths().to_numpy().max())
-            lengths.longest_target = max(lengths.longest_target, longest)
-        else:
-            lengths.num_labels = max(lengths.num_labels, int(labels.to_numpy().max()) + 1)
+def lengths_of(rows: Dataset, method: Method) -> RowLengths:
+    """Return the tokens of each row that a method has arranged."""
+    lengths = RowLengths(method.lengths(rows))
+    if "labels" not in rows.column_names:
+        return lengths
+    if method.target_option is not None:
+        lengths.longest_target = max(column_lengths(rows, "labels"), default=0)
+    elif method.kind.answers == "labels":
+        lengths.num_labels = max(rows["labels"][:], default=-1) + 1
     return lengths
 
 
 def length_key(recipe: Recipe) -> str:
     """Return the recipe's key that says where its rows are cut, e.g. `method.sft.max_length`."""
     from peftkit.plugins import find
-    from peftkit.preprocessing.encode import length_option
 
     name = recipe.method.name
-    return f"method.{name}.{length_option(find('methods', name))}"
+    return f"method.{name}.{find('methods', name).length_option}"
 
 
 def longest_target(lengths: Sequence[int] | None) -> int:
@@ -80,10 +76,10 @@ def longest_target(lengths: Sequence[int] | None) -> int:
 
 
 def fit_head(
-    config: PretrainedConfig, auto_class: str, lengths: Sequence[int] | None
+    config: PretrainedConfig, kind: ModelKind, lengths: Sequence[int] | None
 ) -> PretrainedConfig:
     """Give a classifier's configuration what training will: its labels, and a padding token."""
-    if auto_class.endswith("SequenceClassification"):
+    if kind.answers == "labels":
         text = config.get_text_config()
         if text.pad_token_id is None:
             text.pad_token_id = 0

@@ -93,7 +93,7 @@ class Plan:
     num_tokens: int
     """Real tokens of an average micro-batch."""
     padded_tokens: int
-    """Tokens of an average micro-batch, padding included."""
+    """The same, padding included, of one sequence a row: as `micro_batch * length` counts."""
     host_bytes: int
     """Pinned host memory that holds saved tensors at their most, beside the device's memory."""
     sharing: Sharing
@@ -113,7 +113,8 @@ class Plan:
     def evaluation(self) -> EvaluationPeak | None:
         """Return what scoring after training takes at its worst; None where nothing is scored.
 
-        That of a model in shards is not planned: it is None as well, and `unknown` says so.
+        That of a model in shards is not planned, nor a method's own: it is None as well, and
+        `unknown` says so.
 
         Raises:
             PlanningError: an operator of it cannot run without values.
@@ -132,12 +133,11 @@ class Plan:
         """Return the peak at another micro-batch and length, without running anything."""
         return self.footprints(micro_batch).peak(micro_batch, length)
 
-    def largest_micro_batch(self, device_bytes: int, *, length: int | None = None) -> int:
-        """Return the most rows that fit at the plan's length, or another; 0 when none does."""
-        tokens = length or self.length
+    def largest_micro_batch(self, device_bytes: int) -> int:
+        """Return the most rows that fit at the plan's length; 0 when none does."""
 
         def fits(rows: int) -> bool:
-            return self.bytes_at(micro_batch=rows, length=tokens) <= device_bytes
+            return self.bytes_at(micro_batch=rows, length=self.length) <= device_bytes
 
         return largest_that_fits(fits, self.micro_batch)
 
@@ -204,13 +204,15 @@ def plan(
     """
     start = time.perf_counter()
     quiet_stack()
-    from peftkit.memory.batch import Point
     from peftkit.memory.batch_shape import batch_shape
+    from peftkit.memory.evaluation import unplanned_scoring
+    from peftkit.memory.fake_step import known_loss
     from peftkit.memory.runtime import runtime_of
+    from peftkit.plugins import Point
     from peftkit.recipe.build import build
 
-    machine = machine or describe_machine()
-    built = build(recipe, machine, is_here=False)
+    built = build(recipe, machine := machine or describe_machine(), is_here=False)
+    known_loss(built)  # whatever is unknown is said first
     _leave_imports_uncollected()
     config = _config_of(built, lengths)
     rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
@@ -223,9 +225,8 @@ def plan(
         key = "one" if rows == 1 else shape.layout(rows)
         if key not in replays:
             point = Point(at, shape.length, shape.layout(rows), shape.target_length)
-            replays[key] = rehearsed.rehearse(
-                point, reserved=runtime.num_bytes, block=runtime.block
-            )
+            reserved, block = runtime.num_bytes, runtime.block
+            replays[key] = rehearsed.rehearse(point, reserved=reserved, block=block)
         return replays[key]
 
     made = rehearsal(shape.micro_batch)
@@ -236,6 +237,7 @@ def plan(
         rehearsed,
         footprints=lambda rows: rehearsal(rows).footprint,
         scoring=partial(_score, rehearsed, built, shape, runtime),
+        unscored=unplanned_scoring(built),
         seconds=time.perf_counter() - start,
     )
 
@@ -244,10 +246,10 @@ def _rehearsed(
     built: Built, config: PretrainedConfig, *, device: str, num_processes: int
 ) -> Rehearsed:
     """Make the fake model whose step stands for that of one process."""
-    from peftkit.memory.fake_step import Rehearsed, trainer_arguments
+    from peftkit.memory.fake_step import Rehearsed
     from peftkit.memory.sharded import Sharded
 
-    sharing = sharing_of(built, trainer_arguments(built), num_processes)
+    sharing = sharing_of(built, built.method.config, num_processes)
     kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
     return kind(built, config, device=device, sharing=sharing)
 
@@ -273,8 +275,8 @@ def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
     from peftkit.models.load_errors import check_trains
 
     config = planned_config(built.recipe.model)
-    check_trains(config, built.method.auto_class)
-    return fit_head(config, built.method.auto_class, lengths)
+    check_trains(config, built.method.kind)
+    return fit_head(config, built.method.kind, lengths)
 
 
 def planned_config(model: ModelSection) -> PretrainedConfig:
@@ -323,10 +325,10 @@ def _leave_imports_uncollected() -> None:
 def _score(
     rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime, batch_size: int | None
 ) -> EvaluationPeak | None:
-    from peftkit.memory.evaluation import worst_stage
+    from peftkit.memory.evaluation import unplanned_scoring, worst_stage
 
     section = built.recipe.evaluate
-    if section is None or rehearsed.sharing.strategy == FSDP2:
+    if section is None or rehearsed.sharing.strategy == FSDP2 or unplanned_scoring(built):
         return None
     if batch_size is not None:
         section = dataclasses.replace(section, batch_size=batch_size)
@@ -343,6 +345,7 @@ def _sum_up(  # noqa: PLR0913
     *,
     footprints: Callable[[int], Footprint],
     scoring: Callable[[int | None], EvaluationPeak | None],
+    unscored: tuple[str, ...],
     seconds: float,
 ) -> Plan:
     """Make the plan of what a rehearsal found."""
@@ -361,7 +364,7 @@ def _sum_up(  # noqa: PLR0913
         num_tokens=shape.num_tokens,
         padded_tokens=shape.padded_tokens,
         host_bytes=host_bytes(live),
-        unknown=(*made.notes, *rehearsed.sharing.notes),
+        unknown=(*made.notes, *rehearsed.sharing.notes, *unscored),
         sharing=rehearsed.sharing,
         seconds=seconds,
         footprints=footprints,

@@ -12,35 +12,33 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
-from peftkit.memory.lengths import lengths_of, longest_rows
+from peftkit.memory.lengths import longest_rows
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
+    from peftkit.plugins import Method
 
-def probe_longest_batch(trainer: Trainer, *, device: str, fuses_head: bool) -> int | None:
+
+def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int | None:
     """Train one step on the longest rows, and undo it.
 
     Args:
         device: `cpu`, `cuda` ..., whose random state is kept.
-        fuses_head: whether the loss is trl's fused head; else the model's own.
 
     Returns:
-        the tokens of the longest row; None where the trainer's loss is one of its own, which
-        only its own loop can compute.
+        the tokens of the longest row; None where only the trainer can compute its loss.
     """
-    from transformers import Trainer as PlainTrainer
-
-    if not fuses_head and type(trainer).compute_loss is not PlainTrainer.compute_loss:
+    loss_of = method.loss()
+    if loss_of is None:
         return None
     args, model = trainer.args, trainer.model
     rows: Any = trainer.train_dataset
-    lengths = lengths_of(rows)
+    lengths = method.lengths(rows)
     chosen = longest_rows(lengths, args.per_device_train_batch_size)
     batch = trainer.data_collator([rows[index] for index in chosen])
     settings = step.StepSettings.of(args, device)
-    loss_of = step.fused_loss if fuses_head else step.plain_loss(args)
     was_training = model.training
     with _undone(model, device):
         model.train()
@@ -48,7 +46,7 @@ def probe_longest_batch(trainer: Trainer, *, device: str, fuses_head: bool) -> i
         trained = [p for p in model.parameters() if p.requires_grad]
         batch = trainer._prepare_inputs(batch)
         step.forward_backward(model, batch, loss_of, settings, _ignore)
-        step.update(trained, step.make_optimizer(model, args), settings, _ignore)
+        step.update(trained, step.make_optimizer(model, method), settings, _ignore)
     model.train(was_training)
     return max(lengths)
 

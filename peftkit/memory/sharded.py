@@ -14,21 +14,22 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import UsageError
+from peftkit.errors import UsageError, first_line
 from peftkit.memory import step
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.fake_step import Rehearsal, Rehearsed
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import Program, Repeat, Trace, compile_trace
+from peftkit.plugins.quantizer import PLAIN, Storage
 
 if TYPE_CHECKING:
     import torch
     from torch.distributed.device_mesh import DeviceMesh
     from transformers import PretrainedConfig, TrainingArguments
 
-    from peftkit.memory.batch import Point
     from peftkit.memory.sharing import Sharing
     from peftkit.memory.tracker import Tracker
+    from peftkit.plugins import Point
     from peftkit.recipe.build import Built
 
 
@@ -55,7 +56,7 @@ class Sharded(Rehearsed):
             if "DTensor" not in str(error):
                 raise
             raise UsageError(
-                f"this cannot be trained in shards: {str(error).splitlines()[0]}",
+                f"this cannot be trained in shards: {first_line(error)}",
                 hint="optim: adamw_torch_fused, another adapter, or replicas: delete fsdp",
             ) from error
 
@@ -67,7 +68,7 @@ class Sharded(Rehearsed):
             stand_alone(self.sharing.num_processes) as mesh,
             self.mode,
         ):
-            model = cut(model, self.args, mesh)
+            model = cut(model, self.args, mesh, self.fake.storage)
             self._warm_up(model, point)
             trace = self._track(model, point, kept)
         return trace, compile_trace(trace, repeats, without="load"), repeats
@@ -138,7 +139,7 @@ class Sharded(Rehearsed):
             for term, tensors in self.fake.terms.items()
         }
         with self.mode:
-            self.model = cut(self.model, self.args, mesh)
+            self.model = cut(self.model, self.args, mesh, self.fake.storage)
         for term, shard in zip(terms, self.model.parameters(), strict=True):
             left[term].append(shard)
         self.fake.terms = left
@@ -180,12 +181,12 @@ def stand_alone(num_processes: int) -> Iterator[DeviceMesh]:
         sys.excepthook = hook
 
 
-def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
+def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh, storage: Storage = PLAIN) -> Any:
     """Cut a model into shards with accelerate's own function, inside of a process group.
 
     It asks an `Accelerator` for a few values, which would need real processes. Packed weights are
-    no `Params4bit` in a fake model, so that what accelerate does for those is said here: they stay
-    whole unless they are packed into a floating dtype, and no trained weight is upcast.
+    of no class of their own in a fake model, so that what accelerate does for those is said here:
+    they stay whole unless they are packed into a floating dtype, and no trained weight is upcast.
 
     Raises:
         PlanningError: weights that the model shares come apart. accelerate 1.15 cuts the input
@@ -197,7 +198,7 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
 
     options = dict(args.fsdp_plugin_args or {})
     plugin = FullyShardedDataParallelPlugin(**{**options, "cpu_ram_efficient_loading": False})
-    packed = [m for m in model.modules() if _is_packed(m)]
+    packed = [module for module in model.modules() if storage.is_packed(module)]
     plugin.ignored_modules = [m for m in packed if not m.weight.is_floating_point()] or None
     if args.mixed_precision != "no":
         plugin.set_mixed_precision(args.mixed_precision)
@@ -210,7 +211,7 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
         device=torch.device("cpu"),
     )
     for module in packed:
-        module.register_forward_pre_hook(_restore_scales)
+        module.register_forward_pre_hook(lambda module, _args: storage.rejoin(module))
     plugin.set_auto_wrap_policy(model)
     if plugin.activation_checkpointing:
         model = fsdp2_apply_ac(accelerator, model)
@@ -224,15 +225,6 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh) -> Any:
             hint="plan replicas: delete fsdp",
         )
     return model
-
-
-def _is_packed(module: torch.nn.Module) -> bool:
-    return getattr(module._parameters.get("weight"), "quant_state", None) is not None
-
-
-def _restore_scales(module: Any, _args: Any) -> None:
-    """Give a gathered weight its scales back, as bitsandbytes does with a class of its own."""
-    module.weight.quant_state = module.quant_state
 
 
 def _watch(tracker: Tracker, model: Any) -> None:

@@ -40,10 +40,6 @@ _OWN_POOLS = (
     "FSDP2 gathers and reduces on streams of their own: what CUDA's allocator keeps for each"
 )
 _NOT_SCORED = "scoring after training of a model that lies in shards"
-_REPLICATED = (
-    "every device holds the whole 4-bit base: accelerate shards it only where"
-    " bnb_4bit_quant_storage is the dtype that it is computed in"
-)
 
 
 def sharing_of(built: Built, args: Any, num_processes: int) -> Sharing:
@@ -61,15 +57,17 @@ def sharing_of(built: Built, args: Any, num_processes: int) -> Sharing:
             )
         return ALONE
     for option in ("deepspeed", "parallelism_config"):
-        if getattr(args, option, None):
+        if getattr(args, option):
             raise UsageError(f"{prefix}.{option} is not planned", hint=f"{prefix}.fsdp=true is")
     if not args.fsdp:
         return Sharing(num_processes, DDP, (_COLLECTIVES,))
     plugin = args.fsdp_plugin_args or {}
     _check_fsdp(f"{prefix}.fsdp_config", plugin, args)
     notes = [_COLLECTIVES, _OWN_POOLS, _NOT_SCORED]
-    if _replicates_base(built, args):
-        notes.append(_REPLICATED)
+    if built.quantizer is not None:
+        computed = "bfloat16" if args.bf16 else "float16" if args.fp16 else None
+        whole = built.quantizer.replicated(computed)
+        notes += [] if whole is None else [whole]
     return Sharing(num_processes, FSDP2, tuple(notes))
 
 
@@ -87,37 +85,3 @@ def _check_fsdp(key: str, plugin: dict[str, Any], args: Any) -> None:
             f"{key}.activation_checkpointing and activation_checkpointing exclude each other",
             hint=f"{key.rpartition('.')[0]}.activation_checkpointing=false",
         )
-
-
-def _replicates_base(built: Built, args: Any) -> bool:
-    """Tell whether a quantized base stays whole on every device.
-
-    Source: accelerate 1.15, `fsdp2_prepare_model`: `Params4bit` that are not of a floating dtype
-    are left out of the shards; of int8 weights it knows nothing.
-
-    Raises:
-        UsageError: FSDP2 would lose what the weights mean.
-    """
-    config = built.quantization_config
-    if config is None:
-        return False
-    storage = str(getattr(config, "bnb_4bit_quant_storage", "")).removeprefix("torch.")
-    if not getattr(config, "load_in_4bit", False):
-        raise UsageError(
-            "FSDP2 cannot shard this quantized base: of bitsandbytes' weights accelerate handles"
-            " those of 4 bits only",
-            hint="model.quantize.bitsandbytes.load_in_4bit, or DDP: delete fsdp",
-        )
-    if storage in _FLOATING:
-        computed = "bfloat16" if args.bf16 else "float16" if args.fp16 else storage
-        if computed != storage:
-            raise UsageError(
-                f"bnb_4bit_quant_storage {storage} would be cast to {computed} as it is gathered,"
-                " which destroys the packed weights",
-                hint=f"model.quantize.bitsandbytes.bnb_4bit_quant_storage={computed}",
-            )
-        return False
-    return True
-
-
-_FLOATING = ("float32", "bfloat16", "float16", "float64")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
 from peftkit.memory.layers import Stack, mark_layers
-from peftkit.models.native import native_model
+from peftkit.plugins.native import native_model
+from peftkit.plugins.quantizer import PLAIN, Storage
 
 if TYPE_CHECKING:
     import torch
 
-    from peftkit.memory.step import Loss, StepSettings
+    from peftkit.memory.step import StepSettings
     from peftkit.memory.trace import Trace
     from peftkit.memory.tracker import Tracker
+    from peftkit.plugins.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Marks:
             self._handles += mark_layers(model, one.stack, one.indices, tracker)
         body = _body(model)
         if body is not None:
+            self._handles.append(body.register_forward_pre_hook(self._enter_body))
             self._handles.append(body.register_forward_hook(self._enter_head))
 
     def enter(self, phase: str) -> None:
@@ -50,6 +53,10 @@ class Marks:
         """Take every hook off the model."""
         for handle in self._handles:
             handle.remove()
+
+    def _enter_body(self, _module: Any, _args: Any) -> None:
+        if self._tracker.phase == "loss":  # of a reference, which is a second forward
+            self._tracker.enter("forward")
 
     def _enter_head(self, _module: Any, _args: Any, output: Any) -> None:
         if self._tracker.phase != "forward":
@@ -69,6 +76,7 @@ def track_micro_batch(  # noqa: PLR0913 - the parts of a step, and where its lay
     *,
     kept: Sequence[Kept] = (),
     saving: Callable[[Tracker], AbstractContextManager[Any]] = nullcontext,
+    storage: Storage = PLAIN,
 ) -> Trace:
     """Follow forward, loss and backward of one micro-batch; what was alive before is `load`.
 
@@ -76,10 +84,11 @@ def track_micro_batch(  # noqa: PLR0913 - the parts of a step, and where its lay
 
     Args:
         saving: from the tracker to what saved tensors go through.
+        storage: how the base's weights are packed.
     """
     from peftkit.memory.tracker import Tracker
 
-    tracker = Tracker()
+    tracker = Tracker(storage)
     hold_model(tracker, model)
     trained = [p for p in model.parameters() if p.requires_grad]
     tracker.hold((p.grad for p in trained if p.grad is not None), "gradients")
@@ -124,7 +133,8 @@ def hold_model(tracker: Tracker, model: Any) -> None:
     """Count a model's tensors, quantized storage included, as alive."""
     tracker.hold(model.parameters(), "base")
     tracker.hold(model.buffers(), "base")
-    tracker.hold(quantization_tensors(model), "base")
+    for module in model.modules():
+        tracker.hold(tracker.storage.side_tensors(module), "base")
     tracker.hold(loose_tensors(model), "base")
 
 
@@ -136,24 +146,6 @@ def loose_tensors(model: Any) -> Iterator[torch.Tensor]:
         for value in vars(module).values():
             held = value.values() if type(value) is dict else (value,)
             yield from (tensor for tensor in held if isinstance(tensor, torch.Tensor))
-
-
-def quantization_tensors(model: Any) -> Iterator[torch.Tensor]:
-    """Give what bitsandbytes keeps beside its packed weights: scales, codes and offsets.
-
-    Its modules have them too, where a weight that was cut into shards has lost them.
-    """
-    for holder in (*model.parameters(), *model.modules()):
-        state = getattr(holder, "quant_state", None)
-        while state is not None:
-            yield from (t for t in (state.absmax, state.code, state.offset) if t is not None)
-            state = state.state2
-    for module in model.modules():
-        scales = getattr(getattr(module, "state", None), "SCB", None)
-        if scales is None:
-            scales = getattr(module._parameters.get("weight"), "SCB", None)
-        if scales is not None:
-            yield scales
 
 
 def state_tensors(

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.models.native import is_adapted, native_model
+from peftkit.plugins.native import is_adapted
 
 if TYPE_CHECKING:
     import torch
     from transformers import TrainingArguments
 
-    Loss = Callable[[torch.nn.Module, Mapping[str, Any]], torch.Tensor]
+    from peftkit.plugins import Method
+    from peftkit.plugins.losses import Loss
+
     Enter = Callable[[str], None]
 
 
@@ -67,17 +69,16 @@ def offloads_checkpoints(args: TrainingArguments) -> bool:
     return bool(args.activation_checkpointing and keywords.get("offload", False))
 
 
-def make_optimizer(model: Any, args: TrainingArguments, **keywords: Any) -> torch.optim.Optimizer:
-    """Make the optimizer that transformers' Trainer makes, in the same two groups.
+def make_optimizer(model: Any, method: Method, **keywords: Any) -> torch.optim.Optimizer:
+    """Make the optimizer that the method's trainer makes, in the same two groups.
 
     Args:
         keywords: native keywords on top, e.g. `foreach=True` where the device's default differs.
     """
-    if getattr(args, "muon", False):  # pretrain_lm's own
-        from peftkit.methods.muon import make_muon
-
-        made: torch.optim.Optimizer = make_muon(model, args)
-        return made
+    own = method.optimizer(model)
+    if own is not None:
+        return own
+    args = method.config
     from torch import nn
     from transformers import Trainer
     from transformers.trainer_pt_utils import get_parameter_names
@@ -93,40 +94,6 @@ def make_optimizer(model: Any, args: TrainingArguments, **keywords: Any) -> torc
     groups = options.pop("params", groups)
     optimizer: torch.optim.Optimizer = optimizer_class(groups, **{**options, **keywords})
     return optimizer
-
-
-def fused_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Return trl's loss: log-probabilities in chunks, no logits kept; what SFTTrainer computes."""
-    import torch
-
-    outputs = model(**batch, use_cache=False, fused_lm_head=True)
-    num_tokens = outputs.label_mask.sum()
-    loss: torch.Tensor = (-outputs.log_probs).sum() / torch.as_tensor(num_tokens).clamp(min=1)
-    return loss
-
-
-def model_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Return the loss that a transformers model computes from `labels`, as plain Trainer does."""
-    loss: torch.Tensor = model(**batch)["loss"]
-    return loss
-
-
-def plain_loss(args: TrainingArguments) -> Loss:
-    """Return the loss of plain Trainer: the model's own, or a smoothed one of its logits."""
-    if not args.label_smoothing_factor:
-        return model_loss
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    from transformers.trainer_pt_utils import LabelSmoother
-
-    smoother = LabelSmoother(epsilon=args.label_smoothing_factor)
-
-    def smoothed(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
-        is_causal = type(native_model(model)).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-        outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
-        loss: torch.Tensor = smoother(outputs, batch["labels"], shift_labels=is_causal)
-        return loss
-
-    return smoothed
 
 
 def forward_backward(

@@ -8,8 +8,6 @@ invisible from here, so the few operators that do so on purpose are listed in `W
 
 from __future__ import annotations
 
-import math
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +21,8 @@ from torch.utils.flop_counter import flop_registry
 
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import HOST, Segment, Trace
+from peftkit.memory.wrapped import is_wrapper, parts_of
+from peftkit.plugins.quantizer import PLAIN, Storage
 
 _ACTIVATIONS, _LOSS, _TEMPORARIES = "activations", "loss", "temporaries"
 _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.default})
@@ -44,9 +44,15 @@ class _Watched:
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
     """Record allocations and frees while active; everything held before counts from `hold`."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage = PLAIN) -> None:
+        """Be ready to follow a model.
+
+        Args:
+            storage: how its weights are packed.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
-        register_operators()
+        register_operators(storage)
+        self.storage = storage
         self.trace = Trace()
         self._numbers: dict[int, int] = {}
         """Address of a storage that is alive -> its allocation."""
@@ -60,8 +66,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         """Allocations of layers that were freed outside of any, all in one go; see `_settle`."""
         self._watched: dict[int, _Watched] = {}
         """Address of a storage that is resized in place -> what it held when it was last seen."""
-        self._wrapper = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
-        """What stands for the tensors of all processes; there is none before torch imported it."""
         self._frees_once = False
         self._is_finished = False
         self.enter("load")
@@ -84,9 +88,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
 
     def hold(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Count tensors that exist already, each storage once."""
-        for tensor in map(_local, tensors):
-            self._meet(tensor)
-            self.label([tensor], term)
+        for part in _all_parts(tensors):
+            self._meet(part)
+            self.label([part], term)
 
     def watch(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Follow storages that are resized in place, which no operator tells of."""
@@ -101,8 +105,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
 
     def label(self, tensors: Iterable[torch.Tensor], term: str) -> None:
         """Say what tensors are, whatever they were born as."""
-        for tensor in map(_local, tensors):
-            number = self._numbers.get(tensor.untyped_storage()._cdata)
+        for part in _all_parts(tensors):
+            number = self._numbers.get(part.untyped_storage()._cdata)
             if number is not None:
                 self._labels[number] = term
 
@@ -139,7 +143,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
             return args[0].fake_device
         if func in _METADATA:
             return func(*args, **kwargs)
-        if self._wrapper in types:
+        if any(map(is_wrapper, types)):
             return NotImplemented  # the tensors inside come by on their own
         self._look_again()
         result = func(*args, **kwargs)
@@ -275,29 +279,13 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
                 yield from _tensors(value)
 
 
-def _local(tensor: Any) -> torch.Tensor:
-    """Return the part of a tensor that this process holds."""
-    part: torch.Tensor = getattr(tensor, "_local_tensor", tensor)
-    return part
+def _all_parts(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for tensor in tensors:
+        yield from parts_of(tensor)
 
 
 def _extent(tensor: torch.Tensor) -> int:
     return int(tensor.numel() * tensor.element_size())
-
-
-def _gemm_4bit_workspace(a: Any, b: Any, shape: Any, absmax: Any, *_: Any, **kw: Any) -> int:  # noqa: ARG001
-    """Return the weight that a 4-bit product dequantizes for itself, its scales included.
-
-    Source: bitsandbytes 0.50.2, `backends/default/ops.py`, `_gemm_4bit_default_impl`, which CUDA
-    takes too for more rows than its fused kernel likes.
-    """
-    weight = int(math.prod(shape)) * int(a.element_size())
-    nested = kw.get("absmax_8bit")
-    return weight + (2 * 4 * int(nested.numel()) if nested is not None else 0)
-
-
-def _gemm_4bit_flops(a: Any, b: Any, shape: Any, *_: Any, **__: Any) -> int:  # noqa: ARG001
-    return 2 * int(a.numel()) * int(shape[0])
 
 
 def _attention_flops(query: Any, key: Any, *_: Any, **__: Any) -> int:
@@ -327,14 +315,15 @@ FLOPS: dict[Any, Callable[..., int]] = {}
 """Operator -> floating-point operations, where torch's own registry has none."""
 
 
-def register_operators() -> None:
-    """Fill `WORKSPACES` and `FLOPS`; bitsandbytes' operators exist once it is imported."""
-    WORKSPACES.update(_operators({"bitsandbytes::gemm_4bit": _gemm_4bit_workspace}))
+def register_operators(storage: Storage) -> None:
+    """Fill `WORKSPACES` and `FLOPS`, with what a quantization's own operators do."""
+    own = storage.operators
+    WORKSPACES.update(_operators({name: operator.workspace for name, operator in own.items()}))
     flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
     FLOPS.update(
         _operators(
             {
-                "bitsandbytes::gemm_4bit": _gemm_4bit_flops,
+                **{name: operator.flops for name, operator in own.items()},
                 flash: _attention_flops,
                 f"{flash}_backward": _attention_backward_flops,
             }

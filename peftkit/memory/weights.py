@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError
+from peftkit.system.checkpoint_files import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FILE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors' own limit."""
 
 
 def weight_bytes(files: Iterable[Path], *, dtype: str, bits: int | None = None) -> int:
@@ -30,29 +26,10 @@ def weight_bytes(files: Iterable[Path], *, dtype: str, bits: int | None = None) 
     """
     total = 0
     for file in files:
-        for name, entry in read_header(file).items():
+        for name, entry in read_header(file)[0].items():
             if name != "__metadata__":
                 total += _tensor_bytes(entry, dtype=dtype, bits=bits)
     return total
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """Read a safetensors file's header: tensor -> dtype, shape, data_offsets.
-
-    Raises:
-        ArtefactError: the file is none, or is cut short.
-    """
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LONGEST_HEADER + 1
-        text = stream.read(length) if length <= _LONGEST_HEADER else b""
-    try:
-        header = json.loads(text)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise ArtefactError(f"{file} is no safetensors file", hint="copy or download it again")
-    return header
 
 
 def _tensor_bytes(entry: Mapping[str, Any], *, dtype: str, bits: int | None) -> int:

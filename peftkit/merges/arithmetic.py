@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from peftkit.merges.options import SvdWeights, Weights
+from peftkit.plugins import Merge
 from peftkit.plugins.combined import Compression
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def weighted_sum(parts: Sequence[F64], weights: Sequence[float]) -> F64:
     return total
 
 
-class Linear:
+class Linear(Merge):
     """Add LoRA's factors: the new A is the weighted sum of the As, the new B that of the Bs.
 
     Its change is not the weighted sum of the changes: every A meets every B. `svd` and `cat` add
@@ -33,15 +34,6 @@ class Linear:
     Config: ClassVar[type] = Weights
     combines: ClassVar[str] = "factors"
     is_linear: ClassVar[bool] = True
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    @property
-    def weights(self) -> Sequence[float]:
-        """Return one weight for each adapter."""
-        weights: Sequence[float] = self.config.weights
-        return weights
 
     @property
     def compression(self) -> Compression | None:

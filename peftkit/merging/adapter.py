@@ -147,7 +147,7 @@ def _as_transformers_loads(
     from peftkit.merging.meta_model import build_on_meta
     from peftkit.merging.origins import find_origins
 
-    model = build_on_meta(base.folder, model_config, task_type=config.get("task_type"))
+    model = build_on_meta(base.folder, model_config, adapter=config)
     origins = find_origins(model, base)
     names = Names(base.tensors, aliases=origins.aliases, tied=dict(model.all_tied_weights_keys))
     parts = group(tensors, base, config, names)

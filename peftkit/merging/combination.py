@@ -352,6 +352,7 @@ def _combined_config(
     return {
         "peft_type": "COMBINATION",
         "task_type": tasks.pop(),
+        "auto_mapping": adapters[0].config.get("auto_mapping"),
         "ensure_weight_tying": True in keeps_tie.values(),
     }
 

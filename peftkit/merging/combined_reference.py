@@ -9,6 +9,7 @@ from peftkit.merging.combination import changes_tied
 from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.plugins import Merge
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def load_reference(
 
     quiet_stack()
     logging.disable_progress_bar()
-    cls = model_class(config, opened[0].config.get("task_type"), inputs[0].base)
+    cls = model_class(config, opened[0].config, inputs[0].base)
     base = cls.from_pretrained(inputs[0].base, dtype=torch.float64)
     state = dict(base.named_parameters())
     merged = [_merge_by_peft(cls, one, merge) for one in inputs]
@@ -85,7 +86,7 @@ def _merge_by_peft(cls: Any, inputs: Inputs, merge: Merge) -> _Merged:
     attached = load_adapter(model, inputs.adapter or inputs.source, is_trainable=False)
     attached.to(torch.float64)
     layers = {
-        name.removeprefix("base_model.model."): module
+        name.removeprefix(PEFT_PREFIX): module
         for name, module in attached.named_modules()
         if merge.combines == "factors" and isinstance(module, LoraLayer)
     }

@@ -8,9 +8,8 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 from peftkit.merging.adapter import OpenedAdapter, is_transposed
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
-PREFIX = "base_model.model."
-"""What PEFT puts before a module's path in an adapter's keys."""
 _EMBEDDING = ".lora_embedding_A"
 
 
@@ -43,7 +42,7 @@ def find_module(
         key: adapter
         for adapter in adapters
         for key in adapter.tensors
-        if key.startswith(f"{PREFIX}{name}.")
+        if key.startswith(f"{PEFT_PREFIX}{name}.")
     }
     is_embedding = any(key.endswith(_EMBEDDING) for key in keys)
     weight = adapters[0].base.tensors.get(target)
@@ -51,7 +50,7 @@ def find_module(
     if weight is not None and not is_embedding:
         config = next((a.config for a in keys.values()), adapters[0].config)
         parameters = {
-            key.removeprefix(f"{PREFIX}{name}."): a.tensors[key]
+            key.removeprefix(f"{PEFT_PREFIX}{name}."): a.tensors[key]
             for key, a in keys.items()
             if a.config is config
         }
@@ -65,7 +64,7 @@ def module_name(target: str, keys: Iterable[str]) -> str | None:
     One prefix may be missing on either side: `Names` says when.
     """
     own = target.rpartition(".")[0]
-    inner = {key.removeprefix(PREFIX) for key in keys}
+    inner = {key.removeprefix(PEFT_PREFIX) for key in keys}
     firsts = {key.partition(".")[0] for key in inner}
     candidates = (own, *(f"{first}.{own}" for first in sorted(firsts)), own.partition(".")[2])
     return next(

@@ -16,11 +16,12 @@ from peftkit.merging.adapter import OpenedAdapter, open_adapter
 from peftkit.merging.changes import LowRank, Matrix
 from peftkit.merging.combination import kind_of, rank_of
 from peftkit.merging.factors import distance, nearest, norm
-from peftkit.merging.modules import PREFIX, Module, find_module, module_name, shortest_targets
+from peftkit.merging.modules import Module, find_module, module_name, shortest_targets
 from peftkit.merging.rounding import from_float64, to_float64
 from peftkit.plugins import Merge
 from peftkit.plugins.combined import Compression
 from peftkit.rundir.paths import write_atomically
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,7 +182,7 @@ def _add_factors(
     else:
         raise ArtefactError(f"the combined change of {name} is no product of two factors")
     r = a.shape[0]
-    path = f"{PREFIX}{module.name}"
+    path = f"{PEFT_PREFIX}{module.name}"
     if module.is_embedding:
         keys, shapes = ("lora_embedding_A", "lora_embedding_B"), (a.shape, b.shape)
     else:
@@ -232,13 +233,13 @@ def _save_whole(
     values = Matrix(source).rows(0, source.num_rows)
     for change in combined.changes.get(name, ()):
         values = change.load(Matrix(source))(values, 0)
-    draft.put(f"{PREFIX}{module}.{parameter}", values, source.shape)
+    draft.put(f"{PEFT_PREFIX}{module}.{parameter}", values, source.shape)
     if module not in draft.saved:
         draft.saved.append(module)
 
 
 def _is_adapted(adapter: OpenedAdapter, module: str) -> bool:
-    return any(key.startswith(f"{PREFIX}{module}.lora_") for key in adapter.tensors)
+    return any(key.startswith(f"{PEFT_PREFIX}{module}.lora_") for key in adapter.tensors)
 
 
 def _widest(adapters: Sequence[OpenedAdapter]) -> str:

@@ -37,6 +37,8 @@ class Origins:
     pieces: Mapping[str, tuple[Piece, ...]]
     unclear: Mapping[str, str]
     """Parameter -> the operation that makes it of tensors, which peftkit does not know."""
+    left_over: frozenset[str] = frozenset()
+    """Tensors of the checkpoint that the model has no place for."""
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -85,11 +87,14 @@ def find_origins(model: PreTrainedModel, base: Checkpoint) -> Origins:
     known = model.state_dict()
     sources: dict[str, dict[str, list[Tensor]]] = {}
     whole: dict[str, tuple[Piece, ...]] = {}
+    left_over = set()
     for name in sorted(base.tensors, key=dot_natural_key):
         prefix = model.base_model_prefix
         found, pattern = rename_source_key(name, renamings, converters, prefix, known)
         if found not in known:
             found, pattern = rename_source_key(name, [], [], prefix, known)
+        if found not in known:
+            left_over.add(name)
         if pattern is None:
             whole[found] = (Piece(base.tensors[name]),)
         else:
@@ -102,7 +107,7 @@ def find_origins(model: PreTrainedModel, base: Checkpoint) -> Origins:
             unclear[parameter] = " + ".join(type(op).__name__ for op in converter.operations)
         else:
             pieces[parameter] = parts
-    return Origins(model, pieces, unclear)
+    return Origins(model, pieces, unclear, frozenset(left_over))
 
 
 def _stacked(converter: Any, patterns: Mapping[str, list[Tensor]]) -> tuple[Piece, ...] | None:

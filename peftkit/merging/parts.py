@@ -9,8 +9,8 @@ from typing import Any
 
 from peftkit.merging.names import Names
 from peftkit.merging.weights_io import Checkpoint, Tensor
+from peftkit.system.checkpoint_files import PEFT_PREFIX
 
-_PREFIX = "base_model.model."
 _PARAMETERS = (
     r"lora_(?:A|B)\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?"
     r"|vera_lambda_[bd]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|ia3_l|miss_block|hra_u"
@@ -70,7 +70,7 @@ def group(
     shared: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        inner = key.removeprefix(_PREFIX)
+        inner = key.removeprefix(PEFT_PREFIX)
         last = key.removeprefix("base_model.")
         if last in _SHARED:
             shared[last] = tensor
@@ -87,10 +87,16 @@ def group(
     plain = {
         name: tensor
         for name, tensor in rest.items()
-        if names.find(name) is not None
-        or name.rpartition(".")[0].endswith(saved or ("\0",))
-        or name.rpartition(".")[0].rpartition(".")[0].endswith(saved or ("\0",))
-        or name == "lm_head.weight"
+        if names.find(name) is not None or _is_inside(name, saved) or name == "lm_head.weight"
     }
     unknown = {name: tensor for name, tensor in rest.items() if name not in plain}
     return Parts(names, layers, plain, tokens, shared, unknown)
+
+
+def _is_inside(parameter: str, saved: tuple[str, ...]) -> bool:
+    """Tell whether a parameter lies in a module of `modules_to_save`, whose names are endings."""
+    while "." in parameter:
+        parameter = parameter.rpartition(".")[0]
+        if parameter.endswith(saved):
+            return True
+    return False

@@ -9,19 +9,11 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 from peftkit.merging.adapter import OpenedAdapter
+from peftkit.merging.heads import find_new_head, labels_of
 from peftkit.merging.layout import Written, WrittenShard, lay_out
-from peftkit.merging.meta_model import model_class, tied_parameters
+from peftkit.merging.meta_model import label_parameters, tied_parameters
 from peftkit.merging.names import Names
 from peftkit.merging.weights_io import FLOATS, Checkpoint, Tensor, read_into, reading
-from peftkit.preprocessing.class_labels import labels_of_config
-from peftkit.system.checkpoint_files import read_json
-
-_HEADS = (
-    "lm_head.", "cls.predictions.", "cls.seq_relationship.", "vocab_transform.",
-    "vocab_layer_norm.", "vocab_projector.", "final_logits_bias",
-)  # fmt: skip
-"""How the tensors of a language model's own head begin, decoders' and encoders'."""
-_TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ def plan_merge(adapter: OpenedAdapter, config: Mapping[str, Any]) -> Plan:
     if _may_be_tied(adapter, config):
         _settle_ties(draft, tied_parameters(base.folder, config))
     _follow_vocabulary(draft)
-    _follow_task(draft)
+    _follow_head(draft)
     new = [(draft.host_of(written), written) for written in draft.new.values()]
     changed = (*(n for n, w in draft.written.items() if n in adapter.targets and w), *draft.new)
     return Plan(lay_out(base, draft.written, new), draft.config, tuple(changed), tuple(draft.notes))
@@ -133,6 +125,17 @@ def _settle_ties(draft: _Draft, ties: Mapping[str, str]) -> None:
         else:
             draft.put(head, adapter.replaced.get(head) or adapter.base.tensors[embedding])
             _untie(draft, head)
+    if draft.config.get("tie_word_embeddings") is False:
+        _write_apart(draft, ties, names)
+
+
+def _write_apart(draft: _Draft, ties: Mapping[str, str], names: Names) -> None:
+    """Give the other parameters that the base ties, and the result does not, what they shared."""
+    kept = tied_parameters(draft.adapter.base.folder, draft.config, tie_word_embeddings=False)
+    for parameter in ties.keys() - kept.keys():
+        name, shared = names.name(parameter), draft.written.get(names.name(ties[parameter]))
+        if shared is not None and name not in draft.written and name not in draft.new:
+            draft.new[name] = replace(shared, name=name)
 
 
 def _keeps_tie(adapter: OpenedAdapter) -> bool:
@@ -191,6 +194,8 @@ def _follow_vocabulary(draft: _Draft) -> None:
             continue
         is_resized = len(old.shape) in (1, 2) and tensor.shape[1:] == old.shape[1:]
         if not is_resized or old.shape[0] != vocabulary:
+            if is_resized and name in label_parameters(draft.adapter.base.folder, draft.config):
+                continue  # a head for other labels
             raise ArtefactError(
                 f"{name} is {list(tensor.shape)} in the adapter and {list(old.shape)} in the base",
                 hint="name the base model that this adapter was trained on with --base",
@@ -202,25 +207,14 @@ def _follow_vocabulary(draft: _Draft) -> None:
             )
 
 
-def _follow_task(draft: _Draft) -> None:
-    """Name the class whose head the adapter brings, and forget the head it does not use."""
-    task = draft.adapter.config.get("task_type")
-    if task not in _TASKS or not draft.new:
-        return
-    folder = draft.adapter.base.folder
-    cls = model_class(draft.config, str(task), folder)
-    if cls.__name__ in (draft.config.get("architectures") or []):
-        return
-    draft.config["architectures"] = [cls.__name__]
-    saved = draft.adapter.folder / "config.json"
-    if saved.is_file():  # a run writes the labels there
-        draft.config.update(labels_of_config(read_json(saved)))
-    width = next(w.final_shape[0] for n, w in draft.new.items() if n.endswith("weight"))
-    if width != 2 and "id2label" not in draft.config:
-        draft.config["id2label"] = {str(label): f"LABEL_{label}" for label in range(width)}
-        draft.config["label2id"] = {f"LABEL_{label}": label for label in range(width)}
-    for name in [name for name in draft.written if name.startswith(_HEADS)]:
-        del draft.written[name]
+def _follow_head(draft: _Draft) -> None:
+    """Name the class whose head the adapter brings, and its labels; forget what it does not use."""
+    head = find_new_head(draft.adapter, draft.config, draft.new)
+    if head is not None:
+        draft.config["architectures"] = [head.architecture]
+        for name in head.left_over:
+            del draft.written[name]
+    draft.config.update(labels_of(draft.adapter, draft.config))
 
 
 def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import Onto, WeightError
 from peftkit.merging.rounding import from_float64, to_float64
 from peftkit.merging.weights_io import Checkpoint
+from peftkit.models.stored_quantization import stored_quantizer
+from peftkit.plugins.quantizer import Quantizer
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
 _CHOICES = (
@@ -67,8 +68,8 @@ def settle_onto(inputs: Inputs, config: Mapping[str, Any], onto: Onto | None) ->
     return onto
 
 
-def quantization_of(inputs: Inputs, config: Mapping[str, Any]) -> Any:
-    """Return the native quantization config of training; None where the folder has its own.
+def quantizer_of(inputs: Inputs, config: Mapping[str, Any]) -> Quantizer | None:
+    """Return the quantizer of training; None where the folder is stored quantized.
 
     Raises:
         RecipeError: the run's recipe cannot be built on this machine.
@@ -80,7 +81,7 @@ def quantization_of(inputs: Inputs, config: Mapping[str, Any]) -> Any:
     from peftkit.recipe.load import load_recipe
     from peftkit.system.machine import describe_machine
 
-    return build(load_recipe(inputs.run_dir.resolved), describe_machine()).quantization_config
+    return build(load_recipe(inputs.run_dir.resolved), describe_machine()).quantizer
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def scratch(out: Path) -> Iterator[Path]:
 
 
 def write_dequantized(
-    base: Path, config: Mapping[str, Any], quantization_config: Any, folder: Path
+    base: Path, config: Mapping[str, Any], quantizer: Quantizer | None, folder: Path
 ) -> Path:
     """Quantize a base as training did, or read it quantized, and write what it then stands for.
 
@@ -104,22 +105,26 @@ def write_dequantized(
         ResourceError: the quantization does not run on this machine.
         ArtefactError: the quantization cannot be undone.
     """
-    model = load_quantized(base, config, quantization_config)
+    model = load_quantized(base, config, quantizer)
+    made_by = quantizer or stored_quantizer(config)
     try:
-        model = model.dequantize()
+        model = model.dequantize() if made_by is None else made_by.dequantize(model)
         # Undoing the conversions of a model that was stored quantized is not implemented in
         # transformers 5.23; experts then stay fused, which loads as well.
-        model.save_pretrained(folder, save_original_format=quantization_config is not None)
+        model.save_pretrained(folder, save_original_format=quantizer is not None)
     except _FAILURES as error:
         raise ArtefactError(
-            f"{base}: transformers cannot dequantize it: {error}",
+            f"{base} cannot be dequantized: {error}",
             hint="merge onto the full-precision weights: --onto full --base FOLDER",
         ) from error
     return folder
 
 
-def load_quantized(base: Path, config: Mapping[str, Any], quantization_config: Any) -> Any:
+def load_quantized(base: Path, config: Mapping[str, Any], quantizer: Quantizer | None) -> Any:
     """Load a base as training did, in evaluation mode.
+
+    Args:
+        quantizer: of training; None for a base that is stored quantized.
 
     Raises:
         ResourceError: the quantization does not run on this machine.
@@ -127,12 +132,10 @@ def load_quantized(base: Path, config: Mapping[str, Any], quantization_config: A
     quiet_stack()
     from transformers.utils import logging
 
-    from peftkit.models.quantize import keep_stored_layout
-
     logging.disable_progress_bar()
     keywords: dict[str, Any] = {"dtype": "auto", "device_map": {"": "cpu"}}
-    if quantization_config is not None:
-        keywords["quantization_config"] = quantization_config
+    if quantizer is not None and quantizer.native is not None:
+        keywords["quantization_config"] = quantizer.native
     try:
         model = model_class(config, None, base).from_pretrained(base, **keywords)
     except (ImportError, *_FAILURES) as error:
@@ -140,24 +143,32 @@ def load_quantized(base: Path, config: Mapping[str, Any], quantization_config: A
             f"{base} cannot be loaded quantized on this machine: {str(error).splitlines()[0]}",
             hint="merge where it was trained, or --onto full with the full-precision weights",
         ) from error
-    keep_stored_layout(model)
+    made_by = quantizer or stored_quantizer(config)
+    if made_by is not None:
+        made_by.prepare(model)
     return model.eval()
 
 
 def write_requantized(
-    merged: Path, quantization_config: Any, config: Mapping[str, Any], out: Path, work: Path
+    merged: Path, quantizer: Quantizer | None, config: Mapping[str, Any], out: Path, work: Path
 ) -> list[str]:
     """Quantize a merged model, and move the weights that transformers writes to `out`.
 
     Returns:
         The names of the weights' files; the configuration stays in `work/requantized`.
     """
-    native = quantization_config
-    if native is None:
-        from transformers.quantizers.auto import AutoQuantizationConfig
-
-        native = AutoQuantizationConfig.from_dict(dict(config["quantization_config"]))
-    model = load_quantized(merged, read_json(merged / "config.json"), native)
+    made_by = quantizer or stored_quantizer(config)
+    if made_by is None:
+        raise ArtefactError(
+            f"nobody here knows how the base of {merged} was quantized: {_name_of(config)}",
+            hint="--onto dequantized, or install the plugin of that quantization",
+        )
+    if made_by.native is None:
+        raise UsageError(
+            "--onto requantized: this quantization has no format of checkpoints",
+            hint="--onto dequantized, and quantize it where it is loaded",
+        )
+    model = load_quantized(merged, read_json(merged / "config.json"), made_by)
     try:
         model.save_pretrained(work / "requantized")
     except _FAILURES as error:
@@ -171,8 +182,12 @@ def write_requantized(
     return names
 
 
+def _name_of(config: Mapping[str, Any]) -> str:
+    return str((config.get("quantization_config") or {}).get("quant_method"))
+
+
 def measure_errors(
-    opened: OpenedAdapter, full: Checkpoint | None, quantization_config: Any
+    opened: OpenedAdapter, full: Checkpoint | None, quantizer: Quantizer | None
 ) -> tuple[WeightError, ...]:
     """Measure how far each way of merging is from (dequantized base + delta), over all weights.
 
@@ -192,7 +207,7 @@ def measure_errors(
         rounded = to_float64(from_float64(exact, tensor.dtype), tensor.dtype)
         candidates: dict[Onto, NDArray[np.float64] | None] = {
             "dequantized": rounded,
-            "requantized": _quantized_and_back(rounded, quantization_config),
+            "requantized": _quantized_and_back(rounded, quantizer),
             "full": None,
         }
         if full is not None and name in full.tensors:
@@ -211,26 +226,15 @@ def measure_errors(
 
 
 def _quantized_and_back(
-    values: NDArray[np.float64], quantization_config: Any
+    values: NDArray[np.float64], quantizer: Quantizer | None
 ) -> NDArray[np.float64] | None:
-    """Quantize one weight with bitsandbytes and undo it; None for another library's."""
+    """Quantize one weight and undo it; None where nobody knows how."""
     import torch
-    from transformers import BitsAndBytesConfig
 
-    if not isinstance(quantization_config, BitsAndBytesConfig):
+    if quantizer is None:
         return None
-    from bitsandbytes import functional
-
-    weight = torch.from_numpy(values).float()
-    if quantization_config.load_in_4bit:
-        packed, state = functional.quantize_4bit(
-            weight,
-            compress_statistics=quantization_config.bnb_4bit_use_double_quant,
-            quant_type=quantization_config.bnb_4bit_quant_type,
-        )
-        back: torch.Tensor = functional.dequantize_4bit(packed, state)
-    else:
-        rows, scales, _ = functional.int8_vectorwise_quant(weight.half())
-        back = functional.int8_vectorwise_dequant(rows, scales)
+    back = quantizer.there_and_back(torch.from_numpy(values).float())
+    if back is None:
+        return None
     result: NDArray[np.float64] = back.double().numpy()
     return result

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.continued import read_peft_config
 from peftkit.adapters.lora_starts import moved_by
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, first_line
 from peftkit.merging.changes import Change, Matrix, Rows, read_float64
 from peftkit.merging.names import Names
 from peftkit.merging.parts import Parts
 from peftkit.merging.weights_io import Checkpoint, Tensor
-from peftkit.system.checkpoint_files import read_json
+from peftkit.system.checkpoint_files import PEFT_PREFIX, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from peft import PeftModel
 
-_PREFIX = "base_model.model."
+_CONFIG = "adapter_config.json"
 _FAILURES = (
     ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, IndexError,
 )  # fmt: skip
@@ -58,7 +58,7 @@ def layer_changes(
     with _quietly():
         config = read_peft_config(folder, is_trainable=False)
     weights = parts.of_layers
-    bare = _Bare(folder, base, model_config, config.task_type, parts.names)
+    bare = _Bare(folder, base, model_config, parts.names)
     if _starts_from_base(config):
         return _one_at_a_time(bare, weights)
     needs_all = config.peft_type.value in _DECOMPOSE_ALL
@@ -148,7 +148,7 @@ class _Merging:
                 self.module.merge(safe_merge=False)
         except _FAILURES as error:
             raise ArtefactError(
-                f"{self.folder}: peft cannot merge {self.path}: {_first_line(error)}",
+                f"{self.folder}: peft cannot merge {self.path}: {first_line(error)}",
                 hint="serve base and adapter together",
             ) from error
         after = dict(self.module.get_base_layer().named_parameters())
@@ -170,13 +170,12 @@ class _Bare:
         folder: Path,
         base: Checkpoint,
         model_config: Mapping[str, Any],
-        task: str | None,
         names: Names,
     ) -> None:
         from peftkit.merging.meta_model import build_on_meta
 
         self.folder, self.base = folder, base
-        self.model = build_on_meta(base.folder, model_config, task_type=task)
+        self.model = build_on_meta(base.folder, model_config, adapter=read_json(folder / _CONFIG))
         self.names = names
         _give_storage(self.model)
 
@@ -203,7 +202,7 @@ class _Bare:
                 raise
             raise ArtefactError(
                 f"{self.folder} does not fit {type(self.model).__name__}, or cannot be merged into"
-                f" it: {_first_line(error)}",
+                f" it: {first_line(error)}",
                 hint="name the base model that this adapter was trained on with --base",
             ) from error
         return attached
@@ -224,7 +223,7 @@ class _Bare:
 
     def module_of(self, key: str) -> str:
         """Return the module of the base that an adapter's key belongs to."""
-        module = key.removeprefix(_PREFIX)
+        module = key.removeprefix(PEFT_PREFIX)
         while "." in module:
             module = module.rpartition(".")[0]
             if self.names.has(module):
@@ -258,7 +257,7 @@ class _Bare:
             config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         if getattr(config, "init_lora_weights", None) == "loftq":
             # not followed from a foreign config otherwise; here it decides what the base was
-            config.loftq_config = read_json(self.folder / "adapter_config.json")["loftq_config"]
+            config.loftq_config = read_json(self.folder / _CONFIG)["loftq_config"]
         return config
 
 
@@ -291,7 +290,7 @@ def _tuner_layers(attached: PeftModel) -> Iterator[tuple[str, Any]]:
             name.startswith(outer + ".") for outer in seen
         ):
             seen.append(name)
-            yield name.removeprefix(_PREFIX), module
+            yield name.removeprefix(PEFT_PREFIX), module
 
 
 def _give_storage(model: Any) -> None:
@@ -336,7 +335,3 @@ def _as_torch(tensor: Tensor) -> torch.Tensor:
     with safe_open(tensor.file, framework="pt") as stream:
         value: torch.Tensor = stream.get_tensor(tensor.name)
     return value.double() if value.is_floating_point() else value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,12 +13,15 @@ from peftkit.errors import ArtefactError
 from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import LogitError, Verification
-from peftkit.models.logit_parity import model_inputs
+from peftkit.models.logit_parity import head_outputs
+from peftkit.plugins.kinds import CAUSAL_LM, kind_of_class
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
     import torch
+
+    from peftkit.plugins.quantizer import Quantizer
 
 _NUM_ROWS = 4
 _MAX_TOKENS = 128
@@ -60,7 +63,7 @@ def verify_merge(
     quiet_stack()
     rows = pick_rows(inputs, out, config)
     merged = read_json(out / "config.json")
-    model = _load_reference(inputs, config, merged) if reference is None else reference()
+    model = _load_reference(inputs, merged) if reference is None else reference()
     wanted = _logits(model, rows)
     found = _logits(_load_merged(out), rows)
     found_flat, wanted_flat = (_flat(logits) for logits in (found, wanted))
@@ -93,18 +96,18 @@ def verify_merge(
 
 
 def compare_with_quantized(
-    out: Path, inputs: Inputs, config: Mapping[str, Any], quantization_config: Any
+    out: Path, inputs: Inputs, config: Mapping[str, Any], quantizer: Quantizer | None
 ) -> LogitError:
     """Measure what was written against the quantized base + adapter that was trained.
 
     Args:
-        quantization_config: of training; None where the base is stored quantized.
+        quantizer: of training; None where the base is stored quantized.
     """
     from peftkit.adapters.continued import load_adapter
     from peftkit.merging.quantized import load_quantized
 
     rows = pick_rows(inputs, out, config)
-    base = load_quantized(inputs.base, config, quantization_config)
+    base = load_quantized(inputs.base, config, quantizer)
     trained = (
         base if inputs.adapter is None else load_adapter(base, inputs.adapter, is_trainable=False)
     )
@@ -129,10 +132,13 @@ def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
             f"{out} takes no token ids, so its logits cannot be compared", hint="say --no-verify"
         )
     if not (out / "tokenizer.json").is_file():
-        made = tuple(
+        ends = config.get("eos_token_id")
+        end = (ends,) if isinstance(ends, int) else ()
+        made = (
             tuple((7 * row + 3 * place) % vocabulary for place in range(24)) for row in range(4)
         )
-        return Rows(made, "made-up token ids (the base has no tokenizer.json)")
+        ids = tuple((*(i for i in row if i not in end), *end) for row in made)
+        return Rows(ids, "made-up token ids (the base has no tokenizer.json)")
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
@@ -167,30 +173,29 @@ def _as_text(sample: Mapping[str, Any]) -> str:
     return f"{prompt}\n{sample.get('reference', '')}"
 
 
-def _load_reference(
-    inputs: Inputs,
-    config: Mapping[str, Any],
-    merged: Mapping[str, Any],
-) -> Any:
+def _load_reference(inputs: Inputs, merged: Mapping[str, Any]) -> Any:
     """Load the base with the adapter on top, or the whole model that was copied.
 
     Args:
-        merged: the result's configuration, whose vocabulary and labels the adapter needs.
+        merged: the result's configuration, whose class, vocabulary and labels the adapter needs.
     """
     import torch
     from transformers.utils import logging
 
-    from peftkit.adapters.continued import load_adapter
+    from peftkit.adapters.continued import brought_by, load_adapter
+    from peftkit.models.load_errors import check_loading_report
 
     logging.disable_progress_bar()
-
     adapter = inputs.adapter
-    task = read_json(adapter / "adapter_config.json").get("task_type") if adapter else None
-    keywords: dict[str, Any] = {"dtype": torch.float32}
-    cls = model_class(config, task, inputs.base)
-    if task is not None and merged.get("id2label"):
+    cls = model_class(merged, None, inputs.base)
+    keywords: dict[str, Any] = {"dtype": torch.float32, "ignore_mismatched_sizes": True}
+    if merged.get("id2label"):
         keywords["num_labels"] = len(merged["id2label"])
-    base = cls.from_pretrained(inputs.base, **keywords)
+    base, report = cls.from_pretrained(inputs.base, output_loading_info=True, **keywords)
+    brought = brought_by(adapter) if adapter else frozenset()
+    report["unexpected_keys"] = ()  # a head, or part of a body, that another class does not use
+    kind = kind_of_class(cls.__name__) or CAUSAL_LM
+    check_loading_report(base, report, str(inputs.base), kind=kind, brought=brought)
     if adapter is None:
         return base.eval()
     vocabulary = base.config.get_text_config().vocab_size
@@ -212,22 +217,13 @@ def _load_merged(out: Path) -> Any:
     model, report = cls.from_pretrained(
         out, dtype=torch.float32, output_loading_info=True, use_safetensors=True
     )
-    check_loading_report(model, report, str(out), auto_class="AutoModelForCausalLM")
+    check_loading_report(model, report, str(out), kind=CAUSAL_LM)
     return model.eval()
 
 
 def _logits(model: Any, rows: Rows) -> list[torch.Tensor]:
-    """Run rows one by one, without padding; return [positions, width] for each."""
-    import torch
-
-    outputs = []
-    for row in rows.ids:
-        with torch.no_grad():
-            result = model(**model_inputs(model, torch.tensor([row])))
-        names = [n for n in ("logits", "start_logits", "last_hidden_state") if n in result]
-        logits = result[names[0]].float()
-        outputs.append(logits.reshape(-1, logits.shape[-1]).cpu())
-    return outputs
+    """Run rows one by one; return [positions, width] of each row's every head."""
+    return [values for row in rows.ids for values in head_outputs(model, row)]
 
 
 def _flat(logits: list[torch.Tensor]) -> torch.Tensor:

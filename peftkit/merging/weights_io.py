@@ -5,10 +5,8 @@ Nothing is mapped: a file that shrinks while it is read gives an error, not a cr
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peftkit.errors import ArtefactError
-from peftkit.system.checkpoint_files import read_json, weight_files
+from peftkit.system.checkpoint_files import read_header, read_json, torn, weight_files
 
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
@@ -26,8 +24,6 @@ DTYPE_BYTES = {
 """safetensors' names -> bytes an element; sub-byte types are refused by name."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes that a merge can change; tensors of any other are copied."""
-_LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors' own limit."""
 
 
 @dataclass(frozen=True)
@@ -127,33 +123,24 @@ def open_shard(file: Path, folder: Path | None = None) -> Shard:
             overlap.
     """
     check_inside(file, folder or file.parent)
-    try:
-        with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            start = stream.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-                raise _broken(file, f"its header is said to be {length} bytes of {size}")
-            text = stream.read(length)
-    except OSError as error:
-        raise ArtefactError(f"{file} cannot be read: {error.strerror}") from error
-    header = _parse(file, text)
+    header, stored = read_header(file)
+    size = file.stat().st_size
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise _broken(file, "its metadata is no object")
-    tensors = [_tensor(file, name, entry, 8 + length) for name, entry in header.items()]
+        raise torn(file, "its metadata is no object")
+    tensors = [_tensor(file, name, entry, len(stored)) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.num_bytes))
-    end = 8 + length
+    end = len(stored)
     for tensor in tensors:
         if tensor.offset != end:
             what = (
                 "overlaps the one before it" if tensor.offset < end else "leaves a hole before it"
             )
-            raise _broken(file, f"{tensor.name} {what}")
+            raise torn(file, f"{tensor.name} {what}")
         end += tensor.num_bytes
     if end != size:
-        raise _broken(file, f"its header promises {end} bytes, it has {size}")
-    return Shard(file, start + text, metadata, tuple(tensors), size)
+        raise torn(file, f"its header promises {end} bytes, it has {size}")
+    return Shard(file, stored, metadata, tuple(tensors), size)
 
 
 def check_inside(file: Path, folder: Path) -> None:
@@ -196,26 +183,8 @@ def read_into(descriptor: int, buffer: memoryview, offset: int, file: Path) -> N
     while done < len(buffer):
         got = os.preadv(descriptor, [buffer[done:]], offset + done)
         if got == 0:
-            raise _broken(file, f"it ends at byte {offset + done}, while it is read")
+            raise torn(file, f"it ends at byte {offset + done}, while it is read")
         done += got
-
-
-def _parse(file: Path, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise _broken(file, "its header names a tensor twice")
-        return found
-
-    try:
-        header = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ArtefactError):
-            raise
-        raise _broken(file, "its header is no JSON") from None
-    if not isinstance(header, dict):
-        raise _broken(file, "its header is no object")
-    return header
 
 
 def _tensor(file: Path, name: str, entry: Any, data_start: int) -> Tensor:
@@ -223,15 +192,15 @@ def _tensor(file: Path, name: str, entry: Any, data_start: int) -> Tensor:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
-        raise _broken(file, f"{name} lacks a dtype, shape or place") from None
+        raise torn(file, f"{name} lacks a dtype, shape or place") from None
     numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
     if any(type(number) is not int or number < 0 for number in numbers):
-        raise _broken(file, f"{name} has an impossible shape or place: {shape}, {begin} to {end}")
+        raise torn(file, f"{name} has an impossible shape or place: {shape}, {begin} to {end}")
     if dtype not in DTYPE_BYTES:
         raise ArtefactError(f"{file}: {name} has the dtype {dtype}, which peftkit does not know")
     tensor = Tensor(name, file, dtype, tuple(shape), data_start + begin)
     if tensor.num_bytes != end - begin:
-        raise _broken(
+        raise torn(
             file, f"{name} of {dtype}{shape} has {end - begin} bytes, not {tensor.num_bytes}"
         )
     return tensor
@@ -249,9 +218,3 @@ def _check_index(folder: Path, tensors: Mapping[str, Tensor]) -> None:
                 f"{index} says that {file} holds {name}, but it does not",
                 hint="download the model again",
             )
-
-
-def _broken(file: Path, what: str) -> ArtefactError:
-    return ArtefactError(
-        f"{file} is torn or no safetensors file: {what}", hint="copy or download it again"
-    )

@@ -7,25 +7,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
-from peftkit.methods import arguments
-from peftkit.methods.trainer import make_trainer
-from peftkit.plugins import Text
+from peftkit.plugins import CAUSAL_LM, Chosen, Machine, Method, Row, Text, Training, arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
+    import torch
     from datasets import Dataset
     from transformers import (
-        PreTrainedModel,
         PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
-        Trainer,
-        TrainerCallback,
         TrainingArguments,
     )
-
-    from peftkit.plugins import Decision, Machine
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -47,63 +40,72 @@ CHAT_TEMPLATE = (
 """One turn per role token; only the assistant's words and the end of its turn are trained on."""
 
 
-class PretrainLM:
+class PretrainLM(Method):
     """Train a causal model on every token of packed text, through transformers' Trainer."""
 
     Config = "peftkit.methods.pretrain_lm:PretrainLMArguments"
-    auto_class = "AutoModelForCausalLM"
+    kind = CAUSAL_LM
     examples = (Text,)
-    owned = arguments.OWNED
+    pads = False
 
-    def __init__(self, config: TrainingArguments) -> None:
-        self.config = config
+    @classmethod
+    def decide(
+        cls,
+        options: Mapping[str, Any],
+        *,
+        dtype: str,  # noqa: ARG003 - precision is upstream's default
+        machine: Machine,
+    ) -> Sequence[Chosen]:
+        """Choose device and logging where the recipe is silent."""
+        return [
+            *arguments.on_cpu(machine.device, why="transformers raises on bf16"),
+            *arguments.logging(options),
+            Chosen("include_num_input_tokens_seen", "all", "every token of a full block is real"),
+        ]
 
     @property
     def max_length(self) -> None:
         """Return None: texts of any length are cut into blocks."""
         return
 
-    @staticmethod
-    def decide(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> Sequence[Decision]:  # noqa: ARG004
-        """Choose device and logging where the recipe is silent; precision is upstream's default."""
-        chosen = [
-            *arguments.on_cpu(machine.device, why="transformers raises on bf16"),
-            *arguments.logging(options),
-            ("include_num_input_tokens_seen", "all", "every token of a full block is real"),
-        ]
-        return arguments.decisions("pretrain_lm", chosen, options)
+    @property
+    def longest_row(self) -> int:
+        """Return the tokens of a block."""
+        length: int = self.config.max_length
+        return length
 
-    def encode(self, example: Text, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    def encode(
+        self, examples: Sequence[Text], tokenizer: PreTrainedTokenizerBase
+    ) -> list[list[Row] | DataError]:
         """Return `input_ids` and equal `labels`, ending in the end-of-text token."""
-        from peftkit.preprocessing.chat_labels import encode_text
+        from peftkit.preprocessing.chat_labels import encode_texts
 
-        return encode_text(example.text, tokenizer)
+        return [[row] for row in encode_texts([one.text for one in examples], tokenizer)]
 
     def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:  # noqa: ARG002
         """Join the rows in their order and cut them into full blocks of `max_length`."""
         return pack(rows["input_ids"], max_length=self.config.max_length)
 
-    def trainer(  # noqa: PLR0913 - the parts of a training
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        train: Dataset,
-        validation: Dataset | None,
-        callbacks: Sequence[TrainerCallback],
-        *,
-        output_dir: Path,
-    ) -> Trainer:
-        """Make transformers' own Trainer over packed blocks, which need no padding."""
-        from transformers import Trainer, default_data_collator
+    def trainer_options(self, parts: Training) -> dict[str, Any]:
+        """Take blocks as they are: they need no padding."""
+        from transformers import default_data_collator
 
+        return {
+            "data_collator": default_data_collator,
+            "optimizers": (self.optimizer(parts.model), None),
+        }
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
+        """Make Muon where the recipe asks for it."""
         from peftkit.methods.muon import make_muon
 
-        optimizer = make_muon(model, self.config) if self.config.muon else None
-        return make_trainer(
-            Trainer, self.config, train, validation, callbacks, output_dir=output_dir,
-            model=model, processing_class=tokenizer, data_collator=default_data_collator,
-            optimizers=(optimizer, None),
-        )  # fmt: skip
+        return make_muon(model, self.config) if self.config.muon else None
+
+    def train_tokenizer(
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+    ) -> PreTrainedTokenizerFast:
+        """Train a byte-level BPE, with our special tokens and chat template."""
+        return train_tokenizer(texts, vocab_size=vocab_size, max_length=max_length)
 
 
 def train_tokenizer(

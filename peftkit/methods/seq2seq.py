@@ -4,51 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError
-from peftkit.methods import arguments
-from peftkit.methods.trainer import make_trainer
-from peftkit.plugins import Conversation
+from peftkit.plugins import SEQ_2_SEQ_LM, Conversation, Method, Point, Row, RowCount, Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from datasets import Dataset
-    from peft import PeftModel
-    from transformers import (
-        PreTrainedModel,
-        PreTrainedTokenizerBase,
-        Seq2SeqTrainingArguments,
-        Trainer,
-        TrainerCallback,
-    )
-
-    from peftkit.plugins import Decision, Machine
-    from peftkit.preprocessing.encode import RowCount
+    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments, Trainer
 
 _ANSWERS = "evaluate.generation: peftkit generates after training, base beside tuned"
 
 
-class Seq2Seq:
+class Seq2Seq(Method):
     """Train an encoder-decoder to write the answer of what its encoder reads."""
 
     Config = "peftkit.methods.seq2seq:Seq2SeqArguments"
-    auto_class = "AutoModelForSeq2SeqLM"
+    kind = SEQ_2_SEQ_LM
     examples = (Conversation,)
-    owned: Mapping[str, str] = {
-        **arguments.OWNED,
+    owned: ClassVar[Mapping[str, str]] = {
+        **Method.owned,
         "predict_with_generate": _ANSWERS,
         "generation_max_length": _ANSWERS,
         "generation_num_beams": _ANSWERS,
         "generation_config": _ANSWERS,
         "sortish_sampler": "train_sampling_strategy: group_by_length",
     }
-
-    def __init__(self, config: Seq2SeqTrainingArguments) -> None:
-        self.config = config
+    length_option = "max_source_length"
+    target_option = "max_target_length"
 
     @property
     def max_length(self) -> int:
@@ -62,37 +48,17 @@ class Seq2Seq:
         length: int = self.config.max_target_length
         return length
 
-    @property
-    def use_cpu(self) -> bool:
-        """Tell whether the CPU is used although there may be an accelerator."""
-        return bool(self.config.use_cpu)
-
-    @staticmethod
-    def decide(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> Sequence[Decision]:
-        """Choose device, precision and logging where the recipe is silent."""
-        return arguments.decide_plain("seq2seq", options, dtype=dtype, machine=machine)
-
     def encode(
-        self, example: Conversation, tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, list[int]]:
-        """Return the source as `input_ids` and the target as `labels`, not yet cut."""
-        (row,) = self.encode_many([example], tokenizer)
-        if isinstance(row, DataError):
-            raise row
-        return row
-
-    def encode_many(
         self, examples: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase
-    ) -> list[dict[str, list[int]] | DataError]:
-        """Encode many examples at once; a row's error stands in its place."""
+    ) -> list[list[Row] | DataError]:
+        """Return sources as `input_ids` and targets as `labels`, not yet cut."""
         from peftkit.preprocessing.seq2seq_rows import encode_pairs
 
-        return encode_pairs(examples, tokenizer)
+        rows = encode_pairs(examples, tokenizer)
+        return [row if isinstance(row, DataError) else [row] for row in rows]
 
     def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
         """Count a row's tokens; all of the target's are trained."""
-        from peftkit.preprocessing.encode import RowCount
-
         source, target = len(row["input_ids"]), len(row["labels"])
         kept = min(target, self.max_target_length)
         return RowCount(
@@ -128,24 +94,27 @@ class Seq2Seq:
 
         return rows.map(cut, batched=True, features=rows.features)
 
-    def trainer(  # noqa: PLR0913 - the parts of a training
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        train: Dataset,
-        validation: Dataset | None,
-        callbacks: Sequence[TrainerCallback],
-        *,
-        output_dir: Path,
-    ) -> Trainer:
-        """Make transformers' own Seq2SeqTrainer; the model shifts targets into its inputs."""
-        from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer
+    @property
+    def trainer_class(self) -> type[Trainer]:
+        """Return transformers' own Seq2SeqTrainer; the model shifts targets into its inputs."""
+        from transformers import Seq2SeqTrainer
 
-        return make_trainer(
-            Seq2SeqTrainer, self.config, train, validation, callbacks, output_dir=output_dir,
-            model=model, processing_class=tokenizer,
-            data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
-        )  # fmt: skip
+        return Seq2SeqTrainer  # type: ignore[no-any-return]
+
+    def trainer_options(self, parts: Training) -> dict[str, Any]:
+        """Pad sources and targets apart."""
+        from transformers import DataCollatorForSeq2Seq
+
+        return {"data_collator": DataCollatorForSeq2Seq(parts.tokenizer, model=parts.model)}
+
+    def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
+        """Return what is read, and what is written, which the decoder reads shifted."""
+        written = (point.micro_batch, point.target_length or point.length)
+        return {
+            "input_ids": (point.micro_batch, point.length),
+            "labels": written,
+            "decoder_input_ids": written,
+        }
 
 
 @cache

@@ -6,21 +6,27 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
-from peftkit.methods import arguments
-from peftkit.methods.trainer import make_trainer
-from peftkit.plugins import Conversation, Text
+from peftkit.plugins import (
+    CAUSAL_LM,
+    Chosen,
+    Conversation,
+    Machine,
+    Method,
+    Row,
+    Text,
+    Training,
+    arguments,
+    make_trainer,
+)
+from peftkit.plugins.losses import fused_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    import torch
     from datasets import Dataset
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
-    from trl import SFTConfig
+    from transformers import PreTrainedTokenizerBase, Trainer
 
-    from peftkit.plugins import Decision, Machine
+    from peftkit.plugins.losses import Loss
 
 OWNED: Mapping[str, str] = {
     **arguments.OWNED,
@@ -38,24 +44,39 @@ OWNED: Mapping[str, str] = {
 }
 
 
-class SFT:
+class SFT(Method):
     """Train on the assistant's turns of conversations, or on every token of texts."""
 
     Config = "trl:SFTConfig"
-    auto_class = "AutoModelForCausalLM"
+    kind = CAUSAL_LM
     examples = (Conversation, Text)
     owned = OWNED
     fuses_head = True
-    """Whether the loss comes from trl's fused head, which keeps no logits; the planner asks."""
 
-    def __init__(self, config: SFTConfig) -> None:
-        self.config = config
+    @classmethod
+    def decide(
+        cls, options: Mapping[str, Any], *, dtype: str, machine: Machine
+    ) -> Sequence[Chosen]:
+        """Choose precision, checkpointing and logging where the recipe is silent."""
+        is_flat = options.get("packing") or options.get("padding_free")
+        counted = "all" if is_flat else arguments.REAL_TOKENS.value
+        chosen = arguments.choose_for_trl(options, dtype=dtype, machine=machine)
+        return [
+            *(one for one in chosen if one.option != arguments.REAL_TOKENS.option),
+            arguments.REAL_TOKENS._replace(value=counted),
+            Chosen("dataset_kwargs", {"skip_prepare_dataset": True}, OWNED["dataset_kwargs"]),
+        ]
 
     @property
     def max_length(self) -> int | None:
         """Return the tokens a row may have; None where longer texts are cut into several rows."""
         if self.config.packing and self.config.packing_strategy != "bfd":
             return None
+        return super().max_length
+
+    @property
+    def longest_row(self) -> int | None:
+        """Return the tokens of a row, or of the blocks that texts are packed into."""
         length: int | None = self.config.max_length
         return length
 
@@ -65,41 +86,36 @@ class SFT:
         return bool(self.config.truncation_mode == "keep_end")
 
     @property
-    def use_cpu(self) -> bool:
-        """Tell whether the CPU is used although there may be an accelerator."""
-        return bool(self.config.use_cpu)
+    def is_flat(self) -> bool:
+        """Tell whether trl puts all rows of a batch into one: padding-free, or packed by bfd."""
+        packs_whole = self.config.packing_strategy in ("bfd", "bfd_split")
+        return bool(self.config.padding_free or (self.config.packing and packs_whole))
 
-    @staticmethod
-    def decide(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> Sequence[Decision]:
-        """Choose precision, checkpointing and logging where the recipe is silent."""
-        device = "cpu" if options.get("use_cpu") else machine.device
-        chosen = [
-            *arguments.precision(options, dtype=dtype, device=device, machine=machine),
-            *_device(device),
-            *_logging(options),
-        ]
-        stated = set(options)
-        if "gradient_checkpointing" in stated:  # the older name of the same option
-            stated.add("activation_checkpointing")
-        return arguments.decisions("sft", chosen, dict.fromkeys(stated))
+    @property
+    def padding_multiple(self) -> int:
+        """Return what trl's collator rounds lengths up to a multiple of."""
+        return int(self.config.pad_to_multiple_of or 1)
+
+    @property
+    def offloads_activations(self) -> bool:
+        """Tell whether trl keeps on the host what the backward needs."""
+        return bool(self.config.activation_offloading)
 
     def encode(
-        self, example: Conversation | Text, tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, list[int]]:
-        """Return `input_ids` and `labels` (-100 where not trained), not yet truncated."""
-        from peftkit.preprocessing.chat_labels import encode_conversation, encode_text
-
-        if isinstance(example, Text):
-            return encode_text(example.text, tokenizer)
-        return encode_conversation(example.messages, tokenizer)
-
-    def encode_many(
         self, examples: Sequence[Conversation | Text], tokenizer: PreTrainedTokenizerBase
-    ) -> list[dict[str, list[int]] | DataError]:
-        """Encode many examples at once, which uses all cores; a row's error stands in its place."""
-        from peftkit.preprocessing.chat_labels import encode_examples
+    ) -> list[list[Row] | DataError]:
+        """Return `input_ids` and `labels` (-100 where not trained), not yet truncated."""
+        from peftkit.preprocessing.chat_labels import encode_conversations, encode_texts
 
-        return encode_examples(examples, tokenizer)
+        chats = [one.messages for one in examples if isinstance(one, Conversation)]
+        texts = [one.text for one in examples if isinstance(one, Text)]
+        encoded_chats = iter(encode_conversations(chats, tokenizer) if chats else ())
+        encoded_texts = iter(encode_texts(texts, tokenizer))
+        rows = (
+            next(encoded_chats if isinstance(one, Conversation) else encoded_texts)
+            for one in examples
+        )
+        return [row if isinstance(row, DataError) else [row] for row in rows]
 
     def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:  # noqa: ARG002
         """Cut rows to `max_length`, or pack them into blocks of that length, as trl would.
@@ -124,64 +140,38 @@ class SFT:
             rows = pack_dataset(rows, args.max_length, args.packing_strategy)
         return rows.shuffle(seed=args.seed) if args.shuffle_dataset else rows
 
-    def trainer(  # noqa: PLR0913 - the parts of a training
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        train: Dataset,
-        validation: Dataset | None,
-        callbacks: Sequence[TrainerCallback],
-        *,
-        output_dir: Path,
-    ) -> Trainer:
+    @property
+    def trainer_class(self) -> type[Trainer]:
+        """Return trl's SFTTrainer."""
+        from trl import SFTTrainer
+
+        return SFTTrainer  # type: ignore[no-any-return]
+
+    def trainer(self, parts: Training) -> Trainer:
         """Make trl's SFTTrainer over rows that are encoded, cut and packed already.
 
         Raises:
             UsageError: trl refuses this combination of options, model and adapter.
         """
-        from trl import SFTTrainer
-
         args = copy.copy(self.config)
         if args.padding_free and not args.packing:
             args.max_length = None  # trl refuses a length it would not enforce; arrange did
-        attached = [(p, p.data) for p in model.parameters() if p.requires_grad]
         try:
-            trainer = make_trainer(
-                SFTTrainer, args, train, validation, callbacks, output_dir=output_dir,
-                model=model, processing_class=tokenizer,
-            )  # fmt: skip
+            trainer = make_trainer(self.trainer_class, args, parts)
         except ValueError as error:
             raise UsageError(
                 f"trl's SFTTrainer refuses method.sft with this model and adapter: {error}"
             ) from error
-        _restore_dtypes(attached)
-        if len(trainer.train_dataset) != len(train):
+        if len(trainer.train_dataset) != len(parts.train):
             raise UsageError(
-                f"trl kept {len(trainer.train_dataset)} of {len(train)} training rows",
+                f"trl kept {len(trainer.train_dataset)} of {len(parts.train)} training rows",
                 hint="this trl prepares rows although it was told not to; install the tested one",
             )
         return trainer
 
-
-def _device(device: str) -> list[arguments.Chosen]:
-    """Choose what depends on where the model sits."""
-    if device == "cpu":
-        return [
-            *arguments.on_cpu(device, why="trl raises on bf16"),
-            ("activation_checkpointing", False, "recomputing costs time, resident memory is ample"),
-        ]
-    return [("activation_checkpointing", True, "trl's default: a third more time, far less memory")]
-
-
-def _logging(options: Mapping[str, Any]) -> list[arguments.Chosen]:
-    is_flat = options.get("packing") or options.get("padding_free")
-    return [
-        *arguments.logging(options),
-        (arguments.REAL_TOKENS[0], "all", arguments.REAL_TOKENS[2])
-        if is_flat
-        else arguments.REAL_TOKENS,
-        ("dataset_kwargs", {"skip_prepare_dataset": True}, OWNED["dataset_kwargs"]),
-    ]
+    def loss(self) -> Loss:
+        """Return trl's fused loss."""
+        return fused_loss
 
 
 def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:
@@ -196,13 +186,3 @@ def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:
         return {column: [ids[kept] for ids in values] for column, values in batch.items()}
 
     return rows.map(cut, batched=True)
-
-
-def _restore_dtypes(attached: Sequence[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
-    """Undo trl's recast of the adapter on a quantized base, which it does without a word.
-
-    The adapter's dtype is what `adapter` made it: bfloat16 loses the small updates of AdamW.
-    """
-    for parameter, values in attached:
-        if parameter.dtype != values.dtype:
-            parameter.data = values.to(parameter.device)

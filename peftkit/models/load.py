@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import re
@@ -13,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import check_loading_report, explain_load_error
-from peftkit.models.quantize import check_quantization, keep_stored_layout
-from peftkit.plugins import Decision
+from peftkit.plugins import Decision, ModelKind
+from peftkit.recipe.strict import suggest
 from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from peftkit.plugins.quantizer import Quantizer
     from peftkit.recipe.schema import ModelSection
 
 _LOG = logging.getLogger("peftkit")
@@ -179,19 +179,22 @@ def choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> Decision | None:
     return Decision(key, tokenizer.eos_token, reason)
 
 
-def load_base(
+def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what may be missing
     model: ModelSection,
     *,
-    auto_class: str,
-    quantization_config: Any | None = None,
+    kind: ModelKind,
+    quantizer: Quantizer | None = None,
     device: str = "cpu",
     config_options: Mapping[str, Any] | None = None,
+    brought: Set[str] | None = None,
 ) -> PreTrainedModel:
     """Load the base model's weights, all of them, from safetensors.
 
     Args:
-        auto_class: the transformers class to load it as, e.g. `AutoModelForCausalLM`.
+        kind: what it is loaded as.
         config_options: what its configuration must say, e.g. a classifier's `id2label`.
+        brought: parameters that an adapter brings afterwards, so that the files may lack them; a
+            whole new head when None.
         device: where the whole base goes, unless `model.device_map` spreads it.
 
     Raises:
@@ -205,11 +208,11 @@ def load_base(
     found = resolve(model)
     config = load_config(model, found)
     config.update(dict(config_options or {}))
-    keywords = _load_keywords(model, quantization_config, device)
-    if quantization_config is not None:
-        check_quantization(config, quantization_config, device=device)
+    keywords = _load_keywords(model, quantizer, device)
+    if quantizer is not None and getattr(config, "quantization_config", None) is None:
+        quantizer.check(device=device)
     transformers.utils.logging.disable_progress_bar()
-    loader = getattr(transformers, auto_class)
+    loader = getattr(transformers, kind.auto_class)
     try:
         base, report = loader.from_pretrained(
             **found.location(), config=config, output_loading_info=True, **keywords
@@ -220,16 +223,18 @@ def load_base(
         ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
-    check_loading_report(base, report, found.path_or_id, auto_class=auto_class)
-    if quantization_config is not None and device == "cpu":
-        keep_stored_layout(base)
+    check_loading_report(base, report, found.path_or_id, kind=kind, brought=brought)
+    if quantizer is not None:
+        # Nothing else prepares it: PEFT freezes the base, trl lets gradients into checkpointed
+        # layers, and float32 copies of norms and head are no longer part of trl's path (1.16).
+        quantizer.prepare(base)
     return base
 
 
 def init_model(
     model: ModelSection,
     *,
-    auto_class: str,
+    kind: ModelKind,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
     config_options: Mapping[str, Any] | None = None,
@@ -265,7 +270,7 @@ def init_model(
         keywords["attn_implementation"] = model.attn_implementation
     if model.dtype != "auto":
         keywords["dtype"] = getattr(torch, model.dtype)
-    built: PreTrainedModel = getattr(transformers, auto_class).from_config(config, **keywords)
+    built: PreTrainedModel = getattr(transformers, kind.auto_class).from_config(config, **keywords)
     return built
 
 
@@ -276,18 +281,16 @@ def _new_config(keys: Mapping[str, Any]) -> PretrainedConfig:
 
     model_type = keys.get("model_type")
     if model_type not in CONFIG_MAPPING:
-        close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING), n=1)
         raise UsageError(
             f"model.config.model_type: this transformers has no {model_type!r}",
-            hint=f"did you mean {close[0]}?" if close else "e.g. llama, qwen3, bert",
+            hint=suggest(str(model_type), list(CONFIG_MAPPING)) or "e.g. llama, qwen3, bert",
         )
     known = set(inspect.signature(CONFIG_MAPPING[model_type]).parameters)
     for key in keys:
         if key != "model_type" and key not in known:
-            close = difflib.get_close_matches(key, sorted(known), n=1)
             raise UsageError(
                 f"model.config.{key}: {CONFIG_MAPPING[model_type].__name__} has no such key",
-                hint=f"did you mean {close[0]}?" if close else None,
+                hint=suggest(key, sorted(known)),
             )
     options = {key: value for key, value in keys.items() if key != "model_type"}
     try:
@@ -347,9 +350,7 @@ def _list_files(repo_id: str, revision: str | None) -> tuple[frozenset[str], Exc
     return frozenset(entry.rfilename for entry in info.siblings or ()), None
 
 
-def _load_keywords(
-    model: ModelSection, quantization_config: Any | None, device: str
-) -> dict[str, Any]:
+def _load_keywords(model: ModelSection, quantizer: Quantizer | None, device: str) -> dict[str, Any]:
     """Collect what `from_pretrained` takes beside the place of the files."""
     keywords: dict[str, Any] = {
         "dtype": model.dtype,
@@ -359,12 +360,12 @@ def _load_keywords(
     }
     if model.attn_implementation is not None:
         keywords["attn_implementation"] = model.attn_implementation
-    if quantization_config is not None:
-        keywords["quantization_config"] = quantization_config
+    if quantizer is not None and quantizer.native is not None:
+        keywords["quantization_config"] = quantizer.native
     if model.device_map is not None:
         keywords["device_map"] = model.device_map
-    elif device != "cpu" or quantization_config is not None:
-        # Not a bare string: bitsandbytes compares the values with "cpu", no torch.device is that.
+    elif device != "cpu" or quantizer is not None:
+        # Not a bare string: quantizers compare the values with "cpu", and no torch.device is that.
         keywords["device_map"] = {"": 0 if device in ("cuda", "xpu") else device}
     return keywords
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, UsageError
-from peftkit.plugins import find, only_builtins, plugin_names
+from peftkit.plugins import ModelKind, find, only_builtins, plugin_names
 from peftkit.system.hub_errors import explain_hub_error, is_hub_error
 
 if TYPE_CHECKING:
@@ -15,37 +15,48 @@ if TYPE_CHECKING:
 
 
 def check_loading_report(
-    base: PreTrainedModel, report: Mapping[str, Any], where: str, *, auto_class: str
+    base: PreTrainedModel,
+    report: Mapping[str, Any],
+    where: str,
+    *,
+    kind: ModelKind,
+    brought: Set[str] | None = None,
 ) -> None:
     """Refuse a load that left parameters at random or weights unused, new heads excepted.
 
     Args:
         report: what `output_loading_info=True` returns beside the model.
         where: the folder or Hub id that was loaded.
+        brought: parameters that an adapter brings afterwards, which alone may be missing; when
+            None, a head is still to be trained, and may be all new.
 
     Raises:
         ArtefactError: names the first of the tensors.
     """
     prefix = f"{base.base_model_prefix}."
-    # A classification head over a language model is new, and that model's own head left over.
-    whole = ("ForCausalLM", "ForSeq2SeqLM", "ForPreTraining", "AutoModel")
-    has_new_head = not auto_class.endswith(whole)
 
     def in_body(key: str) -> bool:
-        return not has_new_head or key.startswith(prefix)
+        # A classification head over a language model is new, and that model's own head left over.
+        return not kind.has_new_head or key.startswith(prefix)
 
-    problems = [f"missing {key}" for key in sorted(report["missing_keys"]) if in_body(key)]
+    def is_lost(key: str) -> bool:
+        return in_body(key) if brought is None else key not in brought
+
+    problems = [f"missing {key}" for key in sorted(report["missing_keys"]) if is_lost(key)]
     problems += [f"left over {key}" for key in sorted(report["unexpected_keys"]) if in_body(key)]
     problems += [
         f"{key} has shape {tuple(theirs)} where the configuration says {tuple(ours)}"
         for key, theirs, ours in sorted(report["mismatched_keys"])
+        if brought is None or key not in brought
     ]
     problems += [str(message) for message in report["error_msgs"]]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" * (len(problems) > 4))
         raise ArtefactError(
             f"{where}: the weights do not fit {type(base).__name__}: {shown}",
-            hint="use the checkpoint's own config.json, or download it again",
+            hint="use the checkpoint's own config.json, or download it again"
+            if brought is None
+            else "name the base model that this adapter was trained on",
         )
 
 
@@ -89,24 +100,24 @@ def _unreadable(text: str, where: str) -> ArtefactError:
     return ArtefactError(f"{where} cannot be loaded: {text.splitlines()[0]}")
 
 
-def check_trains(config: PretrainedConfig, auto_class: str) -> None:
+def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
     """Refuse a model that the method's class cannot be made of; custom code is left to its own.
 
     Raises:
         UsageError: names the methods that train such a model.
     """
-    if _has_class(config, auto_class) or getattr(config, "auto_map", None):
+    if _has_class(config, kind) or getattr(config, "auto_map", None):
         return
     with only_builtins():
-        methods = {name: find("methods", name).auto_class for name in plugin_names("methods")}
+        methods = {name: find("methods", name).kind for name in plugin_names("methods")}
     able = [name for name, other in methods.items() if _has_class(config, other)]
     raise UsageError(
-        f"a {config.model_type} model has no {auto_class}, which this method trains",
+        f"a {config.model_type} model has no {kind.auto_class}, which this method trains",
         hint=f"method: {' or '.join(able)}" if able else "a model of another architecture",
     )
 
 
-def _has_class(config: PretrainedConfig, auto_class: str) -> bool:
+def _has_class(config: PretrainedConfig, kind: ModelKind) -> bool:
     import transformers
 
-    return type(config) in getattr(transformers, auto_class)._model_mapping
+    return type(config) in getattr(transformers, kind.auto_class)._model_mapping

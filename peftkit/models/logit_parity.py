@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.models.native import accepted_inputs, native_model
+from peftkit.plugins.native import accepted_inputs, native_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,17 @@ def token_rows(
     """Turn texts into rows of 2 to `max_length` token ids, with one row of ids from everywhere.
 
     The last row steps through the whole vocabulary, so that a wrong row of an embedding shows.
+    Rows end with the end token where the tokenizer ends texts with it.
     """
     texts = [text for text in texts if text.strip()] or list(SENTENCES)
-    rows = [tokenizer(text).input_ids[:max_length] for text in texts[:num_rows]]
+    whole = [tokenizer(text).input_ids for text in texts[:num_rows]]
+    # T5's and BART's classifiers read a text where it ends, so that a row keeps its end.
+    end = [tokenizer.eos_token_id]
+    end = end if all(ids[-1:] == end for ids in whole) else []
+    rows = [ids if len(ids) <= max_length else ids[: max_length - len(end)] + end for ids in whole]
     rows = [row for row in rows if len(row) > 1]
     step = max(1, vocab_size // max_length)
-    return [*rows, list(range(0, vocab_size, step))[:max_length]]
+    return [*rows, list(range(0, vocab_size, step))[: max_length - len(end)] + end]
 
 
 def model_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
@@ -65,6 +70,25 @@ def model_inputs(model: Any, ids: Tensor) -> dict[str, Tensor]:
     if is_encoder_decoder and "decoder_input_ids" in accepted_inputs(model):
         inputs["decoder_input_ids"] = ids
     return inputs
+
+
+def heads_of(output: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what a model's heads say; a bare body has its last hidden state."""
+    import torch
+
+    heads = [n for n, value in output.items() if n.endswith("logits") and torch.is_tensor(value)]
+    return tuple(heads) or ("last_hidden_state",)
+
+
+def head_outputs(model: Any, row: Sequence[int]) -> list[Tensor]:
+    """Run one row of tokens, without padding; return [positions, width] of each head."""
+    import torch
+
+    native = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with torch.no_grad():
+        output = model(**model_inputs(model, torch.tensor([row], device=native.device)))
+    values = [output[name] for name in heads_of(output)]
+    return [value.reshape(-1, value.shape[-1]).float().cpu() for value in values]
 
 
 def compare(references: Sequence[Tensor], others: Sequence[Tensor]) -> Difference:

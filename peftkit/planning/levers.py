@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
 from peftkit.memory.settings import checkpoints_activations, method_settings
-from peftkit.plugins import find
+from peftkit.plugins import find, plugin_names
 from peftkit.recipe.signatures import signature_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,22 @@ class Levers:
     micro_batch: int
     accumulation: int
 
+    @property
+    def rows_of_a_step(self) -> int:
+        """Return the global batch on one device."""
+        return self.micro_batch * self.accumulation
+
+    def batching_at(self, micro_batch: int, accumulation: int | None = None) -> dict[str, Any]:
+        """Return the settings of a micro-batch that keep a step's rows; none where it is so now."""
+        accumulation = accumulation or self.rows_of_a_step // micro_batch
+        if (micro_batch, accumulation) == (self.micro_batch, self.accumulation):
+            return {}
+        return dict(zip(self.batching.keys, (micro_batch, accumulation), strict=True))
+
+    def savers(self) -> dict[str, Mapping[str, Any]]:
+        """Return for each lever the choice that takes less memory than what the recipe has."""
+        return {lever.name: lever.saver for lever in self.levers if lever.saver is not None}
+
     def open(self) -> tuple[Lever, ...]:
         """Return those that may be moved."""
         return tuple(lever for lever in self.levers if lever.choices and not lever.pinned_by)
@@ -71,9 +87,9 @@ class Levers:
 
     def releasable(self) -> tuple[str, ...]:
         """Return those of the pinned keys whose release would give more room."""
-        savers = [lever for lever in self.levers if lever.saver is not None]
-        batching = [self.batching] if self.micro_batch > 1 else []
-        return tuple(key for lever in (*savers, *batching) for key in lever.pinned_by)
+        movable = [lever for lever in self.levers if lever.saver is not None]
+        movable += [self.batching] if self.micro_batch > 1 else []
+        return tuple(key for lever in movable for key in lever.pinned_by)
 
 
 @dataclass(frozen=True)
@@ -143,23 +159,19 @@ def _quantization(reader: _Reader) -> Lever:
     if now is not None:
         choices = ({key: None},)
     elif not recipe.adapter.is_full and recipe.model.config is None:
-        choices = ({key: _nf4(recipe.model.dtype)},)
-    slow = (now is not None, now is None)[: 1 + len(choices)]
+        choices = tuple({key: proposed} for proposed in _quantized(recipe.model.dtype))
+    slow = (now is not None, *(now is None for _ in choices))
     return Lever("quantization", (key,), choices, slow, reader.holds(key))
 
 
-def _nf4(dtype: str) -> dict[str, Any]:
-    """Return what QLoRA holds a base in: 4.127 bits a weight, computed in the model's dtype.
-
-    Source: arXiv 2305.14314, section 3.
-    """
-    options = {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": "bfloat16" if dtype == "auto" else dtype,
-    }
-    return {"bitsandbytes": options}
+def _quantized(dtype: str) -> Iterator[dict[str, Any]]:
+    """Give what the quantizers propose; one that cannot be imported proposes nothing."""
+    for name in plugin_names("quantizers"):
+        try:
+            plugin = find("quantizers", name)
+        except UsageError:
+            continue
+        yield from ({name: dict(options)} for options in plugin.proposals(dtype=dtype))
 
 
 def _optimizer(reader: _Reader) -> Lever:

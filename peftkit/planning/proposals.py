@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peftkit.errors import RecipeError
 from peftkit.planning.devices import Device
 from peftkit.planning.roofline import Speed
+from peftkit.recipe.load import load_recipe
+from peftkit.recipe.schema import Recipe
 from peftkit.recipe.yaml_file import dump_inline
 
 Settings = Mapping[str, Any]
@@ -17,6 +20,20 @@ Settings = Mapping[str, Any]
 def overrides_of(settings: Settings) -> tuple[str, ...]:
     """Write settings as a command line takes them."""
     return tuple(f"{key}={dump_inline(value)}" for key, value in settings.items())
+
+
+def changed(recipe: Recipe, settings: Settings) -> Recipe | None:
+    """Return the recipe under settings; None where they contradict what it says."""
+    try:
+        return load_recipe(recipe.file, (*recipe.overrides, *overrides_of(settings)))
+    except RecipeError:
+        return None
+
+
+def micro_batches(rows_of_a_step: int, most: int | None = None) -> list[int]:
+    """Return the micro-batches that keep the global batch, the largest first."""
+    highest = rows_of_a_step if most is None else most
+    return [rows for rows in range(highest, 0, -1) if rows_of_a_step % rows == 0]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError, RecipeError, ResourceError
+from peftkit.errors import PeftkitError, ResourceError
 from peftkit.memory.lengths import length_key
 from peftkit.memory.planner import Plan, plan
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
@@ -17,9 +17,16 @@ from peftkit.memory.settings import matrix_dtype, method_settings
 from peftkit.planning import devices
 from peftkit.planning.devices import Device
 from peftkit.planning.levers import Lever, Levers
-from peftkit.planning.proposals import Change, Scored, Settings, Setup, overrides_of
+from peftkit.planning.proposals import (
+    Change,
+    Scored,
+    Settings,
+    Setup,
+    changed,
+    micro_batches,
+    overrides_of,
+)
 from peftkit.planning.roofline import predict
-from peftkit.recipe.load import load_recipe
 from peftkit.system.units import GIB, gibibytes
 
 if TYPE_CHECKING:
@@ -56,29 +63,28 @@ class Search:
         """Plan the recipe under settings; None where the gate or the planner refuses them."""
         overrides = overrides_of(settings)
         if overrides not in self.plans:
-            self.plans[overrides] = self._plan(overrides)
+            self.plans[overrides] = self._plan(settings)
         return self.plans[overrides]
 
-    def _plan(self, overrides: tuple[str, ...]) -> tuple[Plan, str] | None:
+    def _plan(self, settings: Settings) -> tuple[Plan, str] | None:
         machine = self.device.as_machine()
-        try:
-            changed = load_recipe(self.recipe.file, (*self.recipe.overrides, *overrides))
-        except RecipeError:
+        recipe = changed(self.recipe, settings)
+        if recipe is None:
             return None
         try:
             # Packed rows are all of `max_length`, whatever they are made of.
-            packs = bool(method_settings(changed, machine).get("packing"))
+            packs = bool(method_settings(recipe, machine).get("packing"))
             made = plan(
-                changed,
+                recipe,
                 lengths=None if packs else self.lengths,
                 machine=machine,
                 num_processes=self.num_processes,
             )
         except PeftkitError:
-            if not overrides:
+            if not settings:
                 raise
             return None
-        return made, matrix_dtype(changed, machine)
+        return made, matrix_dtype(recipe, machine)
 
     def setup(self, settings: Settings, made: Plan, dtype: str, micro_batch: int) -> Setup:
         """Take a plan at one micro-batch."""
@@ -114,7 +120,8 @@ class Search:
             best = self._fitting(settings)
             if best is None:
                 continue
-            found.append(_with_batching(best, self.levers))
+            batching = self.levers.batching_at(best.micro_batch, best.accumulation)
+            found.append(dataclasses.replace(best, settings={**best.settings, **batching}))
             if best.micro_batch >= self.levers.micro_batch:
                 whole.append(slow)
         found.sort(key=_rank)
@@ -163,7 +170,7 @@ class Search:
         if planned is None:
             return None
         sizes = self._micro_batches(planned[0])
-        setups = (self.setup(settings, *planned, rows) for rows in reversed(sizes))
+        setups = (self.setup(settings, *planned, rows) for rows in sizes)
         best = next((s for s in setups if s.peak_bytes <= self.device.total_bytes), None)
         if best is None or self.levers.micro_batch not in sizes:
             return best
@@ -181,7 +188,7 @@ class Search:
 
     def _rows_of_a_step(self, made: Plan) -> int:
         """Return how many of a plan's rows hold the tokens that a step has now."""
-        rows = self.levers.micro_batch * self.levers.accumulation
+        rows = self.levers.rows_of_a_step
         planned = self.planned({})
         if planned is None:
             return rows
@@ -189,11 +196,10 @@ class Search:
         return max(1, round(rows * now / (made.num_tokens / made.micro_batch)))
 
     def _micro_batches(self, made: Plan) -> list[int]:
-        """Return the micro-batches that keep the global batch."""
+        """Return the micro-batches that keep the global batch, the largest first."""
         if self.levers.batching.pinned_by:
             return [self.levers.micro_batch]
-        total = self._rows_of_a_step(made)
-        return [rows for rows in range(1, total + 1) if total % rows == 0]
+        return micro_batches(self._rows_of_a_step(made))
 
     def changes(self, now: Setup, then: Setup) -> tuple[Change, ...]:
         """Split a proposal into one change a lever, each measured with those before it made."""
@@ -270,15 +276,6 @@ class Search:
             f" {rows} row{'s' if rows > 1 else ''} at once",
             hint="; or ".join(ways),
         )
-
-
-def _with_batching(setup: Setup, levers: Levers) -> Setup:
-    """Add the micro-batch to a setup's settings where it differs from the recipe's."""
-    if (setup.micro_batch, setup.accumulation) == (levers.micro_batch, levers.accumulation):
-        return setup
-    rows, times = levers.batching.keys
-    batching = {rows: setup.micro_batch, times: setup.accumulation}
-    return dataclasses.replace(setup, settings={**setup.settings, **batching})
 
 
 def _rank(setup: Setup) -> tuple[int, int]:

@@ -9,13 +9,11 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import RecipeError
 from peftkit.memory.lengths import length_key
 from peftkit.memory.planner import Plan, plan_run
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.planning.levers import Levers, read_levers
-from peftkit.planning.proposals import Settings, overrides_of
-from peftkit.recipe.load import load_recipe
+from peftkit.planning.proposals import Settings, changed, micro_batches, overrides_of
 from peftkit.system.units import gibibytes
 
 if TYPE_CHECKING:
@@ -66,8 +64,8 @@ def explain_smallest(recipe: Recipe, machine: Machine) -> str:
     """Say what the smallest setting of a recipe takes, which no limit below it can hold."""
     levers = read_levers(recipe, machine)
     settings = {
-        **{key: value for choice in _savers(levers).values() for key, value in choice.items()},
-        **_batching(levers, 1),
+        **{key: value for choice in levers.savers().values() for key, value in choice.items()},
+        **levers.batching_at(1),
         length_key(recipe): _SHORT,
     }
     made = _planned(recipe, machine, settings, [_SHORT])
@@ -106,7 +104,7 @@ class _Finder:
             if made is not None and (rows > most or rows == made.micro_batch):
                 most = max(most, rows)
                 peak = made.bytes_at(micro_batch=rows, length=made.length)
-                yield self._way_out(made, {**settings, **_batching(self.levers, rows)}, peak)
+                yield self._way_out(made, {**settings, **self.levers.batching_at(rows)}, peak)
 
     def with_shorter_rows(self) -> Iterator[WayOut]:
         """Give shorter rows, as far as the audit lets them be cut, where more of them then fit."""
@@ -117,7 +115,7 @@ class _Finder:
             if rows > whole and tokens >= shortest:
                 peak = self.made.bytes_at(micro_batch=rows, length=tokens)
                 shorter = {length_key(self.recipe): tokens}
-                yield self._way_out(self.made, {**_batching(self.levers, rows), **shorter}, peak)
+                yield self._way_out(self.made, {**self.levers.batching_at(rows), **shorter}, peak)
                 return
 
     def with_everything(self) -> Iterator[WayOut]:
@@ -128,7 +126,7 @@ class _Finder:
         if made is not None and tokens >= _SHORTEST:
             shorter = {length_key(self.recipe): min(tokens, made.length)}
             peak = made.bytes_at(micro_batch=1, length=min(tokens, made.length))
-            everything = {**settings, **_batching(self.levers, 1), **shorter}
+            everything = {**settings, **self.levers.batching_at(1), **shorter}
             yield self._way_out(made, everything, peak)
 
     def _way_out(self, made: Plan, settings: Settings, peak_bytes: int) -> WayOut:
@@ -161,7 +159,7 @@ class _Finder:
 
     def _levers(self) -> Iterator[dict[str, Any]]:
         """Give what each lever saves memory with, where its term is worth it."""
-        savers = _savers(self.levers)
+        savers = self.levers.savers()
         least = _WORTH_IT * (self.made.peak_bytes - self.made.term_bytes("runtime"))
         for name, term in _TERMS.items():
             if name in savers and self.made.term_bytes(term) > least:
@@ -172,8 +170,7 @@ class _Finder:
 
     def _sizes(self, made: Plan) -> list[int]:
         """Return the micro-batches that keep the rows of a step, the largest first."""
-        total = self.levers.micro_batch * self.levers.accumulation
-        return [rows for rows in range(made.micro_batch, 0, -1) if total % rows == 0]
+        return micro_batches(self.levers.rows_of_a_step, made.micro_batch)
 
     def _shortest_length(self) -> int:
         """Return the shortest `max_length` that the audit lets rows be cut at."""
@@ -185,27 +182,10 @@ class _Finder:
 def _planned(
     recipe: Recipe, machine: Machine, settings: Settings, lengths: Sequence[int]
 ) -> Plan | None:
-    try:
-        changed = load_recipe(recipe.file, (*recipe.overrides, *overrides_of(settings)))
-    except RecipeError:
-        return None  # settings that contradict what the recipe says
-    made, _ = plan_run(changed, machine, lengths)
-    return made
+    under = changed(recipe, settings)
+    return None if under is None else plan_run(under, machine, lengths)[0]
 
 
 def _words(settings: Settings) -> str:
     """Write settings so that a shell takes them."""
     return " ".join(shlex.quote(text) for text in overrides_of(settings))
-
-
-def _savers(levers: Levers) -> dict[str, Settings]:
-    """Return for each lever the choice that takes less memory than what the recipe has."""
-    return {lever.name: lever.saver for lever in levers.levers if lever.saver is not None}
-
-
-def _batching(levers: Levers, rows: int) -> dict[str, Any]:
-    """Return the settings of a micro-batch that keep a step's rows; none where it is so now."""
-    if rows == levers.micro_batch:
-        return {}
-    rows_key, times_key = levers.batching.keys
-    return {rows_key: rows, times_key: levers.micro_batch * levers.accumulation // rows}

@@ -1,20 +1,102 @@
-"""What a task makes of a row: the kinds of examples that methods train on."""
+"""What a task makes of a row: the kinds of examples that methods train on.
+
+An example says of itself what the house asks of any: what was asked, what answers it, which texts
+it holds, what tells it from others and what a sample shows. A further kind is a further subclass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+Message = Mapping[str, str]
+"""`{"role": ..., "content": ...}`"""
 
 
 @dataclass(frozen=True)
-class Conversation:
+class Question:
+    """Hold what a model is given before its answer."""
+
+    messages: tuple[Message, ...] = ()
+    """Chat messages up to the answer; empty where a text is continued or labelled instead."""
+    text: str = ""
+    """Running text that the model goes on writing."""
+    texts: tuple[str, ...] = ()
+    """A text, or two that belong together, whose label is asked for."""
+
+
+class Example(ABC):
+    """Say what the house asks of an example, whatever its kind."""
+
+    @property
+    @abstractmethod
+    def texts(self) -> tuple[str, ...]:
+        """Return all of its texts, which a tokenizer is trained on and lengths are measured of."""
+
+    @property
+    def asked(self) -> Any:
+        """Return what the model is asked, as plain data: equal where two rows ask the same."""
+        return list(self.texts)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Return the chat messages before the answer; empty where nothing is generated."""
+        return ()
+
+    @property
+    def reference(self) -> str:
+        """Return what an answer is scored against; empty where nothing is answered."""
+        return ""
+
+    @property
+    def answer(self) -> str:
+        """Return the text that is trained as an answer; empty where the whole text is."""
+        return ""
+
+    @property
+    def class_label(self) -> str | None:
+        """Return the label to predict; None where there is none."""
+        return None
+
+    def with_label(self, label: str, number: int = -1) -> Example:
+        """Return the same example under another spelling or number of its label."""
+        del label, number
+        return self
+
+    def question(self) -> Question:
+        """Return what a trained model is given of it."""
+        return Question(messages=self.prompt)
+
+    def sample(self) -> dict[str, Any]:
+        """Return what `samples.jsonl` shows of the question; empty where nothing is asked."""
+        return {}
+
+    def problem(self) -> str:
+        """Say what a task made wrongly; empty for an example that can be trained on."""
+        return "" if all(text.strip() for text in self.texts) and self.texts else "has no text"
+
+
+@dataclass(frozen=True)
+class Conversation(Example):
     """Hold one training example as chat messages; every assistant turn is trained."""
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Message, ...]
     """Each `{"role": ..., "content": ...}`; the last one is the assistant's."""
 
     @property
-    def prompt(self) -> tuple[Mapping[str, str], ...]:
+    def texts(self) -> tuple[str, ...]:
+        """Return what each message says."""
+        return tuple(message["content"] for message in self.messages)
+
+    @property
+    def asked(self) -> Any:
+        """Return roles and texts before the last answer."""
+        return [[message["role"], message["content"]] for message in self.prompt]
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
         """Return what the model sees before its last answer."""
         return self.messages[:-1]
 
@@ -23,28 +105,90 @@ class Conversation:
         """Return the last answer, which generation is scored against."""
         return self.messages[-1]["content"]
 
+    @property
+    def answer(self) -> str:
+        """Return the last answer."""
+        return self.reference
+
+    def sample(self) -> dict[str, Any]:
+        """Return the messages, or the text alone where a user asked just that."""
+        prompt = [dict(message) for message in self.prompt]
+        is_plain = len(prompt) == 1 and prompt[0]["role"] == "user"
+        return {"prompt": prompt[0]["content"] if is_plain else prompt}
+
+    def problem(self) -> str:
+        """Say whether the assistant answers something."""
+        if self.messages[-1]["role"] != "assistant":
+            return "ends in a message that is not the assistant's"
+        if not self.reference.strip():
+            return "has an empty answer"
+        return "" if self.prompt else "answers nothing"
+
 
 @dataclass(frozen=True)
-class Text:
+class Text(Example):
     """Hold one training example as running text; every token is trained."""
 
     text: str
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the one text."""
+        return (self.text,)
+
+    @property
+    def asked(self) -> Any:
+        """Return the text."""
+        return self.text
+
+    def question(self) -> Question:
+        """Return the text, to be continued."""
+        return Question(text=self.text)
+
 
 @dataclass(frozen=True)
-class Labeled:
+class Labeled(Example):
     """Hold one training example as a text, or a pair of texts, and the label to predict."""
 
-    texts: tuple[str, ...]
+    passages: tuple[str, ...]
     """One text, or two that belong together."""
     label: str
     number: int = -1
     """The label's place among the labels of the training split; set when rows are encoded."""
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the text or the pair."""
+        return self.passages
+
+    @property
     def reference(self) -> str:
         """Return what a prediction is scored against."""
         return self.label
 
+    @property
+    def class_label(self) -> str:
+        """Return the label."""
+        return self.label
 
-Example = Conversation | Text | Labeled
+    def with_label(self, label: str, number: int = -1) -> Labeled:
+        """Return the same texts under another spelling or number of their label."""
+        return Labeled(self.passages, label, number)
+
+    def question(self) -> Question:
+        """Return the text or the pair."""
+        return Question(texts=self.passages)
+
+    def sample(self) -> dict[str, Any]:
+        """Return the text; of a pair also each by itself."""
+        apart = {"texts": list(self.passages)} if len(self.passages) > 1 else {}
+        return {"prompt": "\n\n".join(self.passages), **apart}
+
+    def problem(self) -> str:
+        """Say whether a text or the label is missing."""
+        return super().problem() or ("" if self.label else "has no label")
+
+
+def kinds_of(names: Sequence[type]) -> str:
+    """Write kinds of examples as a message does: `Conversation or Text`."""
+    return " or ".join(kind.__name__ for kind in names)

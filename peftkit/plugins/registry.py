@@ -1,219 +1,38 @@
-"""What a plugin is, where plugins are found, and how one is picked by name.
+"""Find plugins by name, from the metadata of installed distributions.
 
-Six entry-point groups, one small Protocol each. A plugin is a class constructed with its own
-`Config`; the gate (`peftkit.recipe.strict`) checks a recipe's options against that `Config`
-before the plugin is constructed. Built-ins come through peftkit's own entry points.
+A plugin is a class constructed with its own `Config`; the gate (`peftkit.recipe.strict`) checks a
+recipe's options against that `Config` before the plugin is constructed. Built-ins come through
+peftkit's own entry points.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from inspect import get_annotations
+from typing import Any
 
 from peftkit.errors import UsageError
-from peftkit.plugins.examples import Example
+from peftkit.plugins.method import Method
+from peftkit.plugins.parts import Adapter, Exporter, Merge, Source, Task
+from peftkit.plugins.quantizer import Quantizer
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from datasets import Dataset
-    from numpy.typing import NDArray
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
-
-    from peftkit.plugins.combined import Compression
-    from peftkit.plugins.exported import Exported, Trained
-
-GROUPS = ("sources", "tasks", "adapters", "methods", "merges", "exporters")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Record one native option that peftkit chose because the recipe is silent."""
-
-    key: str
-    """Dotted recipe key, e.g. `method.sft.bf16`."""
-    value: Any
-    reason: str
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Describe the device a run will use, as far as decisions depend on it."""
-
-    device: str
-    """`cpu`, `cuda`, `mps` or `xpu`."""
-    supports_bfloat16: bool
-    total_bytes: int
-    """Device memory, or resident memory on a CPU."""
-    free_bytes: int
-    name: str
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Bring rows from somewhere."""
-
-    Config: ClassVar[type | str]
-    """A frozen dataclass, or `module:Class` of a native one that is imported only when needed."""
-
-    def __init__(self, config: Any) -> None: ...
-
-    def splits(self) -> Sequence[str]:
-        """Name the splits that exist natively; a single file or table has `train` only."""
-
-    def load(self, split: str) -> Dataset:
-        """Read one native split.
-
-        Raises:
-            DataError: a file, column or row is missing or malformed; names it.
-        """
-
-
-@runtime_checkable
-class Task(Protocol):
-    """Turn rows into examples, and score answers."""
-
-    Config: ClassVar[type | str]
-    headline: ClassVar[str]
-    """The metric that a one-line summary shows, e.g. `rougeL`; empty when nothing is generated."""
-    makes: ClassVar[tuple[type, ...]]
-    """Which of `Conversation`, `Text` and `Labeled` its examples are."""
-
-    def __init__(self, config: Any) -> None: ...
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Name the columns that every row needs."""
-
-    def example(self, row: Mapping[str, Any]) -> Example:
-        """Make one example of one row.
-
-        Raises:
-            DataError: this row cannot be used; the audit counts it under the message.
-        """
-
-    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Score answers against references, metric by metric."""
-
-    def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Give trivial answers to compare with, by name, e.g. the document's first sentence."""
-
-
-@runtime_checkable
-class Adapter(Protocol):
-    """Attach trainable parameters to a base model."""
-
-    Config: ClassVar[type | str | None]
-    """The native PEFT config (`peft:LoraConfig`); None for full fine-tuning."""
-
-    def __init__(self, config: Any) -> None: ...
-
-    def attach(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
-        """Return the model with exactly this adapter's parameters trainable.
-
-        Raises:
-            UsageError: a target matches nothing in this model, in whole or in part; the message
-                begins with its recipe key.
-        """
-
-
-@runtime_checkable
-class Method(Protocol):
-    """Train: pick the model class, encode examples, make the trainer."""
-
-    Config: ClassVar[type | str]
-    """The native arguments class, e.g. `trl:SFTConfig`."""
-    auto_class: ClassVar[str]
-    """The transformers class that loads the model, e.g. `AutoModelForCausalLM`."""
-    examples: ClassVar[tuple[type, ...]]
-    """Which of `Conversation`, `Text` and `Labeled` it can train on."""
-    owned: ClassVar[Mapping[str, str]]
-    """Native keys that peftkit sets itself -> what to use instead."""
-
-    def __init__(self, config: Any) -> None: ...
-
-    @staticmethod
-    def decide(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> Sequence[Decision]:
-        """Choose the native options that depend on the machine and stand nowhere in the recipe."""
-
-    def encode(self, example: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        """Return `input_ids` and `labels` (-100 where not trained), not yet truncated.
-
-        Args:
-            example: of one of the kinds in `examples`.
-        """
-
-    def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """Truncate, pack or cut encoded rows into what the trainer takes, in a fixed order."""
-
-    def trainer(  # noqa: PLR0913 - the parts of a training
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        train: Dataset,
-        validation: Dataset | None,
-        callbacks: Sequence[TrainerCallback],
-        *,
-        output_dir: Path,
-    ) -> Trainer:
-        """Make the trainer that will train these rows in this order.
-
-        Args:
-            output_dir: where it writes checkpoints; the native config does not know it.
-        """
-
-
-@runtime_checkable
-class Merge(Protocol):
-    """Combine several adapters into one."""
-
-    Config: ClassVar[type | str]
-    combines: ClassVar[str]
-    """`deltas` (changes of whole weights), or `factors` (LoRA's A and B, each by itself)."""
-    is_linear: ClassVar[bool]
-    """Whether `combine` is the weighted sum, which need not see a whole weight at once."""
-
-    def __init__(self, config: Any) -> None: ...
-    @property
-    def weights(self) -> Sequence[float]:
-        """Return one weight for each adapter."""
-
-    @property
-    def compression(self) -> Compression | None:
-        """Say how deltas become a new LoRA; None where all their ranks are kept."""
-
-    def combine(
-        self, parts: Sequence[NDArray[Any]], weights: Sequence[float], name: str
-    ) -> NDArray[Any]:
-        """Combine one tensor of those adapters that have it.
-
-        Args:
-            parts: float64, all of one shape; not to be written into.
-            weights: one for each part; with LoRA's own scale in them for factors.
-            name: of the tensor, for chance to be drawn from.
-        """
-
-
-@runtime_checkable
-class Exporter(Protocol):
-    """Write a trained model in another program's format."""
-
-    Config: ClassVar[type | str]
-    reads: ClassVar[str]
-    """`model` (an adapter is merged into its base first) or `adapter`."""
-
-    def __init__(self, config: Any) -> None: ...
-
-    def export(self, trained: Trained, out: Path) -> Exported:
-        """Write into an empty folder and measure it; ArtefactError for what cannot be written."""
+_BASES: dict[str, type] = {
+    "sources": Source,
+    "tasks": Task,
+    "adapters": Adapter,
+    "methods": Method,
+    "quantizers": Quantizer,
+    "merges": Merge,
+    "exporters": Exporter,
+}
+GROUPS = tuple(_BASES)
 
 
 @dataclass(frozen=True)
@@ -234,15 +53,6 @@ class PluginInfo:
         return asdict(self)
 
 
-_MEMBERS = {
-    "sources": ("Config", "splits", "load"),
-    "tasks": ("Config", "headline", "makes", "columns", "example", "score", "baselines"),
-    "adapters": ("Config", "attach"),
-    "methods": ("Config", "auto_class", "examples", "owned", "decide", "encode", "arrange",
-                "trainer"),
-    "merges": ("Config", "combines", "is_linear", "weights", "compression", "combine"),
-    "exporters": ("Config", "reads", "export"),
-}  # fmt: skip
 _BUILTINS_ONLY: ContextVar[bool] = ContextVar("builtins_only", default=False)
 _OURS = "peftkit"
 
@@ -319,16 +129,36 @@ def _load(entry: metadata.EntryPoint, group: str) -> Any:
             f"{where} cannot be imported: {type(error).__name__}: {error}",
             hint=f"update or uninstall {_owner(entry)}, or use --no-plugins",
         ) from error
-    missing = missing_members(plugin, group)
-    if not isinstance(plugin, type) or missing:
-        lack = f"lacks {', '.join(missing)}" if missing else "is not a class"
-        raise UsageError(f"{where} {lack}", hint=f"see peftkit.plugins for what {group} need")
+    problem = problem_of(plugin, group)
+    if problem:
+        raise UsageError(f"{where} {problem}", hint=f"docs/plugins.md says what {group} need")
     return plugin
 
 
-def missing_members(plugin: Any, group: str) -> list[str]:
-    """Name what a class lacks to be a plugin of a group."""
-    return [member for member in _MEMBERS[group] if not hasattr(plugin, member)]
+def problem_of(plugin: Any, group: str) -> str:
+    """Say why a loaded object is no plugin of a group; empty for one that is."""
+    base = _BASES[group]
+    if not isinstance(plugin, type):
+        return "is not a class"
+    missing = missing_members(plugin, group)
+    lack = f"lacks {', '.join(missing)}" if missing else ""
+    if issubclass(plugin, base):
+        return lack
+    return f"is no subclass of peftkit.plugins.{base.__name__}{lack and ', and ' + lack}"
+
+
+def missing_members(plugin: type, group: str) -> list[str]:
+    """Name what a class lacks to be a plugin of a group: what the base class gives no default."""
+    base: Any = _BASES[group]
+    stated = [
+        name for kind in base.__mro__ for name in get_annotations(kind) if not hasattr(base, name)
+    ]
+    missing = [name for name in stated if not hasattr(plugin, name)]
+    undone = [
+        name for name in sorted(base.__abstractmethods__)
+        if getattr(plugin, name, None) in (None, getattr(base, name))
+    ]  # fmt: skip
+    return [*missing, *undone]
 
 
 def _entries(group: str) -> list[metadata.EntryPoint]:

@@ -13,13 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text
+from peftkit.plugins.rows import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
-"""The label that torch's cross entropy leaves out."""
 
 Message = Mapping[str, str]
 Encoded = dict[str, list[int]]
@@ -30,24 +27,6 @@ _WAY_OUT = "give a template that does, as `model.chat_template: FILE`"
 
 class TemplateError(DataError):
     """Raised when no row can be encoded, because of the chat template and not of the row."""
-
-
-def encode_examples(
-    examples: Sequence[Conversation | Text], tokenizer: PreTrainedTokenizerBase
-) -> list[Encoded | DataError]:
-    """Encode a batch of examples of either kind, in order.
-
-    Raises:
-        TemplateError: the chat template is missing, or unfit for training.
-    """
-    chats = [example.messages for example in examples if isinstance(example, Conversation)]
-    texts = [example.text for example in examples if isinstance(example, Text)]
-    encoded_chats = iter(encode_conversations(chats, tokenizer) if chats else ())
-    encoded_texts = iter(encode_texts(texts, tokenizer))
-    return [
-        next(encoded_chats) if isinstance(example, Conversation) else next(encoded_texts)
-        for example in examples
-    ]
 
 
 def encode_conversation(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Encoded:
@@ -167,11 +146,13 @@ def _encode_by_prefix(
         if message["role"] == "assistant" and at > 0
     ]
     turn_ends = _TurnEnds(tokenizer)
-    wholes = _token_ids(chats, tokenizer)
-    prompts = _token_ids([chats[n][:at] for n, at in turns], tokenizer, is_prompt=True)
+    wholes = encode_chats(chats, tokenizer)
+    prompts = encode_chats([chats[n][:at] for n, at in turns], tokenizer, is_prompt=True)
     earlier = [(n, at) for n, at in turns if at + 1 < len(chats[n])]
     upto = dict(
-        zip(earlier, _token_ids([chats[n][: at + 1] for n, at in earlier], tokenizer), strict=True)
+        zip(
+            earlier, encode_chats([chats[n][: at + 1] for n, at in earlier], tokenizer), strict=True
+        )
     )
     found: list[tuple[list[int], Spans] | DataError] = [(ids, []) for ids in wholes]
     for (number, at), prompt in zip(turns, prompts, strict=True):
@@ -201,12 +182,17 @@ def _shared(whole: list[int], part: list[int]) -> int:
     return next((at for at, (ours, theirs) in pairs if ours != theirs), len(whole))
 
 
-def _token_ids(
+def encode_chats(
     chats: list[list[dict[str, str]]],
     tokenizer: PreTrainedTokenizerBase,
     *,
     is_prompt: bool = False,
 ) -> list[list[int]]:
+    """Render and encode conversations by the chat template.
+
+    Args:
+        is_prompt: whether the opening of an answer follows.
+    """
     if not chats:
         return []
     ids: list[list[int]] = tokenizer.apply_chat_template(

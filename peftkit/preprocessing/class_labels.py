@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
-from peftkit.plugins.examples import Example, Labeled
+from peftkit.plugins import Example, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,23 +40,11 @@ class Labels:
         }
 
 
-@runtime_checkable
-class ReadsLabels(Protocol):
-    """Describe a task whose examples are `Labeled`."""
-
-    @property
-    def label_column(self) -> str:
-        """Name the column that holds the label."""
-
-    def check_labels(self, names: Sequence[str]) -> None:
-        """Refuse, by DataError, labels that the task's options do not fit."""
-
-
-def declared_names(table: Dataset, task: Any) -> tuple[str, ...]:
+def declared_names(table: Dataset, task: Task) -> tuple[str, ...]:
     """Return the names that the data itself gives its labels by number (`ClassLabel`)."""
     from datasets import ClassLabel
 
-    if not isinstance(task, ReadsLabels):
+    if task.label_column is None:
         return ()
     feature = table.features.get(task.label_column)
     return tuple(feature.names) if isinstance(feature, ClassLabel) else ()
@@ -68,16 +56,17 @@ def spell(example: Example, names: Sequence[str]) -> Example:
     Raises:
         DataError: the number has no name; -1 stands for rows without a label.
     """
-    if not names or not isinstance(example, Labeled):
+    label = example.class_label
+    if not names or label is None:
         return example
-    number = int(example.label) if example.label.lstrip("-").isdigit() else -1
+    number = int(label) if label.lstrip("-").isdigit() else -1
     if not 0 <= number < len(names):
-        raise DataError(f"the label is {example.label}, which stands for none")
-    return replace(example, label=names[number])
+        raise DataError(f"the label is {label}, which stands for none")
+    return example.with_label(names[number])
 
 
 def find_labels(
-    examples: Iterable[Example], declared: Sequence[str], task: Any, *, where: str
+    examples: Iterable[Example], declared: Sequence[str], task: Task, *, where: str
 ) -> Labels:
     """Collect the labels of the training rows; no labels where examples have none.
 
@@ -88,7 +77,7 @@ def find_labels(
     Raises:
         DataError: there is one label alone, or nearly as many as rows.
     """
-    counts = Counter(one.label for one in examples if isinstance(one, Labeled))
+    counts = Counter(one.class_label for one in examples if one.class_label is not None)
     if not counts:
         return Labels()
     names = tuple(declared) or tuple(sorted(counts, key=_order))
@@ -103,8 +92,7 @@ def find_labels(
             " column holds no classes",
             hint="name another column as label; numbers cannot be predicted as such (regression)",
         )
-    if isinstance(task, ReadsLabels):
-        task.check_labels(names)
+    task.check_labels(names)
     return Labels(names, max(names, key=lambda name: counts[name]))
 
 
@@ -121,23 +109,25 @@ def number_labels(
     """
     numbers = {name: number for number, name in enumerate(labels.names)}
     for row, example in zip(index, examples, strict=True):
-        if isinstance(example, Labeled) and example.label not in numbers:
+        label = example.class_label
+        if label is not None and label not in numbers:
             raise DataError(
-                f"{where}: row {row} of {split} has the label {example.label!r}, which no row of"
+                f"{where}: row {row} of {split} has the label {label!r}, which no row of"
                 f" train has; train has {_list(labels.names)}",
                 hint="mend the label, or give train rows of it",
             )
-    return [
-        replace(one, number=numbers[one.label]) if isinstance(one, Labeled) else one
-        for one in examples
-    ]
+    return [_numbered(example, numbers) for example in examples]
 
 
-def count_labels(examples: Iterable[Example]) -> dict[str, int]:
+def _numbered(example: Example, numbers: Mapping[str, int]) -> Example:
+    label = example.class_label
+    return example if label is None else example.with_label(label, numbers[label])
+
+
+def count_labels(examples: Iterable[Example], labels: Labels) -> dict[str, int]:
     """Count a split's examples by label, in the order of their numbers; nothing without labels."""
-    labelled = [one for one in examples if isinstance(one, Labeled)]
-    counts = Counter((one.number, one.label) for one in labelled)
-    return {label: counts[number, label] for number, label in sorted(counts)}
+    counts = Counter(one.class_label for one in examples)
+    return {label: counts[label] for label in labels.names if counts[label]}
 
 
 def labels_of_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins.rows import LENGTH
 from peftkit.preprocessing.chat_labels import TemplateError
-from peftkit.preprocessing.encode import LENGTH
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.audit import Breach, SplitAudit
-from peftkit.preprocessing.chat_labels import IGNORED
 from peftkit.preprocessing.pipeline import Prepared
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+    from peftkit.plugins import Method
 
 MAX_TOKENS = 2048
 """Tokens of a row that a run directory keeps for its report; packed rows can be far longer."""
@@ -60,13 +61,18 @@ class DataView:
         }
 
 
-def make_view(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int) -> DataView:
+def make_view(
+    prepared: Prepared, method: Method, tokenizer: PreTrainedTokenizerBase, *, num_rows: int
+) -> DataView:
     """Take the first rows of every split out of prepared data."""
     return DataView(
         audit=prepared.audit,
         breaches=prepared.breaches,
         rows={
-            split: mask_rows(rows, tokenizer, prepared, num_rows=num_rows)
+            split: [
+                _mask_row(method.sequences(row), tokenizer, prepared)
+                for row in rows.select(range(min(num_rows, len(rows))))
+            ]
             for split, rows in prepared.encoded.items()
         },
         fingerprint=prepared.fingerprint,
@@ -75,25 +81,30 @@ def make_view(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_row
 
 
 def data_json(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, *, num_rows: int = 3
+    prepared: Prepared, method: Method, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """Return the content of a run's data.json: fingerprint, audit and the masks of a few rows."""
-    return make_view(prepared, tokenizer, num_rows=num_rows).to_json()
-
-
-def mask_rows(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, *, num_rows: int
-) -> list[MaskedRow]:
-    """Decode the first encoded rows token by token."""
-    shown = rows.select(range(min(num_rows, len(rows))))
-    return [_mask_row(row, tokenizer, prepared) for row in shown]
+    return make_view(prepared, method, tokenizer, num_rows=3).to_json()
 
 
 def _mask_row(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, prepared: Prepared
+    sequences: Sequence[tuple[Sequence[int], Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: Prepared,
 ) -> MaskedRow:
-    labels = row["labels"]
-    tokens = tuple(decode_tokens(row["input_ids"][:MAX_TOKENS], tokenizer))
+    """Decode what a model reads of a row; several sequences stand one after the other."""
+    parts = [_mask_sequence(ids, labels, tokenizer, prepared) for ids, labels in sequences]
+    return MaskedRow(
+        tuple(token for part in parts for token in part.tokens),
+        tuple(is_trained for part in parts for is_trained in part.trained),
+        parts[0].label,
+    )
+
+
+def _mask_sequence(
+    ids: Sequence[int], labels: Any, tokenizer: PreTrainedTokenizerBase, prepared: Prepared
+) -> MaskedRow:
+    tokens = tuple(decode_tokens(ids[:MAX_TOKENS], tokenizer))
     if isinstance(labels, int):
         return MaskedRow(tokens, (False,) * len(tokens), prepared.labels.names[labels])
     if not prepared.has_targets:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
-from peftkit.plugins.examples import Conversation, Example, Text
+from peftkit.plugins.examples import Example, kinds_of
 from peftkit.preprocessing.audit import (
     Breach,
     Limits,
@@ -30,7 +30,7 @@ from peftkit.preprocessing.class_labels import (
     number_labels,
     spell,
 )
-from peftkit.preprocessing.encode import CutsTargets, EncodedRows, encode_rows, longest, row_limit
+from peftkit.preprocessing.encode import EncodedRows, encode_rows
 from peftkit.preprocessing.fingerprint import fingerprint
 from peftkit.preprocessing.splits import (
     TRAIN,
@@ -85,6 +85,7 @@ class Prepared:
 class _Rows:
     """Hold one split before encoding."""
 
+    name: str
     table: Dataset
     index: list[int] = field(default_factory=list)
     """Row in the source's split of each example."""
@@ -102,19 +103,17 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_positions: int | None = None,
-    splits: Sequence[str] | None = None,
 ) -> Prepared:
     """Read, split, encode and audit the rows of a recipe.
 
     Args:
         max_positions: the longest sequence that the model reads, in tokens.
-        splits: which splits; those that are trained on or scored when absent.
 
     Raises:
         DataError: rows are missing or malformed, or a threshold of `data.audit` is broken; lists
             every breach with its numbers and its remedy.
     """
-    prepared = inspect_rows(built, tokenizer, max_positions=max_positions, splits=splits)
+    prepared = inspect_rows(built, tokenizer, max_positions=max_positions)
     raise_breaches(prepared.breaches, where=built.recipe.place("data.audit", "data"))
     return prepared
 
@@ -126,7 +125,11 @@ def inspect_rows(
     max_positions: int | None = None,
     splits: Sequence[str] | None = None,
 ) -> Prepared:
-    """Do what `prepare` does, but return the breaches instead of raising them."""
+    """Do what `prepare` does, but return the breaches instead of raising them.
+
+    Args:
+        splits: which splits; those that are trained on or scored when absent.
+    """
     recipe, method = built.recipe, built.method
     names = wanted_splits(recipe) if splits is None else list(dict.fromkeys(splits))
     plan = plan_splits(recipe.data.splits)
@@ -135,19 +138,20 @@ def inspect_rows(
     with blamed(recipe, "model.chat_template", "model.path", "model"):
         encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
     trained = frozenset(rows[TRAIN].keys) if TRAIN in rows else frozenset[bytes]()
-    audits = {name: _audit(name, rows[name], encoded[name], built, trained) for name in names}
+    audits = {name: _audit(rows[name], encoded[name], built, labels, trained) for name in names}
     arranged = {
         name: method.arrange(_to_dataset(encoded[name]), tokenizer)
         for name in names
         if audits[name].num_used
     }
+    longest = {name: max(method.lengths(found), default=0) for name, found in arranged.items()}
     limits = _limits(built, tokenizer, max_positions)
     breaches: list[Breach] = []
     for name in names:
         measured = replace(
             encoded[name].measured,
             index=_at(rows[name].index, encoded[name].measured.index),
-            longest_arranged=longest(arranged[name], "input_ids") if name in arranged else 0,
+            longest_arranged=longest.get(name, 0),
         )
         first = _first_dropped(rows[name], encoded[name])
         breaches += find_breaches(audits[name], measured, replace(limits, first_dropped=first))
@@ -161,7 +165,7 @@ def inspect_rows(
         audit=audits,
         fingerprint=fingerprint(arranged),
         breaches=tuple(breaches),
-        source_revision=getattr(built.source, "revision", None),
+        source_revision=built.source.revision,
         labels=labels,
     )
 
@@ -186,12 +190,7 @@ def read_texts(built: Built) -> Iterator[str]:
     if not rows.examples:
         raise DataError(f"no row of train can be used: {describe_dropped(rows.dropped)}")
     for example in rows.examples:
-        if isinstance(example, Text):
-            yield example.text
-        elif isinstance(example, Conversation):
-            yield from (message["content"] for message in example.messages)
-        else:
-            yield from example.texts
+        yield from example.texts
 
 
 def _read_rows(names: Sequence[str], plan: SplitPlan, built: Built) -> dict[str, _Rows]:
@@ -236,7 +235,7 @@ def _number_labels(rows: Mapping[str, _Rows], names: Sequence[str], built: Built
 def _deal(name: str, table: Dataset, plan: SplitPlan, built: Built) -> dict[str, _Rows]:
     """Make an example of every row and put it into the split that its content falls into."""
     declared = declared_names(table, built.task)
-    dealt = {split: _Rows(table, declared=declared) for split in (name, *plan.cuts)}
+    dealt = {split: _Rows(split, table, declared=declared) for split in (name, *plan.cuts)}
     for at, row in enumerate(table):
         try:
             example, reason = spell(built.task.example(row), declared), ""
@@ -291,10 +290,10 @@ def _check_cut(cut: str, found: Mapping[str, _Rows], plan: SplitPlan, recipe: Re
 
 
 def _check_kind(example: Example, built: Built) -> None:
-    if isinstance(example, tuple(built.method.examples)):
+    if built.method.takes(example):
         return
     recipe = built.recipe
-    kinds = " or ".join(kind.__name__ for kind in built.method.examples)
+    kinds = kinds_of(built.method.examples)
     raise DataError(
         f"{recipe.place('data.task')}: the task {recipe.data.task.name!r} makes"
         f" {type(example).__name__}, but the method {recipe.method.name!r} takes {kinds}",
@@ -303,13 +302,13 @@ def _check_kind(example: Example, built: Built) -> None:
 
 
 def _audit(
-    name: str, rows: _Rows, encoded: EncodedRows, built: Built, trained: frozenset[bytes]
+    rows: _Rows, encoded: EncodedRows, built: Built, labels: Labels, trained: frozenset[bytes]
 ) -> SplitAudit:
     method = built.method
     targets = encoded.measured.target_length
     kept_keys = [rows.keys[at] for at in encoded.kept]
     return SplitAudit(
-        split=name,
+        split=rows.name,
         num_rows=rows.num_rows,
         num_used=len(encoded.kept),
         dropped=_shorten(rows.dropped + Counter(encoded.dropped)),
@@ -321,11 +320,11 @@ def _audit(
         num_ended=encoded.num_ended,
         num_double_bos=int(encoded.measured.is_double_bos.sum()),
         num_duplicates=len(kept_keys) - len(set(kept_keys)),
-        num_leaked=0 if name == TRAIN else sum(key in trained for key in kept_keys),
-        max_length=row_limit(method),
+        num_leaked=0 if rows.name == TRAIN else sum(key in trained for key in kept_keys),
+        max_length=method.max_length,
         target_percentiles={} if targets is None else percentiles(targets),
-        max_target_length=method.max_target_length if isinstance(method, CutsTargets) else None,
-        labels=count_labels(rows.examples[at] for at in encoded.kept),
+        max_target_length=method.max_target_length,
+        labels=count_labels((rows.examples[at] for at in encoded.kept), labels),
     )
 
 
@@ -352,10 +351,11 @@ def _limits(built: Built, tokenizer: PreTrainedTokenizerBase, max_positions: int
             noun=noun,
         )
 
-    if not isinstance(built.method, CutsTargets):
-        return of("max_length", "row")
-    targets = of("max_target_length", "target")
-    return replace(of("max_source_length", "source"), of_target=targets)
+    method = built.method
+    if method.target_option is None:
+        return of(method.length_option, "row")
+    targets = of(method.target_option, "target")
+    return replace(of(method.length_option, "source"), of_target=targets)
 
 
 def _first_dropped(rows: _Rows, encoded: EncodedRows) -> int | None:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
-from peftkit.preprocessing.chat_labels import IGNORED, Encoded, TemplateError, encode_conversations
+from peftkit.plugins.rows import IGNORED
+from peftkit.preprocessing.chat_labels import (
+    Encoded,
+    TemplateError,
+    encode_chats,
+    encode_conversations,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,17 +52,15 @@ def encode_source(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBas
     problem = _check(messages)
     if problem is not None:
         raise problem
-    ids: list[int]
     if tokenizer.chat_template:
-        ids = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=True,
-            return_dict=True,
-            tokenizer_kwargs={"verbose": False},
-        )["input_ids"]
-    else:
-        ids = tokenizer(_text(messages), verbose=False)["input_ids"]
+        return encode_question(messages, tokenizer)
+    ids: list[int] = tokenizer(_text(messages), verbose=False)["input_ids"]
     return ids
+
+
+def encode_question(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Encode messages by the chat template, up to where the answer begins."""
+    return encode_chats([[dict(message) for message in messages]], tokenizer, is_prompt=True)[0]
 
 
 def num_closing(encode: Callable[[str], Sequence[int]]) -> int:

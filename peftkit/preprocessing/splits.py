@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from peftkit.errors import DataError
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
+from peftkit.plugins.examples import Example
 
 TRAIN = "train"
 SALT = b"peftkit-split-1"
@@ -67,15 +67,7 @@ def content_key(row: Mapping[str, Any], example: Example | None) -> bytes:
     Args:
         example: None for a row that cannot be used; then the whole row counts.
     """
-    content: Any
-    if isinstance(example, Conversation):
-        content = [[message["role"], message["content"]] for message in example.prompt]
-    elif isinstance(example, Text):
-        content = example.text
-    elif isinstance(example, Labeled):
-        content = example.texts
-    else:
-        content = dict(row)
+    content: Any = dict(row) if example is None else example.asked
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16, key=SALT).digest()
 

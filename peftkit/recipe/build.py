@@ -12,22 +12,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, RecipeError
-from peftkit.plugins import Adapter, Decision, Machine, Method, Source, Task, find
+from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Source, Task, find
+from peftkit.plugins.machine import decided
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.quantization import decide_quantization
 from peftkit.recipe.schema import Choice, Recipe
 from peftkit.recipe.signatures import (
     Signature,
     load_class,
-    quantization_classes,
     signature_of,
     to_plain,
 )
 from peftkit.recipe.strict import Gate, kind_of
 from peftkit.recipe.yaml_file import dump_yaml, join, parse
+
+if TYPE_CHECKING:
+    from peftkit.plugins.quantizer import Quantizer
 
 UPSTREAM_ERRORS = (
     ValueError,
@@ -39,15 +42,6 @@ UPSTREAM_ERRORS = (
     OSError,
 )
 """What constructors of the stack raise for values they refuse; anything else is a bug."""
-
-TASK_TYPES = {
-    "AutoModelForCausalLM": "CAUSAL_LM",
-    "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
-    "AutoModelForSequenceClassification": "SEQ_CLS",
-    "AutoModelForTokenClassification": "TOKEN_CLS",
-    "AutoModelForQuestionAnswering": "QUESTION_ANS",
-}
-"""Class that a method loads -> PEFT's word for it."""
 
 RECORDED = (
     "activation_checkpointing",
@@ -84,8 +78,8 @@ class Built:
     method: Method
     adapter: Adapter | None
     """None when the recipe continues an existing adapter."""
-    quantization_config: Any | None
-    """e.g. `transformers.BitsAndBytesConfig`."""
+    quantizer: Quantizer | None
+    """None for a base that is held as it is."""
     tokenizer_trainer: Choice | None
     """`model.tokenizer`, for a model from scratch."""
     decisions: tuple[Decision, ...]
@@ -94,13 +88,10 @@ class Built:
     """The whole recipe as plain data, decisions and the defaults that matter filled in."""
 
 
-def build(
-    recipe: Recipe, machine: Machine, *, output_dir: Path | None = None, is_here: bool = True
-) -> Built:
+def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     """Construct a checked recipe's objects for this machine.
 
     Args:
-        output_dir: where the trainer may write; only recorded in its arguments.
         is_here: False for a machine that is only planned for; upstream refuses the arguments of
             a device that is not there unless they say `use_cpu`.
 
@@ -111,17 +102,15 @@ def build(
     method_class = find("methods", recipe.method.name)
     decisions = decide(recipe, machine)
     arguments: dict[str, Any] = {**recipe.method.options, **_chosen("method.", decisions)}
-    if output_dir is not None:
-        arguments["output_dir"] = str(output_dir)
-    elif isinstance(method_class.Config, str):
+    if isinstance(method_class.Config, str):
         arguments["output_dir"] = recipe.name
     if not is_here and "use_cpu" in signature_of(method_class.Config).options:
         arguments["use_cpu"] = True
     source = builder.plugin("sources", "data.source", recipe.data.source)
     task = builder.plugin("tasks", "data.task", recipe.data.task)
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
-    adapter = builder.adapter(method_class.auto_class)
-    quantization = builder.quantization(_chosen("model.quantize.", decisions))
+    adapter = builder.adapter(method_class.kind)
+    quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     return Built(
@@ -130,7 +119,7 @@ def build(
         task=task,
         method=method,
         adapter=adapter,
-        quantization_config=quantization,
+        quantizer=quantizer,
         tokenizer_trainer=recipe.model.tokenizer,
         decisions=decisions,
         resolved=_resolve(recipe, decisions, builder.configs),
@@ -141,12 +130,13 @@ def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
     """Choose the native options that a recipe leaves to the machine: the adapter's choices win."""
     name, options = recipe.method.name, recipe.method.options
     method = find("methods", name)
-    made = {d.key: d for d in method.decide(options, dtype=recipe.model.dtype, machine=machine)}
+    chosen = method.decide(options, dtype=recipe.model.dtype, machine=machine)
+    made = {d.key: d for d in decided(f"method.{name}", chosen, options)}
     choice = recipe.adapter.choice
     adapter = find("adapters", choice.name) if choice else None
-    if adapter is not None and hasattr(adapter, "decide"):
+    if adapter is not None:
         made.update({d.key: d for d in adapter.decide(name, options)})
-    return (*made.values(), *decide_quantization(recipe.model, method.auto_class))
+    return (*made.values(), *decide_quantization(recipe.model, method.kind))
 
 
 def _chosen(section: str, decisions: Sequence[Decision]) -> dict[str, Any]:
@@ -180,7 +170,7 @@ class _Builder:
             return None
         return self._try(path, lambda: construct(reference, options), options)
 
-    def adapter(self, auto_class: str) -> Any:
+    def adapter(self, kind: ModelKind) -> Any:
         """Construct the adapter; None for one that is continued."""
         section = self.recipe.adapter
         if section.is_full:
@@ -190,18 +180,16 @@ class _Builder:
         plugin = find("adapters", section.choice.name)
         options = dict(section.choice.options)
         if isinstance(plugin.Config, str) and "task_type" in signature_of(plugin.Config).options:
-            options["task_type"] = TASK_TYPES.get(auto_class)
+            options["task_type"] = kind.task_type
         return self.plugin("adapters", "adapter", Choice(section.choice.name, options))
 
-    def quantization(self, chosen: Mapping[str, Any]) -> Any:
-        """Construct the quantization config; None where there is none."""
+    def quantizer(self, chosen: Mapping[str, Any]) -> Any:
+        """Construct the quantizer; None where there is none."""
         choice = self.recipe.model.quantize
         if choice is None:
             return None
-        path = join("model.quantize", choice.name)
         options = {**choice.options, **chosen}
-        config = self.config(path, quantization_classes()[choice.name], options)
-        return None if config is _FAILED else config
+        return self.plugin("quantizers", "model.quantize", Choice(choice.name, options))
 
     def check_device(self, device: str) -> None:
         """Refuse what upstream needs an accelerator for and fails without, late and oddly."""

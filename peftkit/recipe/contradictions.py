@@ -93,23 +93,9 @@ def _quantization(stated: Stated) -> Found:
         )
     if stated.model and stated.model.config is not None:
         yield "model.quantize", "contradicts model.config: a new model is trained as it is", None
-    if choice.name == "bitsandbytes" and isinstance(choice.options, Mapping):
-        yield from _bitsandbytes(choice.options)
-
-
-def _bitsandbytes(options: Mapping[str, Any]) -> Found:
-    at = "model.quantize.bitsandbytes"
-    is_4bit, is_8bit = options.get("load_in_4bit") is True, options.get("load_in_8bit") is True
-    if is_4bit and is_8bit:
-        yield f"{at}.load_in_8bit", "contradicts load_in_4bit", "keep one of the two"
-    if not is_4bit and not is_8bit:
-        yield at, "quantizes nothing", "write load_in_4bit: true, or load_in_8bit: true"
-        return
-    for name in options:
-        if name.startswith("bnb_4bit_") and not is_4bit:
-            yield f"{at}.{name}", "is used with load_in_4bit only", "write load_in_4bit: true"
-        if name in ("llm_int8_threshold", "llm_int8_has_fp16_weight") and not is_8bit:
-            yield f"{at}.{name}", "is used with load_in_8bit only", "delete it"
+    at, plugin = f"model.quantize.{choice.name}", find("quantizers", choice.name)
+    for option, problem, suggestion in plugin.conflicts(choice.options):
+        yield f"{at}.{option}" if option else at, problem, suggestion
 
 
 def _adapter(stated: Stated) -> Found:
@@ -128,7 +114,7 @@ def _adapter(stated: Stated) -> Found:
         plugin = find("adapters", adapter.choice.name)
     except UsageError:
         return
-    if method is not None and hasattr(plugin, "conflicts"):
+    if method is not None:
         options = adapter.choice.options
         for conflict in plugin.conflicts(options, method.name, method.options):
             yield f"adapter.{adapter.choice.name}", conflict, None

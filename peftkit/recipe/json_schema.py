@@ -16,7 +16,6 @@ from peftkit.recipe.signatures import (
     Signature,
     load_class,
     model_config_classes,
-    quantization_classes,
     signature_of,
 )
 from peftkit.recipe.strict import bound_of, kind_of
@@ -76,12 +75,7 @@ class _Writer:
         schema["properties"]["tokenizer"] = self._one_key(
             {name: self._object(signature_of(cls)) for name, cls in TOKENIZERS.items()}
         )
-        schema["properties"]["quantize"] = self._one_key(
-            {
-                name: self._reference(signature_of(reference, documented=True), OWNED["quantize"])
-                for name, reference in quantization_classes().items()
-            }
-        )
+        schema["properties"]["quantize"] = self.plugins("quantizers")
         return schema
 
     def data(self) -> Schema:

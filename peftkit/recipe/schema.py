@@ -40,7 +40,7 @@ class ModelSection:
     dtype: str = "auto"
     """Weights' dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
     quantize: Choice | None = None
-    """A transformers quantization config by name: `{bitsandbytes: {load_in_4bit: true}}`."""
+    """Hold the base in fewer bits, by a quantizer: `{bitsandbytes: {load_in_4bit: true}}`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id; the commit it resolves to is recorded either way."""
     subfolder: str | None = None

@@ -24,7 +24,6 @@ from peftkit.recipe.signatures import (
     Option,
     Signature,
     model_config_classes,
-    quantization_classes,
     signature_of,
 )
 from peftkit.recipe.strict import Gate, suggest
@@ -171,7 +170,9 @@ def _read_model(gate: Gate, value: Any) -> ModelSection | None:
     skip = ("config", "tokenizer", "quantize")
     options = _check_own(gate, "model", value, ModelSection, skip)
     if options.get("quantize") is not None:
-        options["quantize"] = _read_quantize(gate, options["quantize"])
+        options["quantize"] = _check_plugin(
+            gate, "model.quantize", options["quantize"], "quantizers"
+        )
     if options.get("config") is not None:
         options["config"] = _read_config(gate, options["config"])
     if options.get("tokenizer") is not None:
@@ -204,22 +205,6 @@ def _read_model_path(gate: Gate, text: str) -> str:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text):
         gate.refuse("model.path", f"{text!r} is neither a Hub id nor a folder", "e.g. org/name")
     return text
-
-
-def _read_quantize(gate: Gate, value: Any) -> Choice | None:
-    choice = pick(gate, "model.quantize", value, "quantization")
-    if choice is None:
-        return None
-    path = join("model.quantize", choice.name)
-    classes = quantization_classes()
-    if choice.name not in classes:
-        suggestion = suggest(choice.name, list(classes)) or f"they are {', '.join(classes)}"
-        gate.refuse(path, f"there is no quantization {choice.name!r}", suggestion)
-        return choice
-    signature = signature_of(classes[choice.name])
-    gate.elsewhere[path] = tuple(signature.options)
-    options = gate.check_options(path, choice.options, signature, owned=OWNED["quantize"])
-    return Choice(choice.name, options)
 
 
 def _read_config(gate: Gate, value: Any) -> dict[str, Any]:

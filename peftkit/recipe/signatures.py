@@ -121,11 +121,6 @@ def _native(reference: str, documented: bool) -> Signature:
     return Signature.from_json(reference, form)
 
 
-def quantization_classes() -> Mapping[str, str]:
-    """Return every quantization that transformers builds by name -> its config's reference."""
-    return _table("transformers:quantization")
-
-
 def model_config_classes() -> Mapping[str, str]:
     """Return every `model_type` of transformers -> its config's reference."""
     return _table("transformers:model_types")
@@ -143,17 +138,6 @@ def extract_table(reference: str) -> dict[str, Any]:
     return {"versions": {"transformers": version}, "table": TABLES[reference]()}
 
 
-def _read_quantization() -> dict[str, str]:
-    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
-    from transformers.utils.quantization_config import QuantizationMethod
-
-    classes = dict(AUTO_QUANTIZATION_CONFIG_MAPPING)
-    # transformers keeps bitsandbytes under two names that differ only in a key of its one config.
-    classes[QuantizationMethod.BITS_AND_BYTES.value] = classes.pop("bitsandbytes_4bit")
-    classes.pop("bitsandbytes_8bit")
-    return {name: f"transformers:{cls.__name__}" for name, cls in sorted(classes.items())}
-
-
 def _read_model_types() -> dict[str, str]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -161,7 +145,6 @@ def _read_model_types() -> dict[str, str]:
 
 
 TABLES: dict[str, Callable[[], dict[str, str]]] = {
-    "transformers:quantization": _read_quantization,
     "transformers:model_types": _read_model_types,
 }
 

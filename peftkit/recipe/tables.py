@@ -273,7 +273,7 @@ OWNED: Mapping[str, Mapping[str, str]] = {
         "auto_mapping": "nothing: peft writes it",
         "peft_version": "nothing: peft writes it",
     },
-    "quantize": {"quant_method": "nothing: the quantization's name says it"},
+    "quantizer": {"quant_method": "nothing: the quantization's name says it"},
     "config": {
         "vocab_size": "`model.tokenizer`: {bpe: {vocab_size: 8192}}",
         "bos_token_id": "nothing: it comes from the tokenizer",
@@ -293,4 +293,4 @@ OWNED: Mapping[str, Mapping[str, str]] = {
 
 def owned_by(group: str, plugin: Any) -> dict[str, str]:
     """Return the native keys of a plugin that peftkit sets, and what to do instead of each."""
-    return {**OWNED.get(group.removesuffix("s"), {}), **getattr(plugin, "owned", {})}
+    return {**OWNED.get(group.removesuffix("s"), {}), **plugin.owned}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftkit.plugins import ModelKind
 from peftkit.rundir.paths import write_atomically
 
 _TEMPLATE = """\
@@ -59,7 +60,7 @@ class Card:
     adapter: str | None
     """The PEFT method; None for a whole model."""
     method: str
-    auto_class: str
+    kind: ModelKind
     recipe: str
     fingerprint: str
     packages: Mapping[str, str]
@@ -106,33 +107,26 @@ def _front_matter(card: Card) -> dict[str, Any]:
     if card.is_on_hub:
         matter["base_model"] = card.base_model
     matter["tags"] = ["peftkit", card.method, *([card.adapter] if card.adapter else [])]
-    if card.auto_class in _PIPELINES:
-        matter["pipeline_tag"] = _PIPELINES[card.auto_class]
+    if card.kind.pipeline_tag:
+        matter["pipeline_tag"] = card.kind.pipeline_tag
     return matter
-
-
-_PIPELINES = {
-    "AutoModelForCausalLM": "text-generation",
-    "AutoModelForSequenceClassification": "text-classification",
-}
-"""The Hub's words for what models of a class do."""
 
 
 def _usage(card: Card) -> str:
     if card.adapter is None:
         return (
-            f"from transformers import {card.auto_class}\n\n"
-            f'model = {card.auto_class}.from_pretrained("THIS FOLDER")'
+            f"from transformers import {card.kind.auto_class}\n\n"
+            f'model = {card.kind.auto_class}.from_pretrained("THIS FOLDER")'
         )
-    has_labels = card.auto_class == "AutoModelForSequenceClassification"
-    names = f"AutoConfig, {card.auto_class}" if has_labels else card.auto_class
+    has_labels = card.kind.answers == "labels"
+    names = f"AutoConfig, {card.kind.auto_class}" if has_labels else card.kind.auto_class
     config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
     place = f"{card.base_location!r}, config=config" if has_labels else repr(card.base_location)
     return (
         "from peft import PeftModel\n"
         f"from transformers import {names}\n\n"
         f"{config if has_labels else ''}"
-        f"base = {card.auto_class}.from_pretrained({place})\n"
+        f"base = {card.kind.auto_class}.from_pretrained({place})\n"
         'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
     )
 

@@ -42,10 +42,7 @@ def seal(folder: Path, *, step: int, identity: str) -> Checkpoint:
     files = {}
     for file in _files(folder):
         sync(file)
-        files[file.relative_to(folder).as_posix()] = {
-            "num_bytes": file.stat().st_size,
-            "sha256": _sha256(file),
-        }
+        files[file.relative_to(folder).as_posix()] = describe_file(file)
     write_json(folder / MANIFEST, {"identity": identity, "step": step, "files": files})
     sync(folder)
     sealed = sealed_folder(folder.parent, step)
@@ -131,7 +128,7 @@ def _compare(file: Path | None, promised: Mapping[str, Any] | None) -> str | Non
     num_bytes = file.stat().st_size
     if num_bytes != promised.get("num_bytes"):
         return f"has {num_bytes} bytes, not {promised.get('num_bytes')}"
-    if _sha256(file) != promised.get("sha256"):
+    if describe_file(file)["sha256"] != promised.get("sha256"):
         return "has another sha256 than when it was written"
     return None
 
@@ -207,9 +204,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_symlink() or file.is_file())
 
 
-def _sha256(file: Path) -> str:
+def describe_file(file: Path) -> dict[str, Any]:
+    """Return a file's `num_bytes` and `sha256`, which tell whether it is still the same."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"num_bytes": file.stat().st_size, "sha256": digest}
 
 
 def sync_tree(folder: Path) -> None:

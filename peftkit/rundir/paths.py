@@ -1,4 +1,4 @@
-"""Where a run lives: the names of its files, and the lock that keeps it to one process."""
+"""Where a run lives: the names of its files, and the lock that keeps it to one run at a time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError, ResourceError
+from peftkit.system.checkpoint_files import read_json
+from peftkit.system.process import ALONE, Process
 
 SCHEMA_VERSION = 1
 
@@ -20,6 +22,8 @@ class RunDir:
     """Name every file of a run."""
 
     path: Path
+    process: Process = ALONE
+    """Which of the run's processes looks at it: the main one alone writes."""
 
     @property
     def recipe(self) -> Path:
@@ -96,23 +100,37 @@ class RunDir:
         """Identity, state (`running`, `stopped`, `failed`, `finished`) and exit code."""
         return self.path / "status.json"
 
+    def read_resolved(self) -> dict[str, Any]:
+        """Read the resolved recipe; empty where none was written.
+
+        Raises:
+            ArtefactError: the file is not YAML.
+        """
+        import yaml
+
+        try:
+            content = yaml.safe_load(self.resolved.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except yaml.YAMLError as error:
+            raise ArtefactError(f"{self.resolved} is not YAML: {error}") from None
+        return content if isinstance(content, dict) else {}
+
+    def read_if_there(self, file: Path) -> dict[str, Any]:
+        """Read one of this run's JSON files; empty where it was not written."""
+        return self.read_json(file) if file.exists() else {}
+
     def read_json(self, file: Path) -> dict[str, Any]:
         """Read one of this run's JSON files.
 
         Raises:
             ArtefactError: the file is missing or not JSON.
         """
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not file.exists():
             raise ArtefactError(
                 f"{self.path} has no {file.name}", hint=f"peftkit run {self.recipe}"
-            ) from None
-        except json.JSONDecodeError as error:
-            raise ArtefactError(f"{file} is not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise ArtefactError(f"{file} holds a {type(content).__name__}, not an object")
-        return content
+            )
+        return read_json(file)
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,23 @@ _MOST_SHOWN = 12
 
 @contextmanager
 def claimed(run_dir: RunDir) -> Iterator[None]:
-    """Make the run directory if need be, and hold it for this process.
+    """Make the run directory if need be, and hold it for this run, by its main process.
 
     Raises:
         UsageError: the path is a file, cannot be written, or holds something that is no run.
-        ResourceError: another process is running in it.
+        ResourceError: another run is going on in it.
     """
+    try:
+        with ExitStack() as held:
+            run_dir.process.by_main(_claim, run_dir, held)
+            yield
+    except PermissionError as error:
+        raise UsageError(
+            f"{run_dir.path} cannot be written: {error.strerror}", hint="choose another --out DIR"
+        ) from error
+
+
+def _claim(run_dir: RunDir, held: ExitStack) -> None:
     path = run_dir.path
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -38,17 +49,11 @@ def claimed(run_dir: RunDir) -> Iterator[None]:
             f"{path} is not empty and no run: it holds {', '.join(strangers[:3])}",
             hint="choose another --out DIR, or an empty one",
         )
-    try:
-        with locked(run_dir):
-            yield
-    except PermissionError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another --out DIR"
-        ) from error
+    held.enter_context(locked(run_dir))
 
 
 @dataclass
-class Ledger:
+class RunStatus:
     """Keep status.json true: what this run is, how far it came and how it ended."""
 
     run_dir: RunDir
@@ -58,7 +63,12 @@ class Ledger:
     total_steps: int | None = None
 
     def write(self, state: str, *, exit_code: int | None = None, message: str = "") -> None:
-        """Write the state: `running`, `stopped`, `failed` or `finished`."""
+        """Write the state: `running`, `stopped`, `failed` or `finished`; by the main process.
+
+        The others are not waited for: at an ending they may be gone.
+        """
+        if not self.run_dir.process.is_main:
+            return
         content = {
             "identity": self.identity,
             "state": state,
@@ -71,15 +81,15 @@ class Ledger:
 
 
 @contextmanager
-def recorded(ledger: Ledger) -> Iterator[None]:
+def recorded(status: RunStatus) -> Iterator[None]:
     """Write how a run ended, whichever way it ends; a stranger's directory is left alone."""
-    is_new = not ledger.run_dir.status.exists()
+    is_new = not status.run_dir.status.exists()
 
     def write(state: str, exit_code: int, message: str) -> None:
-        if is_new or ledger.identity is not None:
+        if is_new or status.identity is not None:
             # A full disk must not hide the error that this records.
             with suppress(ResourceError):
-                ledger.write(state, exit_code=exit_code, message=message)
+                status.write(state, exit_code=exit_code, message=message)
 
     try:
         yield
@@ -99,12 +109,17 @@ def recorded(ledger: Ledger) -> Iterator[None]:
 
 def read_status(run_dir: RunDir) -> dict[str, Any]:
     """Read status.json; empty for a directory in which no run began."""
-    return run_dir.read_json(run_dir.status) if run_dir.status.exists() else {}
+    return run_dir.read_if_there(run_dir.status)
 
 
 def has_training(run_dir: RunDir) -> bool:
     """Tell whether a directory holds steps that took time, and must not be overwritten."""
     return run_dir.trained.is_dir() or bool(list_checkpoints(run_dir.checkpoints))
+
+
+def is_trained(run_dir: RunDir) -> bool:
+    """Tell whether the training is over: its weights are there, and what was measured, last."""
+    return run_dir.trained.is_dir() and run_dir.measured.exists()
 
 
 def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
@@ -119,7 +134,7 @@ def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
 
     from peftkit.recipe.build import identity
 
-    earlier = yaml.safe_load(run_dir.resolved.read_text(encoding="utf-8"))
+    earlier = run_dir.read_resolved()
     # Through YAML and back, so that a tuple equals the list that it was written as.
     now = yaml.safe_load(yaml.safe_dump(dict(resolved)))
     if identity(earlier, "") == identity(now, ""):

@@ -1,16 +1,18 @@
-"""Name the label of many texts with a classifier, in batches, the same whatever their size."""
+"""Name the label of many texts with a classifier, and score it by its labels.
+
+Texts are read in batches, and their labels do not depend on the batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.errors import ResourceError
-from peftkit.models.native import accepted_inputs
+from peftkit.errors import DataError, ResourceError, UsageError
+from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Labeled
-from peftkit.preprocessing.encode import LENGTH
-from peftkit.scoring.evaluator import Contestant, Progress
+from peftkit.plugins.native import accepted_inputs, trains_head
 from peftkit.scoring.generation import evaluating
 from peftkit.system.exhaustion import in_batches
 
@@ -18,9 +20,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.plugins import Task
+    from peftkit.plugins import Question, Row
 
     Model: TypeAlias = PreTrainedModel | PeftModel
+
+
+COLUMNS = ("predicted", "probabilities")
+"""Keys that hold the label, and how likely each is, in a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -86,53 +92,99 @@ def _probabilities(
     return shares
 
 
-class LabelExam:
+class LabelEvaluator(Evaluator):
     """Let one model after the other name the labels of the same rows."""
 
-    def __init__(  # noqa: PLR0913 - as `peftkit.scoring.evaluator.Exam`
-        self,
-        task: Task,
-        tokenizer: PreTrainedTokenizerBase,
-        examples: Sequence[Labeled],
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        batch_size: int,
-        progress: Progress | None,
-    ) -> None:
-        """Prepare an exam.
+    def __init__(self, scoring: Scoring) -> None:
+        """Prepare the rows.
 
-        Args:
-            rows: the examples, encoded.
+        Raises:
+            DataError: a row has a label that the model does not know.
         """
-        self._task, self._tokenizer, self._rows = task, tokenizer, rows
-        self._batch_size, self._progress = batch_size, progress
-        self.references = [example.reference for example in examples]
-        self.prompts = None
-        self.options: dict[str, Any] = {}
-        self.notes = ("The base has no scores: its classification head is new and untrained.",)
+        super().__init__(scoring)
+        names = list(scoring.model.config.id2label.values())
+        labels = [example.class_label for example in scoring.examples]
+        unknown = next((label for label in labels if label not in names), names)
+        if unknown is not names:
+            raise DataError(
+                f"a row has the label {unknown!r}, which the model does not know;"
+                f" it knows {', '.join(map(repr, names))}"
+            )
+        self.references = [example.reference for example in scoring.examples]
+        self.scores_base = not trains_head(scoring.model)
+        if not self.scores_base:
+            self.notes = ("The base has no scores: its classification head is new and untrained.",)
+        self._rows = _one_each(scoring.rows)
 
     def take(self, model: Model, name: str) -> Contestant:
         """Let a model name every row's label."""
-        progress = self._progress
+        scoring = self.scoring
         predictions = classify(
             model,
-            self._tokenizer,
+            scoring.tokenizer,
             self._rows,
-            batch_size=self._batch_size,
-            progress=(lambda *at: progress(f"{name} reads", *at)) if progress else None,
+            batch_size=scoring.batch_size,
+            progress=scoring.say(f"{name} reads"),
         )
         labels = tuple(prediction.label for prediction in predictions)
         return Contestant(
-            metrics={**self._task.score(labels, self.references)},
+            metrics={**scoring.task.score(labels, self.references)},
             texts=labels,
-            num_unfinished=0,
             probabilities=tuple(one.probabilities[one.label] for one in predictions),
         )
 
 
-def encoded_rows(
-    method: Any, examples: Sequence[Labeled], tokenizer: PreTrainedTokenizerBase
-) -> list[dict[str, Any]]:
-    """Encode examples for a classifier, as its training did."""
-    rows = method.encode_many(examples, tokenizer)
-    return [{key: value for key, value in row.items() if key != LENGTH} for row in rows]
+class LabelAnswerer(Answerer):
+    """Name labels with a classifier."""
+
+    columns = COLUMNS
+    no_conversation = "a classifier names the label of one text"
+
+    def __init__(self, asking: Asking) -> None:
+        """Load the classifier.
+
+        Raises:
+            UsageError: there are options to generate.
+        """
+        if asking.options:
+            option = next(iter(asking.options))
+            raise UsageError(f"a classifier generates nothing, so {option} has no use")
+        super().__init__(asking)
+        self._encode = asking.encode
+
+    def label_many(self, questions: Sequence[Question]) -> list[Prediction]:
+        """Name the label of several texts in batches, in their order."""
+        rows = _one_each(self._encode([Labeled(question.texts, "") for question in questions]))
+        return classify(self.model, self.tokenizer, rows, batch_size=self.batch_size)
+
+    def reply(self, question: Question, write: Callable[[str], None], *, seed: int = 0) -> Reply:
+        """Name a text's label, and write how likely each label is."""
+        del seed
+        (found,) = self.label_many([question])
+        width = max(map(len, found.probabilities))
+        table = (f"{label:<{width}}  {share:.3f}" for label, share in found.probabilities.items())
+        write("\n".join(table))
+        return Reply(found.label, values=_values(found))
+
+    def reply_many(self, questions: Sequence[Question]) -> Iterator[Mapping[str, Any]]:
+        """Name the label of several texts in batches, in their order."""
+        for found in self.label_many(questions):
+            yield _values(found)
+
+
+def _values(found: Prediction) -> dict[str, Any]:
+    return dict(zip(COLUMNS, (found.label, found.probabilities), strict=True))
+
+
+def _one_each(rows: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return the one row of each text.
+
+    Raises:
+        UsageError: a text has several, whose labels nobody says how to join.
+    """
+    if any(len(windows) != 1 for windows in rows):
+        raise UsageError(
+            "the method makes several rows of a text, and a classifier names one row's label",
+            hint="give the method an evaluator and an answerer of its own: docs/plugins.md",
+        )
+    return [window for (window,) in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError, UsageError
-from peftkit.preprocessing.seq2seq_rows import cut_before_closing, encode_source, num_closing
+from peftkit.preprocessing.seq2seq_rows import (
+    cut_before_closing,
+    encode_question,
+    encode_source,
+    num_closing,
+)
+from peftkit.recipe.strict import suggest
 from peftkit.system.exhaustion import in_batches
 
 if TYPE_CHECKING:
@@ -73,10 +78,8 @@ def generation_config(
     known = GenerationConfig().to_dict()
     for key in options:
         if key not in known:
-            close = difflib.get_close_matches(key, list(known), n=1)
             raise UsageError(
-                f"generation: GenerationConfig has no key {key!r}",
-                hint=f"did you mean {close[0]}?" if close else None,
+                f"generation: GenerationConfig has no key {key!r}", hint=suggest(key, list(known))
             )
     for key, alone in {"num_return_sequences": 1, "return_dict_in_generate": False}.items():
         if options.get(key, alone) != alone:
@@ -153,14 +156,7 @@ def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
 
 def encode_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Encode messages up to where the assistant's answer begins; never empty."""
-    ids: list[int] = []
-    if messages:
-        ids = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=True,
-            return_dict=True,
-            tokenizer_kwargs={"verbose": False},
-        )["input_ids"]
+    ids = encode_question(messages, tokenizer) if messages else []
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return ids or [start]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.models.native import accepted_inputs
-from peftkit.preprocessing.chat_labels import IGNORED
+from peftkit.plugins.native import accepted_inputs
+from peftkit.plugins.rows import IGNORED
 from peftkit.scoring.generation import evaluating, num_virtual_tokens
 
 if TYPE_CHECKING:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins.examples import Labeled, Text
+from peftkit.plugins.examples import Question
 from peftkit.sources.columns import describe_kind
 
 if TYPE_CHECKING:
     from peftkit.plugins import Task
-    from peftkit.plugins.examples import Example
 
 STAND_IN = "\N{LEFT WHITE CORNER BRACKET}answer\N{RIGHT WHITE CORNER BRACKET}"
 """What stands in the columns that are not asked about, so that one can see if they are."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """Hold what a model is given before its answer."""
-
-    messages: tuple[Mapping[str, str], ...] = ()
-    """Chat messages up to the answer; empty where a text is continued instead."""
-    text: str = ""
-    """Running text that the model goes on writing."""
-    texts: tuple[str, ...] = ()
-    """A text, or two that belong together, whose label is asked for."""
 
 
 def question_of_text(task: Task, prompt: str) -> Question:
@@ -52,7 +38,7 @@ def question_of_text(task: Task, prompt: str) -> Question:
         except DataError:
             continue
         is_understood = True
-        question = _question(example)
+        question = example.question()
         if prompt.strip() not in _words(question):
             continue
         if STAND_IN not in _words(question):
@@ -91,19 +77,11 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
     stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
     for column, stand_in in stand_ins.items():
         _put(filled, column, stand_in)
-    question = _question(task.example(filled))
+    question = task.example(filled).question()
     needed = [column for column in missing if stand_ins[column] in _words(question)]
     if needed:
         raise DataError(f"the row has no {' and no '.join(needed)}, which the question needs")
     return question
-
-
-def _question(example: Example) -> Question:
-    if isinstance(example, Text):
-        return Question(text=example.text)
-    if isinstance(example, Labeled):
-        return Question(texts=example.texts)
-    return Question(messages=tuple(example.prompt))
 
 
 def _words(question: Question) -> str:

@@ -5,42 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peftkit.plugins.examples import Conversation, Example, Labeled, Text
-from peftkit.scoring.evaluator import Contestant
+from peftkit.plugins.evaluation import Contestant
+from peftkit.plugins.examples import Example
 
 
 def make_samples(
     examples: Sequence[Example],
     contestants: Mapping[str, Contestant],
-    row_scores: Mapping[str, list[float]],
+    row_scores: Mapping[str, Sequence[float]],
 ) -> tuple[dict[str, Any], ...]:
-    """Put question, reference and answers of every row side by side; nothing for running text.
+    """Put question, reference and answers of every row side by side; nothing where none answers.
 
     Args:
-        row_scores: contestant -> each answer's headline score.
+        row_scores: contestant -> each answer's headline score; empty where rows have none.
     """
-    samples = []
-    for index, example in enumerate(examples):
-        if isinstance(example, Text):
-            return ()
-        chances = contestants["tuned"].probabilities
-        samples.append(
-            {
-                **_question(example),
-                "reference": example.reference,
-                **{name: one.texts[index] for name, one in contestants.items()},
-                **({"probability": chances[index]} if chances else {}),
-                "scores": {name: values[index] for name, values in row_scores.items()},
-            }
-        )
-    return tuple(samples)
-
-
-def _question(example: Conversation | Labeled) -> dict[str, Any]:
-    """Return what was asked: a text where it is one, else the messages; a pair also apart."""
-    if isinstance(example, Labeled):
-        texts = {"texts": list(example.texts)} if len(example.texts) > 1 else {}
-        return {"prompt": "\n\n".join(example.texts), **texts}
-    prompt = [dict(message) for message in example.prompt]
-    is_plain = len(prompt) == 1 and prompt[0]["role"] == "user"
-    return {"prompt": prompt[0]["content"] if is_plain else prompt}
+    questions = [example.sample() for example in examples]
+    tuned = contestants["tuned"]
+    if not tuned.texts or not all(questions):
+        return ()
+    return tuple(
+        {
+            **question,
+            "reference": example.reference,
+            **{name: one.texts[index] for name, one in contestants.items()},
+            **({"probability": tuned.probabilities[index]} if tuned.probabilities else {}),
+            "scores": {name: values[index] for name, values in row_scores.items() if values},
+        }
+        for index, (example, question) in enumerate(zip(examples, questions, strict=True))
+    )

@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from peftkit.errors import DataError
+from peftkit.plugins import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,13 +72,10 @@ class DocstringsConfig:
     """Where `pip install --no-deps --target FOLDER` put packages; searched first."""
 
 
-class DocstringsSource:
+class DocstringsSource(Source):
     """Give the docstrings of installed packages as a dataset."""
 
     Config: ClassVar[type | str] = DocstringsConfig
-
-    def __init__(self, config: DocstringsConfig) -> None:
-        self.config = config
 
     def splits(self) -> list[str]:
         """List the splits that have packages."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from peftkit import embedded
 from peftkit.errors import DataError
+from peftkit.plugins import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,7 +27,7 @@ class EmbeddedConfig:
     no. A hash of the document says which half, so that it is the same wherever it is read."""
 
 
-class EmbeddedSource:
+class EmbeddedSource(Source):
     """Give a sample of documents as a dataset, its splits fixed by package."""
 
     Config: ClassVar[type | str] = EmbeddedConfig

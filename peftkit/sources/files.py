@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftkit.errors import DataError
+from peftkit.plugins import Source
 from peftkit.sources import json_rows
 from peftkit.sources.paths import by_split, find_files, not_utf8, open_bytes
 from peftkit.sources.rows import BadLines, Row, build_table, to_dataset
@@ -24,6 +25,14 @@ from peftkit.sources.rows import BadLines, Row, build_table, to_dataset
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
+
+
+class _FilesSource(Source):
+    """What sources of local files share: which of them a split has."""
+
+    def splits(self) -> Sequence[str]:
+        """Name the splits that `files` gives."""
+        return list(by_split(self.config.files))
 
 
 @dataclass(frozen=True)
@@ -36,17 +45,10 @@ class JsonConfig:
     """The key that holds the list of rows, where a file is one JSON object."""
 
 
-class JsonSource:
+class JsonSource(_FilesSource):
     """Read JSON lines or lists of objects."""
 
     Config: ClassVar[type | str] = JsonConfig
-
-    def __init__(self, config: JsonConfig) -> None:
-        self.config = config
-
-    def splits(self) -> Sequence[str]:
-        """Name the splits that `files` gives."""
-        return list(by_split(self.config.files))
 
     def load(self, split: str) -> Dataset:
         """Read one split.
@@ -73,17 +75,10 @@ class CsvConfig:
     """Names of the columns, where the files have no header line."""
 
 
-class CsvSource:
+class CsvSource(_FilesSource):
     """Read comma- or tab-separated values; every value is text."""
 
     Config: ClassVar[type | str] = CsvConfig
-
-    def __init__(self, config: CsvConfig) -> None:
-        self.config = config
-
-    def splits(self) -> Sequence[str]:
-        """Name the splits that `files` gives."""
-        return list(by_split(self.config.files))
 
     def load(self, split: str) -> Dataset:
         """Read one split.
@@ -106,17 +101,10 @@ class ParquetConfig:
     """Which columns to read; all when absent."""
 
 
-class ParquetSource:
+class ParquetSource(_FilesSource):
     """Read Parquet files."""
 
     Config: ClassVar[type | str] = ParquetConfig
-
-    def __init__(self, config: ParquetConfig) -> None:
-        self.config = config
-
-    def splits(self) -> Sequence[str]:
-        """Name the splits that `files` gives."""
-        return list(by_split(self.config.files))
 
     def load(self, split: str) -> Dataset:
         """Read one split.
@@ -146,17 +134,10 @@ class TextConfig:
     """What becomes a row: a line, a paragraph (up to a blank line), or a whole file."""
 
 
-class TextSource:
+class TextSource(_FilesSource):
     """Read plain text into one column, `text`; blank lines are no rows."""
 
     Config: ClassVar[type | str] = TextConfig
-
-    def __init__(self, config: TextConfig) -> None:
-        self.config = config
-
-    def splits(self) -> Sequence[str]:
-        """Name the splits that `files` gives."""
-        return list(by_split(self.config.files))
 
     def load(self, split: str) -> Dataset:
         """Read one split.
@@ -245,14 +226,11 @@ def _wide_cells() -> Iterator[None]:
 
 
 def _locate_bad_byte(path: Path) -> DataError:
-    with open_bytes(path) as stream:
-        offset = stream.tell()
-        for number, raw in enumerate(stream, start=1):
-            try:
-                raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return not_utf8(path, error, line=number, start=offset)
-            offset += len(raw)
+    try:
+        for _ in _decoded_lines(path):
+            pass
+    except DataError as error:
+        return error
     return DataError(f"{path} is not UTF-8")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from peftkit.errors import DataError, PeftkitError
+from peftkit.plugins import Source
 from peftkit.sources.columns import require_columns
 from peftkit.system.hub_errors import explain_hub_error, is_hub_error
 from peftkit.system.quiet import quiet_stack
@@ -43,13 +44,13 @@ class HubConfig:
     """Which columns to keep; all when absent."""
 
 
-class HubSource:
+class HubSource(Source):
     """Read a dataset from the Hub through its cache."""
 
     Config: ClassVar[type | str] = HubConfig
 
     def __init__(self, config: HubConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self.path = str(config.path)
         self._builder: DatasetBuilder | None = None
         self._commit: str | None = None

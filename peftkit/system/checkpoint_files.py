@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from peftkit.errors import ArtefactError
 
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before a parameter's name in the model, in the keys of an adapter."""
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _CODE_FIELDS = ("attn_implementation", "experts_implementation")
 """Configuration fields that can name a repository of kernels, which is code."""
+_LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors' own limit."""
 
 
 def check_base_folder(folder: Path) -> None:
@@ -78,6 +84,36 @@ def check_safetensors(file: Path) -> None:
         ) from None
 
 
+def read_header(file: Path) -> tuple[dict[str, Any], bytes]:
+    """Read a safetensors file's header, and nothing behind it.
+
+    Returns:
+        What it says: tensor -> dtype, shape, data_offsets; and its bytes as they lie in the file,
+        their number in front.
+
+    Raises:
+        ArtefactError: the file cannot be read, is cut short, or no safetensors.
+    """
+    try:
+        with file.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+                raise torn(file, f"its header is said to be {length} bytes of {size}")
+            text = stream.read(length)
+    except OSError as error:
+        raise ArtefactError(f"{file} cannot be read: {error.strerror}") from error
+    return _parse_header(file, text), start + text
+
+
+def torn(file: Path, what: str) -> ArtefactError:
+    """Make the refusal of a file that is not what its header promises."""
+    return ArtefactError(
+        f"{file} is torn or no safetensors file: {what}", hint="copy or download it again"
+    )
+
+
 def check_config_fields(config: Mapping[str, Any], where: str) -> None:
     """Refuse configuration fields that would fetch and run code.
 
@@ -106,6 +142,24 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtefactError(f"{file} holds a {type(content).__name__}, not an object")
     return content
+
+
+def _parse_header(file: Path, text: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise torn(file, "its header names a tensor twice")
+        return found
+
+    try:
+        header = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise torn(file, "its header is no JSON") from None
+    if not isinstance(header, dict):
+        raise torn(file, "its header is no object")
+    return header
 
 
 def _no_safetensors(folder: Path) -> ArtefactError:

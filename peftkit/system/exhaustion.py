@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from peftkit.errors import PeftkitError, ResourceError
+from peftkit.errors import PeftkitError, ResourceError, first_line
 
 Found = TypeVar("Found")
 
@@ -82,16 +82,15 @@ def in_batches(
 
 def _explain(error: BaseException, doing: str) -> ResourceError | None:
     text = str(error)
-    first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     is_disk = isinstance(error, OSError) and error.errno in _DISK
     if is_disk or any(sign in text for sign in _DISK_TEXTS):
         return ResourceError(
-            f"the disk is full while {doing}: {first_line}",
+            f"the disk is full while {doing}: {first_line(error)}",
             hint="free space and run the same command: it resumes from the last whole checkpoint",
         )
     if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_TEXTS):
         return ResourceError(
-            f"out of memory while {doing}: {first_line}",
+            f"out of memory while {doing}: {first_line(error)}",
             hint="a smaller per_device_train_batch_size with more gradient_accumulation_steps,"
             " a smaller max_length, activation_checkpointing: true, or model.quantize",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftkit.errors import ArtefactError, NetworkError, PeftkitError
+from peftkit.errors import ArtefactError, NetworkError, PeftkitError, first_line
 
 
 def explain_hub_error(error: BaseException, repo_id: str, *, kind: str = "model") -> PeftkitError:
@@ -62,7 +62,7 @@ def _answered(error: BaseException, repo_id: str, kind: str) -> PeftkitError:
         )
     if isinstance(error, errors.EntryNotFoundError):
         return ArtefactError(
-            f"the Hub's {kind} {repo_id!r} lacks a file: {_first_line(error)}",
+            f"the Hub's {kind} {repo_id!r} lacks a file: {first_line(error)}",
             hint=f"look at its files at {page}",
         )
     status = getattr(getattr(error, "response", None), "status_code", "an error")
@@ -110,12 +110,6 @@ def _page(repo_id: str, kind: str) -> str:
     """Return the address of a repository's page."""
     prefix = "datasets/" if kind == "dataset" else ""
     return f"https://huggingface.co/{prefix}{repo_id}"
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

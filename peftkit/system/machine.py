@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,6 @@ def describe_machine() -> Machine:
         return Machine("mps", _mps_has_bfloat16(torch), total, free, _cpu_name())
     total, free = host_memory()
     return Machine("cpu", _cpu_has_bfloat16(torch), total, free, _cpu_name())
-
-
-def launched_processes() -> int:
-    """Return how many processes a launcher (torchrun, accelerate) has started with this one."""
-    stated = os.environ.get("WORLD_SIZE", "1")
-    return int(stated) if stated.isdigit() else 1
 
 
 def host_memory() -> tuple[int, int]:

@@ -7,7 +7,7 @@ import math
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 
 from peftkit.errors import ResourceError
+from peftkit.system.process import ALONE, Process
 from peftkit.system.units import duration, gibibytes
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class SteadyConsole(Console):
 class Screen:
     """Print for people; a reader that went away, or a closed terminal, never stops a run."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Print to this console, or to standard output."""
+    def __init__(self, console: Console | None = None, process: Process = ALONE) -> None:
+        """Print to this console, or to standard output; a process that is not the main one, not."""
         self.console = SteadyConsole(highlight=False) if console is None else console
+        if not process.is_main:
+            self.console = SteadyConsole(quiet=True, force_terminal=False)
 
     def say(self, text: str = "") -> None:
         """Print a line as it is: brackets are no markup, and paths are not broken.
@@ -196,23 +199,31 @@ class TrainingBar:
 class MetricsFile:
     """Append one JSON object a logged step, each flushed, so that a kill loses none."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, process: Process = ALONE) -> None:
+        self._file, self.process = file, process
         self._stream: TextIO | None = None
 
     @contextmanager
     def opened(self) -> Iterator[MetricsFile]:
         """Keep the file open for a training."""
-        with writing(self._file), self._file.open("a", encoding="utf-8") as self._stream:
+        with ExitStack() as held:
+            self.process.by_main(self._open, held)
             yield self
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write a line; numbers that JSON has no word for (inf, nan) become null."""
+        kept = {key: _finite(value) for key, value in line.items()}
+        self.process.by_main(self._write, json.dumps(kept) + "\n")
+
+    def _open(self, held: ExitStack) -> None:
+        with writing(self._file):
+            self._stream = held.enter_context(self._file.open("a", encoding="utf-8"))
+
+    def _write(self, text: str) -> None:
         if self._stream is None:
             raise RuntimeError("the metrics file is not open")
-        kept = {key: _finite(value) for key, value in line.items()}
         with writing(self._file):
-            self._stream.write(json.dumps(kept) + "\n")
+            self._stream.write(text)
             self._stream.flush()
 
 

@@ -9,43 +9,46 @@ from contextlib import contextmanager
 from types import FrameType
 
 from peftkit.errors import StoppedError
+from peftkit.system.process import ALONE, Process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Remember the first signal, and say what it leaves behind."""
+    """Remember the first signal to any of a run's processes, and say what it leaves behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: Process = ALONE) -> None:
         self.consequence = "no step was trained; the same command starts over"
         """What is on disk now and what the same command does with it; kept true by the run."""
         self.signal: signal.Signals | None = None
+        """The first that came to this process."""
+        self._process = process
         self._is_deferred = False
 
-    @property
-    def is_requested(self) -> bool:
-        """Tell whether a signal has come."""
-        return self.signal is not None
+    def poll(self) -> bool:
+        """Tell whether a signal has come to any process, which all of them ask together."""
+        return self._first() is not None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only note signals inside; whoever polls `is_requested` must get to a safe place."""
-        self.check()
+        """Only note signals inside; whoever polls them must get to a safe place."""
         self._is_deferred = True
         try:
+            self.check()
             yield
         finally:
             self._is_deferred = False
         self.check()
 
     def check(self) -> None:
-        """Leave if a signal has come.
+        """Leave if a signal has come to any process, all of them together.
 
         Raises:
             StoppedError: says what is on disk and what the same command does.
         """
-        if self.signal is not None:
-            raise StoppedError(f"stopped by {self.signal.name}: {self.consequence}")
+        first = self._first()
+        if first is not None:
+            raise self._stopped(first)
 
     def receive(self, number: int, _frame: FrameType | None = None) -> None:
         """Handle a signal: the first stops kindly, a second Ctrl-C at once."""
@@ -56,13 +59,21 @@ class StopRequest:
             return
         self.signal = signal.Signals(number)
         if not self._is_deferred:
-            self.check()
+            raise self._stopped(self.signal)  # by itself: a launcher tells every process
+
+    def _first(self) -> signal.Signals | None:
+        # Another's signal is not noted as this one's own, which may be still to come: a Ctrl-C goes
+        # to all of them, and would count as the second.
+        return next((one for one in self._process.gather(self.signal) if one is not None), None)
+
+    def _stopped(self, by: signal.Signals) -> StoppedError:
+        return StoppedError(f"stopped by {by.name}: {self.consequence}")
 
 
 @contextmanager
-def catching_signals() -> Iterator[StopRequest]:
+def catching_signals(process: Process = ALONE) -> Iterator[StopRequest]:
     """Catch SIGINT, SIGTERM and SIGHUP inside, and put the earlier handlers back after."""
-    request = StopRequest()
+    request = StopRequest(process)
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python delivers signals to the main thread only
         return

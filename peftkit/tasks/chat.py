@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation
+from peftkit.plugins import Conversation, Example, Task
 from peftkit.sources.columns import describe_kind
 from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
 
@@ -28,15 +28,12 @@ class ChatConfig:
     """The file's word for a role -> ours, e.g. `{human: user, gpt: assistant}`."""
 
 
-class Chat:
+class Chat(Task):
     """Take a list of messages as it is; every assistant turn is trained."""
 
     Config: ClassVar[type | str] = ChatConfig
     headline: ClassVar[str] = "rougeL"
-    makes: ClassVar[tuple[type, ...]] = (Conversation,)
-
-    def __init__(self, config: ChatConfig) -> None:
-        self.config = config
+    makes: ClassVar[tuple[type[Example], ...]] = (Conversation,)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -69,11 +66,6 @@ class Chat:
     def metric_notes(self) -> tuple[str, ...]:
         """Say how the scores are computed."""
         return (rouge_note(), sacrebleu_note("bleu", "chrf"))
-
-    def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Give none."""
-        del rows
-        return {}
 
     def _message(self, item: object) -> dict[str, str]:
         name, config = self.config.messages, self.config

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from peftkit.errors import DataError
-from peftkit.plugins import Labeled
+from peftkit.plugins import Example, Labeled, Task
 from peftkit.sources.columns import describe_kind, read_text
 from peftkit.tasks.label_metrics import accuracy, f1_of, macro_f1, matthews
 
@@ -26,15 +26,12 @@ class ClassifyConfig:
     """Label whose own F1 is reported too, e.g. `spam`."""
 
 
-class Classify:
+class Classify(Task):
     """Read a text or a pair, and name its label."""
 
     Config: ClassVar[type | str] = ClassifyConfig
     headline: ClassVar[str] = "accuracy"
-    makes: ClassVar[tuple[type, ...]] = (Labeled,)
-
-    def __init__(self, config: ClassifyConfig) -> None:
-        self.config = config
+    makes: ClassVar[tuple[type[Example], ...]] = (Labeled,)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -45,7 +42,8 @@ class Classify:
     @property
     def label_column(self) -> str:
         """Name the column that holds the label."""
-        return self.config.label
+        config: ClassifyConfig = self.config
+        return config.label
 
     def check_labels(self, names: Sequence[str]) -> None:
         """Refuse a positive label that no row has."""
@@ -87,11 +85,6 @@ class Classify:
         positive = self.config.positive
         own = (f"F1 is that of the label {positive!r}.",) if positive else ()
         return (*own, "Macro F1 is the mean of every label's F1, whatever its share of the rows.")
-
-    def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Give none: the training rows' most frequent label, which is not the task's to know."""
-        del rows
-        return {}
 
     def _label(self, row: Mapping[str, Any]) -> str:
         name = self.config.label

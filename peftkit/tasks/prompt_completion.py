@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation
+from peftkit.plugins import Conversation, Example, Task
 from peftkit.sources.columns import describe_kind, read_text
 from peftkit.tasks.metrics import exact_match, rouge, rouge_note, token_f1
 
@@ -26,15 +26,12 @@ class PromptCompletionConfig:
     """System message before every prompt; absent, there is none."""
 
 
-class PromptCompletion:
+class PromptCompletion(Task):
     """Turn prompt and completion into one question and its answer."""
 
     Config: ClassVar[type | str] = PromptCompletionConfig
     headline: ClassVar[str] = "rougeL"
-    makes: ClassVar[tuple[type, ...]] = (Conversation,)
-
-    def __init__(self, config: PromptCompletionConfig) -> None:
-        self.config = config
+    makes: ClassVar[tuple[type[Example], ...]] = (Conversation,)
 
     @property
     def columns(self) -> Sequence[str]:

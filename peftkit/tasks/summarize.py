@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.plugins import Conversation
+from peftkit.plugins import Conversation, Example, Task
 from peftkit.sources.columns import read_text
 from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
 
@@ -24,15 +24,12 @@ class SummarizeConfig:
     """What stands above the document in the prompt; empty for the document alone."""
 
 
-class Summarize:
+class Summarize(Task):
     """Turn document and summary into one question and its answer."""
 
     Config: ClassVar[type | str] = SummarizeConfig
     headline: ClassVar[str] = "rougeL"
-    makes: ClassVar[tuple[type, ...]] = (Conversation,)
-
-    def __init__(self, config: SummarizeConfig) -> None:
-        self.config = config
+    makes: ClassVar[tuple[type[Example], ...]] = (Conversation,)
 
     @property
     def columns(self) -> Sequence[str]:

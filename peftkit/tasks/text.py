@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.plugins import Text
+from peftkit.plugins import Example, Task, Text
 from peftkit.sources.columns import read_text
 
 
@@ -18,15 +18,11 @@ class PlainTextConfig:
     """Column of the text."""
 
 
-class PlainText:
+class PlainText(Task):
     """Take one column as text, every token trained."""
 
     Config: ClassVar[type | str] = PlainTextConfig
-    headline: ClassVar[str] = ""
-    makes: ClassVar[tuple[type, ...]] = (Text,)
-
-    def __init__(self, config: PlainTextConfig) -> None:
-        self.config = config
+    makes: ClassVar[tuple[type[Example], ...]] = (Text,)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -40,13 +36,3 @@ class PlainText:
             DataError: the text is null, empty or no text.
         """
         return Text(read_text(row, self.config.text))
-
-    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Score nothing: perplexity says how well the text is known."""
-        del predictions, references
-        return {}
-
-    def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Give none."""
-        del rows
-        return {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.plugins import Conversation
+from peftkit.plugins import Conversation, Example, Task
 from peftkit.sources.columns import read_text
 from peftkit.tasks.metrics import bleu_and_chrf, sacrebleu_note, ter
 
@@ -27,15 +27,12 @@ class TranslateConfig:
     """What stands above the text instead of a sentence made from the languages; may be empty."""
 
 
-class Translate:
+class Translate(Task):
     """Turn source and target into one question and its answer."""
 
     Config: ClassVar[type | str] = TranslateConfig
     headline: ClassVar[str] = "chrf"
-    makes: ClassVar[tuple[type, ...]] = (Conversation,)
-
-    def __init__(self, config: TranslateConfig) -> None:
-        self.config = config
+    makes: ClassVar[tuple[type[Example], ...]] = (Conversation,)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -45,7 +42,7 @@ class Translate:
     @property
     def instruction(self) -> str:
         """Return the sentence above the text."""
-        config = self.config
+        config: TranslateConfig = self.config
         if config.instruction is not None:
             return config.instruction
         origin = f" from {config.source_language}" if config.source_language else ""

@@ -2,7 +2,8 @@
 """What peftkit does between the steps of transformers' Trainer; imported once training is sure.
 
 One callback a concern: what is shown and kept (`Watch`), numbers that are none (`Finite`), and
-checkpoints with the stop at a signal (`Keeper`).
+checkpoints with the stop at a signal (`Keeper`). Trainer calls them in every process at the same
+places, and whatever makes them stop in one makes them stop in all.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from peftkit.system.screen import Reading
 from peftkit.system.units import gibibytes
 
 if TYPE_CHECKING:
-    from peftkit.rundir.status import Ledger
-    from peftkit.system.meter import MemoryMeter
+    from peftkit.rundir.paths import RunDir
+    from peftkit.rundir.status import RunStatus
+    from peftkit.system.meter import MemoryMeter, Peak
     from peftkit.system.screen import MetricsFile, TrainingBar
     from peftkit.system.signals import StopRequest
 
@@ -45,9 +47,10 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """Watch a training.
 
         Args:
-            seconds_before: trained before this process, by the run that is resumed.
+            seconds_before: trained before this call, by the run that is resumed.
         """
         self._bar, self._metrics, self._meter = bar, metrics, meter
+        self._process = metrics.process
         self._budget_bytes = budget_bytes
         self._seconds_before = seconds_before
         self._reading = Reading()
@@ -56,7 +59,7 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
 
     @property
     def seconds(self) -> float:
-        """Return the seconds trained so far, all processes of this run together."""
+        """Return the seconds trained so far, all calls of this run together."""
         return self._seconds_before + time.monotonic() - self._began
 
     def on_train_begin(
@@ -72,14 +75,9 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Hold the budget, and show the step unless its log is about to."""
-        peak = self._meter.peak()
-        if self._budget_bytes is not None and peak.taken_bytes > self._budget_bytes:
-            raise ResourceError(
-                f"memory.budget: step {state.global_step} took {gibibytes(peak.taken_bytes)} of"
-                f" {peak.kind} memory, more than {gibibytes(self._budget_bytes)}",
-                hint="a smaller per_device_train_batch_size with more gradient_accumulation_steps,"
-                " a smaller max_length, or a larger memory.budget",
-            )
+        own = self._meter.peak()  # at every step: where nothing keeps the peak, it samples
+        if self._budget_bytes is not None:
+            self._hold_budget(self._budget_bytes, self._most_taken(own), state.global_step)
         if not control.should_log:
             self._bar.advance(state.global_step, self._reading)
 
@@ -98,11 +96,25 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         elif "eval_loss" in logs:
             self._metrics.append({"step": state.global_step, "eval_loss": logs["eval_loss"]})
 
+    def _most_taken(self, own: Peak) -> Peak:
+        """Return the peak of the process that took most."""
+        return max(self._process.gather(own), key=lambda peak: peak.taken_bytes)
+
+    @staticmethod
+    def _hold_budget(budget_bytes: int, peak: Peak, step: int) -> None:
+        if peak.taken_bytes > budget_bytes:
+            raise ResourceError(
+                f"memory.budget: step {step} took {gibibytes(peak.taken_bytes)} of"
+                f" {peak.kind} memory, more than {gibibytes(budget_bytes)}",
+                hint="a smaller per_device_train_batch_size with more gradient_accumulation_steps,"
+                " a smaller max_length, or a larger memory.budget",
+            )
+
     def _keep_step(self, state: TrainerState, logs: dict[str, Any]) -> None:
         now, num_tokens = time.monotonic(), state.num_input_tokens_seen
         speed = (num_tokens - self._logged_tokens) / max(now - self._logged_at, 1e-9)
         self._logged_at, self._logged_tokens = now, num_tokens
-        peak = self._meter.peak()
+        peak = self._most_taken(self._meter.peak())
         self._reading = Reading(logs["loss"], speed if num_tokens else None, peak.num_bytes)
         line = {
             "step": state.global_step,
@@ -122,9 +134,10 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
 class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Stop before a step whose gradient or loss is not a number reaches the weights."""
 
-    def __init__(self, method: str, checkpoints: Path) -> None:
+    def __init__(self, method: str, run_dir: RunDir) -> None:
         """Take the method's name, whose keys an error shows, and where good weights are kept."""
-        self._method, self._checkpoints = method, checkpoints
+        self._method, self._checkpoints = method, run_dir.checkpoints
+        self._process = run_dir.process
 
     def on_pre_optimizer_step(
         self,
@@ -138,7 +151,8 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         if args.fp16 or model is None:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if not math.isfinite(torch.nn.utils.get_total_norm(gradients).item()):
+        norm = torch.nn.utils.get_total_norm(gradients).item()
+        if self._process.any_of(not math.isfinite(norm)):
             what = "the gradient is not a finite number, so the step was not taken"
             raise self._diverged(state.global_step + 1, what, args)
 
@@ -151,9 +165,13 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         **_: Any,
     ) -> None:
         """Look at the loss."""
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise self._diverged(state.global_step, f"the loss is {loss}", args)
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        losses = self._process.gather(logs["loss"])
+        wrong = next((loss for loss in losses if not math.isfinite(loss)), None)
+        if wrong is not None:
+            raise self._diverged(state.global_step, f"the loss is {wrong}", args)
 
     def _diverged(self, step: int, what: str, args: TrainingArguments) -> DivergedError:
         key = f"method.{self._method}.learning_rate"
@@ -171,8 +189,9 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
 class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Seal checkpoints, prune old ones, and stop at a step's end once a signal has come."""
 
-    def __init__(self, stop: StopRequest, ledger: Ledger) -> None:
-        self._stop, self._ledger = stop, ledger
+    def __init__(self, stop: StopRequest, status: RunStatus) -> None:
+        self._stop, self._status = stop, status
+        self._process = status.run_dir.process
         self._is_owed = False
 
     def on_step_end(
@@ -185,7 +204,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """
         if state.global_step >= state.max_steps:
             control.should_log = True  # so that the metrics end with the training
-        if self._stop.is_requested:
+        if self._stop.poll():
             control.should_log = control.should_save = control.should_training_stop = True
         if control.should_save and _is_epoch_end(state):
             control.should_save, self._is_owed = False, True
@@ -196,14 +215,14 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """Pay the owed checkpoint; after a stop within the epoch, undo what its end asks for."""
         if not _is_epoch_end(state):
             control.should_log = control.should_evaluate = control.should_save = False
-        elif self._is_owed or self._stop.is_requested:
+        elif self._is_owed or self._stop.poll():
             control.should_save, self._is_owed = True, False
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Ask for a checkpoint if the signal came during an evaluation."""
-        if self._stop.is_requested:
+        if self._stop.poll():
             control.should_save = control.should_training_stop = True
 
     def on_save(
@@ -212,18 +231,21 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         """Make `checkpoint-N` a sealed `step-N`, and delete what save_total_limit does not keep."""
         checkpoints = Path(str(args.output_dir))
         folder = resume.unsealed_folder(checkpoints, state.global_step)
-        best = state.best_model_checkpoint
-        if best == str(folder):
+        if state.best_model_checkpoint == str(folder):
             sealed = resume.sealed_folder(checkpoints, state.global_step)
             state.best_model_checkpoint = str(sealed)
-            state.save_to_json(str(folder / "trainer_state.json"))
-        resume.seal(folder, step=state.global_step, identity=str(self._ledger.identity))
-        (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model
-        kept = Path(state.best_model_checkpoint) if state.best_model_checkpoint else None
-        resume.prune(checkpoints, keep=args.save_total_limit, also=kept)
-        self._ledger.step, self._ledger.total_steps = state.global_step, state.max_steps
-        self._ledger.write("running")
+        self._status.step, self._status.total_steps = state.global_step, state.max_steps
+        self._process.wait()  # every process adds its random state
+        self._process.by_main(self._seal, folder, args, state)
         self._stop.consequence = f"the same command resumes at step {state.global_step}"
+
+    def _seal(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+        checkpoints, best = folder.parent, state.best_model_checkpoint
+        state.save_to_json(str(folder / "trainer_state.json"))  # which names the best anew
+        resume.seal(folder, step=state.global_step, identity=str(self._status.identity))
+        (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model
+        resume.prune(checkpoints, keep=args.save_total_limit, also=Path(best) if best else None)
+        self._status.write("running")
 
 
 def _is_epoch_end(state: TrainerState) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from peftkit.errors import UsageError
 from peftkit.preprocessing.class_labels import labels_of_config
@@ -21,36 +22,31 @@ if TYPE_CHECKING:
     from peftkit.training.prepare import Job
 
 
-@runtime_checkable
-class LoadsCheckpoints(Protocol):
-    """Describe an adapter of which a checkpoint holds more than PEFT's own file."""
-
-    def load_checkpoint(self, model: PeftModel, checkpoint: Path) -> None:
-        """Make a model that `attach` made what it was when the checkpoint was written."""
-
-
 def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
     """Load the base, or make a new model, and attach what is trained."""
     from transformers import set_seed
 
     from peftkit.adapters.base import count_parameters
+    from peftkit.adapters.continued import brought_by, load_adapter
     from peftkit.recipe.blame import blamed
 
+    earlier = Path(str(job.recipe.adapter.continue_from))
     with exhaustion_explained("reading the base model"):
+        brought = None
+        if job.built.adapter is None:
+            with blamed(job.recipe, "adapter.from", "adapter"):
+                check_same_labels(earlier, job.prepared.labels)
+                brought = brought_by(earlier)
         set_seed(seed_of(job))  # a classifier's head is new
-        base = load_base(job)
+        base = load_base(job, brought)
         set_seed(seed_of(job))  # as SFTTrainer does before it attaches an adapter itself
         if job.built.adapter is not None:
             with blamed(job.recipe, "adapter"):
                 model = job.built.adapter.attach(base)
         else:
-            from peftkit.adapters.continued import load_adapter
-
-            path = Path(str(job.recipe.adapter.continue_from))
             with blamed(job.recipe, "adapter.from", "adapter"):
-                check_same_labels(path, job.prepared.labels)
-                model = load_adapter(base, path, is_trainable=True)
-    trainable, total = count_parameters(model)
+                model = load_adapter(base, earlier, is_trainable=True)
+    trainable, total = count_parameters(model, job.built.quantizer)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
         f" trained ({trainable / total:.2%}) on {job.machine.name}"
@@ -78,17 +74,21 @@ def check_same_labels(path: Path, labels: Labels) -> None:
         )
 
 
-def load_base(job: Job) -> PreTrainedModel:
-    """Load the base's weights, or make random ones for `model.config`."""
+def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
+    """Load the base's weights, or make random ones for `model.config`.
+
+    Args:
+        brought: as `peftkit.models.load.load_base` takes it.
+    """
     from peftkit.models import load as models
     from peftkit.recipe.blame import blamed
 
-    section, auto_class = job.recipe.model, job.built.method.auto_class
+    section, kind = job.recipe.model, job.built.method.kind
     config_options = job.prepared.labels.model_options(job.tokenizer)
     if section.config is not None:
         return models.init_model(
             section,
-            auto_class=auto_class,
+            kind=kind,
             seed=seed_of(job),
             tokenizer=job.tokenizer,
             config_options=config_options,
@@ -96,19 +96,18 @@ def load_base(job: Job) -> PreTrainedModel:
     with blamed(job.recipe, "model.path", "model"):
         return models.load_base(
             section,
-            auto_class=auto_class,
-            quantization_config=job.built.quantization_config,
+            kind=kind,
+            quantizer=job.built.quantizer,
             device=job.machine.device,
             config_options=config_options,
+            brought=brought,
         )
 
 
 def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
     """Load what was trained from an adapter's or a model's folder, to be used as it is."""
     if (folder / "adapter_config.json").is_file():
-        from peftkit.adapters.continued import load_adapter
-
-        return load_adapter(load_base(job), folder, is_trainable=False)
+        return _with_adapter(job, folder, is_trainable=False)
     return _load_whole(job, folder)
 
 
@@ -117,13 +116,17 @@ def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | P
     if not (checkpoint / "adapter_config.json").is_file():
         return _load_whole(job, checkpoint)
     adapter = job.built.adapter
-    if isinstance(adapter, LoadsCheckpoints):
+    if adapter is not None and adapter.has_own_checkpoints:
         model = load_model(job, screen)
         adapter.load_checkpoint(model, checkpoint)
         return model
-    from peftkit.adapters.continued import load_adapter
+    return _with_adapter(job, checkpoint, is_trainable=True)
 
-    return load_adapter(load_base(job), checkpoint, is_trainable=True)
+
+def _with_adapter(job: Job, folder: Path, *, is_trainable: bool) -> PeftModel:
+    from peftkit.adapters.continued import brought_by, load_adapter
+
+    return load_adapter(load_base(job, brought_by(folder)), folder, is_trainable=is_trainable)
 
 
 def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
@@ -132,4 +135,4 @@ def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
     whole = dataclasses.replace(
         job.recipe.model, path=str(folder), config=None, revision=None, subfolder=None
     )
-    return load_from(whole, auto_class=job.built.method.auto_class, device=job.machine.device)
+    return load_from(whole, kind=job.built.method.kind, device=job.machine.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
     from peftkit.recipe.build import Built
     from peftkit.rundir.paths import RunDir
-
-KNOWN_CLASSES = (
-    "AutoModelForCausalLM",
-    "AutoModelForSeq2SeqLM",
-    "AutoModelForSequenceClassification",
-)
-"""What can be evaluated and asked."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
             hint="`peftkit runs` lists the runs that exist",
         )
     if not run_dir.trained.is_dir():
-        state = run_dir.read_json(run_dir.status).get("state") if run_dir.status.exists() else None
+        state = run_dir.read_if_there(run_dir.status).get("state")
         raise ArtefactError(
             f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
             hint=f"peftkit run {run_dir.recipe} --out {run_dir.path}",
@@ -59,29 +52,27 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
     recipe = load_recipe(run_dir.resolved, overrides)
     machine = describe_machine()
     built = build(recipe, machine)
-    if built.method.auto_class not in KNOWN_CLASSES:
-        raise UsageError(
-            f"{run_dir.path} trained a model of {built.method.auto_class},"
-            " which does not answer prompts",
-            hint="evaluate and generate work on language models and classifiers",
-        )
     section = recipe.model
     if section.config is not None:
         section = dataclasses.replace(
             section, path=str(run_dir.model), config=None, tokenizer=None, chat_template=None
         )
     tokenizer = load_tokenizer(section, recipe.file.parent)
-    device = "cpu" if getattr(built.method, "use_cpu", False) else machine.device
+    device = "cpu" if built.method.use_cpu else machine.device
     return TrainedRun(run_dir, built, tokenizer, device)
 
 
 def load_base_of(
-    built: Built, device: str, config_options: Mapping[str, Any] | None = None
+    built: Built,
+    device: str,
+    config_options: Mapping[str, Any] | None = None,
+    brought: Set[str] | None = None,
 ) -> PreTrainedModel:
     """Load the base model that a recipe starts from.
 
     Args:
         config_options: what its configuration must say, e.g. a classifier's labels.
+        brought: as `peftkit.models.load.load_base` takes it.
 
     Raises:
         UsageError: the recipe builds a new model, so there is none.
@@ -90,10 +81,11 @@ def load_base_of(
 
     return load_base(
         built.recipe.model,
-        auto_class=built.method.auto_class,
-        quantization_config=built.quantization_config,
+        kind=built.method.kind,
+        quantizer=built.quantizer,
         device=device,
         config_options=config_options,
+        brought=brought,
     )
 
 
@@ -102,15 +94,17 @@ def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
     from peftkit.models.load import load_base
 
     if run.run_dir.adapter.is_dir():
-        from peftkit.adapters.continued import load_adapter
+        from peftkit.adapters.continued import brought_by, load_adapter
 
-        base = load_base_of(run.built, run.device, trained_labels(run.run_dir))
-        return load_adapter(base, run.run_dir.adapter, is_trainable=False)
+        adapter = run.run_dir.adapter
+        labels = trained_labels(run.run_dir)
+        base = load_base_of(run.built, run.device, labels, brought_by(adapter))
+        return load_adapter(base, adapter, is_trainable=False)
     whole = dataclasses.replace(
         run.built.recipe.model,
         path=str(run.run_dir.model), config=None, revision=None, subfolder=None, tokenizer=None,
     )  # fmt: skip
-    return load_base(whole, auto_class=run.built.method.auto_class, device=run.device)
+    return load_base(whole, kind=run.built.method.kind, device=run.device)
 
 
 def trained_labels(run_dir: RunDir) -> dict[str, Any]:
@@ -118,4 +112,21 @@ def trained_labels(run_dir: RunDir) -> dict[str, Any]:
     from peftkit.preprocessing.class_labels import labels_of_config
 
     file = run_dir.adapter / "config.json"
-    return labels_of_config(run_dir.read_json(file)) if file.exists() else {}
+    return labels_of_config(run_dir.read_if_there(file))
+
+
+def load_untrained(run: TrainedRun) -> PreTrainedModel:
+    """Load the base as it was before training.
+
+    Raises:
+        UsageError: it is a classifier's, whose head was new.
+    """
+    from peftkit.adapters.continued import brought_by
+
+    if run.built.method.kind.answers != "labels":
+        return load_base_of(run.built, run.device)
+    adapter = run.run_dir.adapter
+    if not adapter.is_dir() or brought_by(adapter):
+        raise UsageError("the base knows no labels: its classification head is new and untrained")
+    labels = trained_labels(run.run_dir)
+    return load_base_of(run.built, run.device, labels, brought=frozenset())

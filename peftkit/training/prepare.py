@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from peftkit.plugins import Decision, Machine
 from peftkit.rundir import status as run_state
 from peftkit.rundir.paths import RunDir
-from peftkit.rundir.status import Ledger
+from peftkit.rundir.status import RunStatus
+from peftkit.system.process import Process
 from peftkit.system.screen import Screen
 from peftkit.system.signals import StopRequest
 from peftkit.system.units import gibibytes
@@ -55,7 +56,7 @@ class Session:
 
     screen: Screen
     stop: StopRequest
-    ledger: Ledger
+    status: RunStatus
 
 
 def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
@@ -68,30 +69,45 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     from peftkit.preprocessing.pipeline import prepare as prepare_data
     from peftkit.recipe.blame import blamed
     from peftkit.recipe.build import build, identity
-    from peftkit.system.machine import describe_machine
 
-    machine = describe_machine()
+    process = run_dir.process
+    machine = weakest_machine(process)
     if recipe.method.options.get("use_cpu") and machine.device != "cpu":
         machine = _as_cpu(machine)
     with blamed(recipe, "model.path", "model"):
         fetch_dtype(recipe)
     built = build(recipe, machine)
-    run_state.check_same_recipe(run_dir, built.resolved)
+    process.by_main(run_state.check_same_recipe, run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
     say_decisions(built.decisions, screen)
     with blamed(recipe, "model.path", "model"):
-        check_weights_fit(recipe, machine)
+        check_weights_fit(recipe, built, machine)
         config = load_config(recipe.model)
-        check_trains(config, built.method.auto_class)
+        check_trains(config, built.method.kind)
         longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
-    run_state.check_same_data(run_dir, prepared.fingerprint)
+    process.by_main(run_state.check_same_data, run_dir, prepared.fingerprint)
     for split, audit in prepared.audit.items():
         screen.say(f"  data     {split}: {audit.describe()}")
     check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def weakest_machine(process: Process) -> Machine:
+    """Describe what every process has: the main one's machine, with the least memory of any.
+
+    What is decided from it is then the same in all of them.
+    """
+    from peftkit.system.machine import describe_machine
+
+    found = process.gather(describe_machine())
+    return dataclasses.replace(
+        found[0],
+        total_bytes=min(one.total_bytes for one in found),
+        free_bytes=min(one.free_bytes for one in found),
+    )
 
 
 def fetch_dtype(recipe: Recipe) -> None:
@@ -116,7 +132,7 @@ def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
         screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
 
 
-def check_weights_fit(recipe: Recipe, machine: Machine) -> None:
+def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:
     """Refuse a base whose weights alone exceed the budget or the free memory.
 
     One that a quantization makes nobody knows how small is left to the run's own check.
@@ -128,14 +144,12 @@ def check_weights_fit(recipe: Recipe, machine: Machine) -> None:
     from peftkit.memory.weights import weight_bytes
     from peftkit.models.load import resolve
     from peftkit.planning.suggestions import explain_smallest
-    from peftkit.recipe.quantization import weight_bits
     from peftkit.system.checkpoint_files import weight_files
 
     if recipe.model.path is None or recipe.model.device_map is not None:
         return
-    quantize = recipe.model.quantize
-    bits = None if quantize is None else weight_bits(quantize)
-    if quantize is not None and bits is None:
+    bits = None if built.quantizer is None else built.quantizer.bits
+    if built.quantizer is not None and bits is None:
         return
     found = resolve(recipe.model)
     if not found.is_local:
@@ -160,27 +174,25 @@ def check_adapter_names(recipe: Recipe, built: Built) -> None:
     Raises:
         UsageError: a name matches nothing; says the recipe's line.
     """
-    from peftkit.adapters.base import PeftAdapter
-    from peftkit.adapters.targets import check_targets
     from peftkit.errors import UsageError
     from peftkit.memory.fake import build_skeleton
     from peftkit.models.load import load_config
     from peftkit.recipe.blame import blamed
 
-    if not isinstance(built.adapter, PeftAdapter):
+    if built.adapter is None or built.adapter.Config is None:
         return
     try:
         base = build_skeleton(
             load_config(recipe.model),
             recipe.model,
-            auto_class=built.method.auto_class,
-            quantization_config=None,  # quantized modules keep their names
+            kind=built.method.kind,
+            quantizer=None,  # quantized modules keep their names
             adapter=None,
         ).model
     except UsageError:
         return  # it cannot be built so: names are compared once it is loaded
     with blamed(recipe, "adapter"):
-        check_targets(built.adapter.config, base)
+        built.adapter.check_names(base)
 
 
 def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
@@ -196,12 +208,11 @@ def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
 
 def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     """Train the tokenizer of a new model on the texts of the split that will be trained on."""
-    from peftkit.methods.pretrain_lm import train_tokenizer
     from peftkit.preprocessing.pipeline import read_texts
 
     options = built.tokenizer_trainer.options if built.tokenizer_trainer else {}
     config = recipe.model.config or {}
-    return train_tokenizer(
+    return built.method.train_tokenizer(
         read_texts(built),
         vocab_size=options["vocab_size"],
         max_length=config["max_position_embeddings"],

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from peftkit.models.native import is_adapted
+from peftkit.plugins.native import is_adapted
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
 
@@ -77,7 +77,7 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
         is_on_hub=found is not None and not found.is_local,
         adapter=_adapter_name(job) if is_adapter else None,
         method=recipe.method.name,
-        auto_class=job.built.method.auto_class,
+        kind=job.built.method.kind,
         recipe=_with_overrides(recipe),
         fingerprint=job.prepared.fingerprint,
         packages=versions.get("packages", {}),

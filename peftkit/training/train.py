@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins import Training
 from peftkit.recipe.blame import blamed
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir.paths import RunDir, write_json
@@ -13,21 +14,11 @@ from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.save import save_trained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from peft import PeftModel
-    from transformers import PreTrainedModel, Trainer, TrainerCallback
+    from transformers import PreTrainedModel, Trainer
 
     from peftkit.rundir.checkpoints import Checkpoint
     from peftkit.training.prepare import Job, Session
-
-
-@runtime_checkable
-class WatchesTraining(Protocol):
-    """Describe an adapter whose schedule runs during training, e.g. AdaLoRA's."""
-
-    def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return what the trainer must call."""
 
 
 def train_model(
@@ -41,9 +32,9 @@ def train_model(
         ResourceError: the budget was passed, or memory or the disk ran out.
     """
     run_dir, stop = job.run_dir, session.stop
-    seconds_before = _clean(run_dir, start)
+    seconds_before = run_dir.process.by_main(_clean, run_dir, start)
     bar = TrainingBar(session.screen)
-    with MetricsFile(run_dir.metrics).opened() as metrics:
+    with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"):
             trainer = _make_trainer(job, model, session)
         if start is None:
@@ -55,9 +46,9 @@ def train_model(
                     trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             finally:
                 bar.stop()
-                session.ledger.step = trainer.state.global_step
-                session.ledger.total_steps = trainer.state.max_steps
-            if stop.is_requested and trainer.state.global_step < trainer.state.max_steps:
+                session.status.step = trainer.state.global_step
+                session.status.total_steps = trainer.state.max_steps
+            if stop.poll() and trainer.state.global_step < trainer.state.max_steps:
                 return  # leaving `deferred` raises StoppedError
             if trainer.eval_dataset is not None and trainer.args.eval_strategy == "no":
                 trainer.evaluate()  # once, so that validation rows never go unread
@@ -66,9 +57,13 @@ def train_model(
 
 def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> None:
     """Save trained weights, and last of all measured.json, which says that training is over."""
+    job.run_dir.process.by_main(_keep, job, model)
+    session.stop.consequence = "the trained weights are saved; the same command evaluates them"
+
+
+def _keep(job: Job, model: PreTrainedModel | PeftModel) -> None:
     save_trained(job, model)
     write_json(job.run_dir.measured, _measure(job, model))
-    session.stop.consequence = "the trained weights are saved; the same command evaluates them"
 
 
 def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
@@ -83,20 +78,19 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
     from peftkit.training.callbacks import Finite, Keeper
 
     adapter = job.built.adapter
-    callbacks: list[TrainerCallback] = (
-        list(adapter.callbacks()) if isinstance(adapter, WatchesTraining) else []
-    )
     return job.built.method.trainer(
-        model,
-        job.tokenizer,
-        job.prepared.encoded["train"],
-        job.prepared.encoded.get("validation"),
-        [
-            *callbacks,
-            Finite(job.recipe.method.name, job.run_dir.checkpoints),
-            Keeper(session.stop, session.ledger),
-        ],
-        output_dir=job.run_dir.checkpoints,
+        Training(
+            model=model,
+            tokenizer=job.tokenizer,
+            train=job.prepared.encoded["train"],
+            validation=job.prepared.encoded.get("validation"),
+            callbacks=(
+                *(adapter.callbacks() if adapter else ()),
+                Finite(job.recipe.method.name, job.run_dir),
+                Keeper(session.stop, session.status),
+            ),
+            output_dir=job.run_dir.checkpoints,
+        )
     )
 
 
@@ -104,13 +98,9 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
     """Try the longest batch first: what it takes is the most that any step will."""
     from peftkit.memory.probe import probe_longest_batch
 
-    method = job.built.method
-    with exhaustion_explained("probing the longest batch"), blamed(job.recipe):
-        length = probe_longest_batch(
-            trainer,
-            device=job.machine.device,
-            fuses_head=bool(getattr(method, "fuses_head", False)),
-        )
+    method, process = job.built.method, job.run_dir.process
+    with process.together(), exhaustion_explained("probing the longest batch"), blamed(job.recipe):
+        length = probe_longest_batch(trainer, method, device=job.machine.device)
     if length is not None:
         session.screen.say(f"  probed   the longest batch, of {length:,} tokens a row: it fits")
 
@@ -141,7 +131,7 @@ def _measure(job: Job, model: PreTrainedModel | PeftModel) -> dict[str, Any]:
     lines = _step_lines(job.run_dir)
     last = lines[-1] if lines else {}
     seconds, num_tokens = last.get("seconds", 0.0), last.get("num_tokens", 0)
-    trainable, total = count_parameters(model)
+    trainable, total = count_parameters(model, job.built.quantizer)
     measured = {
         "train_seconds": seconds,
         "num_steps": last.get("step", 0),

@@ -5,36 +5,24 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from peftkit.errors import PeftkitError
+from peftkit.errors import PeftkitError, first_line
+from peftkit.plugins import CAUSAL_LM, find, plugin_names
+from peftkit.recipe.build import construct
 from peftkit.recipe.schema import ModelSection
-from peftkit.recipe.signatures import load_class, quantization_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from peftkit.plugins.quantizer import Quantizer
+
 MATMUL_SIZE = 512
-VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "bitsandbytes": {
-        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
-        "nf4, double": {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_use_double_quant": True,
-        },
-        "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
-        "int8": {"load_in_8bit": True},
-    },
-    "gptq": {"gptq": {"bits": 4}},
-    "torchao": {"torchao": {"quant_type": "int8_weight_only"}},
-}
-"""Quantization -> name -> its options, where the defaults are not one kind that one can try."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +115,7 @@ def small_base(device: str) -> Iterator[Bench]:
         yield Bench(Path(folder), device, input_ids, logits)
 
 
-def train_lora(bench: Bench, name: str, quantization_config: Any | None = None) -> Trial:
+def train_lora(bench: Bench, name: str, quantizer: Quantizer | None = None) -> Trial:
     """Load the base, quantized or not, as a run does; attach a LoRA and take its gradients."""
     import torch
     from peft import LoraConfig
@@ -135,7 +123,7 @@ def train_lora(bench: Bench, name: str, quantization_config: Any | None = None) 
     from peftkit.adapters.peft_types import Lora
 
     try:
-        base = _load(bench, quantization_config)
+        base = _load(bench, quantizer)
         input_ids = bench.input_ids.to(base.device)
         with torch.no_grad():
             distance = relative_error(base(input_ids).logits.cpu(), bench.logits)
@@ -155,15 +143,21 @@ def train_lora(bench: Bench, name: str, quantization_config: Any | None = None) 
 
 
 def quantizations(bench: Bench) -> Iterator[Trial]:
-    """Train on every quantization that transformers knows, or say why it cannot be here."""
-    for method, reference in quantization_classes().items():
-        for name, options in VARIANTS.get(method, {method: {}}).items():
+    """Train on every quantization that a recipe can name, or say why it cannot be here."""
+    for quantization in plugin_names("quantizers"):
+        try:
+            plugin = find("quantizers", quantization)
+        except PeftkitError as error:
+            yield Trial(quantization, False, error.message)
+            continue
+        for variant, options in plugin.trials().items():
+            name = variant or quantization
             try:
-                config = load_class(reference)(**options)
-            except (ImportError, TypeError, ValueError) as error:
+                quantizer = plugin(construct(plugin.Config, options))
+            except (ImportError, TypeError, ValueError, PeftkitError) as error:
                 yield Trial(name, False, first_line(error))
                 continue
-            yield train_lora(bench, name, config)
+            yield train_lora(bench, name, quantizer)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
@@ -171,19 +165,13 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return float((found.double() - truth.double()).norm() / truth.double().norm())
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's first line, or its kind where it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def _load(bench: Bench, quantization_config: Any | None) -> PreTrainedModel:
+def _load(bench: Bench, quantizer: Quantizer | None) -> PreTrainedModel:
     from peftkit.models.load import load_base
 
     section = ModelSection(path=str(bench.folder), dtype="float32")
     return load_base(
         section,
-        auto_class="AutoModelForCausalLM",
-        quantization_config=quantization_config,
+        kind=CAUSAL_LM,
+        quantizer=quantizer,
         device=bench.device,
     ).eval()

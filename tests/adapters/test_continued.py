@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from peftkit.adapters.continued import adapter_folder, load_adapter
+from peftkit.adapters.continued import adapter_folder, brought_by, load_adapter
 from peftkit.adapters.peft_types import AdaLora, Lora
 from peftkit.errors import ArtefactError
+from peftkit.training.open_run import trains_head
 
 IDS = torch.arange(10, 26).unsqueeze(0)
 
@@ -60,6 +62,35 @@ def refusal(tiny_model, folder: Path) -> ArtefactError:
         load_adapter(base_of(tiny_model), folder, is_trainable=True)
     assert caught.value.exit_code == 4
     return caught.value
+
+
+def test_what_an_adapter_brings_is_named_as_the_model_does(tiny_model, tmp_path) -> None:
+    from peft import LoraConfig
+
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["model.norm"])
+    Lora(config).attach(base_of(tiny_model)).save_pretrained(tmp_path)
+    whole = {name for name, _ in base_of(tiny_model).named_parameters()}
+    assert brought_by(tmp_path) & whole == {"model.norm.weight"}
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_head_is_the_adapters_only_where_its_file_has_one(is_saved: bool, tmp_path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification, BertConfig
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 4, "intermediate_size": 56}  # fmt: skip
+    base = AutoModelForSequenceClassification.from_config(BertConfig(**sizes))
+    heads = {"modules_to_save": ["classifier"]} if is_saved else {}
+    config = LoraConfig(r=4, target_modules=["query"], init_lora_weights=False, **heads)
+    attached = get_peft_model(copy.deepcopy(base), config)
+    attached.save_pretrained(tmp_path)
+    again = load_adapter(copy.deepcopy(base), tmp_path, is_trainable=True)
+    assert torch.equal(logits_of(again), logits_of(attached))
+    assert trains_head(again) is is_saved
+    trained = {name for name, p in again.named_parameters() if p.requires_grad}
+    assert any("classifier" in name for name in trained) is is_saved
 
 
 def test_continues_where_it_was(tiny_model, saved) -> None:

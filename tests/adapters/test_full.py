@@ -8,11 +8,12 @@ from peftkit.adapters.base import count_parameters
 from peftkit.adapters.full import Full
 from peftkit.errors import UsageError
 from peftkit.models.load import load_base
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 
 
 def test_every_parameter_is_trainable(tiny_model) -> None:
-    base = load_base(ModelSection(path=str(tiny_model)), auto_class="AutoModelForCausalLM")
+    base = load_base(ModelSection(path=str(tiny_model)), kind=CAUSAL_LM)
     model = Full().attach(base.requires_grad_(False))
     trainable, total = count_parameters(model)
     assert trainable == total > 0
@@ -26,10 +27,12 @@ def test_every_parameter_is_trainable(tiny_model) -> None:
 def test_a_quantized_base_is_refused(tiny_model) -> None:
     from transformers import BitsAndBytesConfig
 
+    from peftkit.quantizers.bitsandbytes import BitsAndBytes
+
     base = load_base(
         ModelSection(path=str(tiny_model)),
-        auto_class="AutoModelForCausalLM",
-        quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+        kind=CAUSAL_LM,
+        quantizer=BitsAndBytes(BitsAndBytesConfig(load_in_8bit=True)),
     )
     with pytest.raises(UsageError, match="cannot train a quantized base") as caught:
         Full().attach(base)

@@ -14,6 +14,7 @@ from peftkit.adapters.base import PeftAdapter
 from peftkit.adapters.continued import load_adapter
 from peftkit.errors import UsageError
 from peftkit.models.load import load_base, load_tokenizer
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 
 pytestmark = [
@@ -101,7 +102,7 @@ def native_config(name: str):
 
 
 def base_of(section: ModelSection):
-    return load_base(section, auto_class="AutoModelForCausalLM")
+    return load_base(section, kind=CAUSAL_LM)
 
 
 def train(adapter: PeftAdapter, name: str, model, section: ModelSection, folder: Path):

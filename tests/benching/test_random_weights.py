@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from peftkit.quantizers.bitsandbytes_storage import BitsAndBytesStorage
+
 SIZES = {
     "vocab_size": 512,
     "hidden_size": 64,
@@ -78,7 +80,7 @@ def test_a_4_bit_base_is_stored_as_bitsandbytes_stores_it(double: bool) -> None:
     model = quantized_on_meta(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double
     )
-    fill_with_random(model, device="cpu", seed=0)
+    fill_with_random(model, device="cpu", seed=0, storage=BitsAndBytesStorage())
     weight = model.model.layers[0].mlp.up_proj.weight
     assert weight.dtype == torch.uint8 and weight.numel() == 64 * 128 // 2
     assert weight.quant_state.quant_type == "nf4" and weight.quant_state.nested is double
@@ -92,7 +94,7 @@ def test_an_8_bit_base_is_stored_as_bitsandbytes_stores_it() -> None:
     from peftkit.benching.random_weights import fill_with_random
 
     model = quantized_on_meta(load_in_8bit=True)
-    fill_with_random(model, device="cpu", seed=0)
+    fill_with_random(model, device="cpu", seed=0, storage=BitsAndBytesStorage())
     weight = model.model.layers[0].mlp.up_proj.weight
     assert weight.dtype == torch.int8 and weight.SCB.shape == (128,)
     ids = torch.randint(512, (1, 8))

@@ -13,8 +13,8 @@ import pytest
 import tiny
 from command_line import run_command
 
-from peftkit.generate import ANSWER
 from peftkit.rundir.paths import RunDir
+from peftkit.scoring.generative import ANSWER
 
 
 @pytest.fixture
@@ -172,18 +172,18 @@ def test_generate_chats_where_a_person_types(
 def test_ctrl_c_stops_an_answer_and_not_the_conversation(
     peftkit, run_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftkit.generate import Answerer
+    from peftkit.scoring.generative import GenerativeAnswerer
 
-    real, calls = Answerer.reply, []
+    real, calls = GenerativeAnswerer.reply, []
 
-    def reply(self: Answerer, *arguments: object, **options: object) -> object:
+    def reply(self: GenerativeAnswerer, *arguments: object, **options: object) -> object:
         calls.append(1)
         if len(calls) == 1:
             raise KeyboardInterrupt
         return real(self, *arguments, **options)
 
     typed = iter(["sort keys", "by name", ""])
-    monkeypatch.setattr(Answerer, "reply", reply)
+    monkeypatch.setattr(GenerativeAnswerer, "reply", reply)
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(builtins, "input", lambda _: next(typed))
     found = peftkit("generate", run_path)

@@ -114,11 +114,17 @@ def test_every_family_of_decoders_is_traced(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["BertModel", "BertForSequenceClassification"])
-def test_encoders_are_traced(architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "outputs"),
+    [
+        ("BertModel", ["last_hidden_state"]),
+        ("BertForSequenceClassification", ["logits"]),
+        ("BertForQuestionAnswering", ["start_logits", "end_logits"]),
+    ],
+)
+def test_encoders_are_traced(architecture: str, outputs: list[str], tmp_path: Path) -> None:
     folder = tiny_families.save_bert(tmp_path / "model", architecture=architecture)
     (tmp_path / "out").mkdir()
     exported = Onnx(OnnxOptions()).export(Trained("tiny", folder), tmp_path / "out")
     assert exported.proofs[0].holds
-    output = "logits" if "Classification" in architecture else "last_hidden_state"
-    assert [value.name for value in _session(tmp_path / "out").get_outputs()] == [output]
+    assert [value.name for value in _session(tmp_path / "out").get_outputs()] == outputs

@@ -48,7 +48,6 @@ def test_what_can_be_written_otherwise_is_no_refusal(config: dict, field: str) -
         ({"trainable_token_indices": [3]}, (), "trainable_token_indices"),
         ({"target_parameters": ["experts"]}, (), "target_parameters"),
         ({"fan_in_fan_out": True}, (), "fan_in_fan_out"),
-        ({"task_type": "SEQ_2_SEQ_LM"}, (), "task_type"),
     ],
 )
 def test_what_needs_another_model_is_refused(
@@ -58,6 +57,12 @@ def test_what_needs_another_model_is_refused(
     assert finding.field == field
     assert finding.is_refusal
     assert "--to safetensors" in str(finding)
+
+
+def test_an_encoder_decoder_is_refused_whatever_its_task() -> None:
+    (finding,) = lint(PLAIN, SHAPES, replaced=(), max_lora_rank=16, is_encoder_decoder=True)
+    assert finding.is_refusal
+    assert "no LoRA for encoder-decoders" in str(finding)
 
 
 def test_a_rank_above_the_servers_names_the_one_with_room() -> None:

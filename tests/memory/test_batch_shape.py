@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
+import preferences
 import pytest
 import real_step
 from hypothesis import given
@@ -54,6 +56,18 @@ def test_a_shape_is_read_off_the_arguments(
         shape.is_flat, shape.varies,
     )  # fmt: skip
     assert found == expected
+
+
+def test_two_answers_of_one_prompt_are_padded_to_the_longer(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe, ["method.sft.per_device_train_batch_size=1"])
+    built = build(recipe, real_step.CPU)
+    pairs = dataclasses.replace(
+        built, method=preferences.Pairs(preferences.arguments(per_device_train_batch_size=1))
+    )
+    config = planned_config(recipe.model)
+    one, two = (batch_shape(found, config, [40, 40]) for found in (built, pairs))
+    assert (one.num_tokens, one.layout(1)) == (40, "full")
+    assert (two.num_tokens, two.padded_tokens, two.layout(1)) == (80, 40, "padded")
 
 
 def test_without_lengths_every_row_is_as_long_as_it_may_be(tiny_recipe: Path) -> None:

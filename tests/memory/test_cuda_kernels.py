@@ -45,7 +45,7 @@ def test_autocast_normalises_in_float32() -> None:
 def test_dropout_in_attention_costs_no_memory(tmp_path, checkpointing: bool) -> None:
     def planned(share: float, device: Machine) -> int:
         config = {**real_step.GPT2, "n_layer": 1, "attn_pdrop": share}
-        saved = real_step.save_model(tmp_path / str(share), config, "AutoModelForCausalLM")
+        saved = real_step.save_model(tmp_path / str(share), config)
         options = {"use_cpu": None, "activation_checkpointing": checkpointing}
         changes = {f"method.sft.{key}": value for key, value in options.items()}
         recipe = real_step.recipe_for(saved, **{**changes, "adapter": "full"})

@@ -11,6 +11,7 @@ import pytest
 import real_step
 
 from peftkit.memory.evaluation import evaluation_peaks
+from peftkit.memory.fake import storage_of
 from peftkit.memory.fake_step import Rehearsed
 from peftkit.memory.planner import planned_config
 from peftkit.memory.runtime import Runtime
@@ -44,7 +45,7 @@ SMALL = {**real_step.LLAMA, "num_hidden_layers": 1}
 
 def recipe_of(folder: Path, name: str) -> Any:
     config, changes = CASES[name]
-    real_step.save_model(folder, config, "AutoModelForCausalLM")
+    real_step.save_model(folder, config)
     generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
     return real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
 
@@ -60,12 +61,9 @@ def planned(recipe: Any, *, length: int = LENGTH, runtime: Runtime = NONE) -> di
 def real_peak(recipe: Any, run: Any) -> int:
     """Track what a real model allocates while it is scored, its own tensors included."""
     built = build(recipe, real_step.CPU)
-    quantization = built.quantization_config
-    base = load_base(
-        recipe.model, auto_class=built.method.auto_class, quantization_config=quantization
-    )
+    base = load_base(recipe.model, kind=built.method.kind, quantizer=built.quantizer)
     model = built.adapter.attach(base)
-    tracker = Tracker()
+    tracker = Tracker(storage_of(built.quantizer))
     hold_model(tracker, model)
     tracker.enter("evaluate")
     with tracker:
@@ -112,7 +110,7 @@ def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return real_step.save_model(tmp_path_factory.mktemp("small"), SMALL, "AutoModelForCausalLM")
+    return real_step.save_model(tmp_path_factory.mktemp("small"), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +166,12 @@ def planned_other(folder: Path, name: str) -> tuple[Any, dict[str, int]]:
     from peftkit.memory.lengths import fit_head
 
     config, changes = OTHERS[name]
-    auto_class = real_step.auto_class_of(changes)
-    real_step.save_model(folder, config, auto_class)
+    kind = real_step.kind_of(changes)
+    real_step.save_model(folder, config, kind)
     generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
     recipe = real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
     built = build(recipe, real_step.CPU, is_here=False)
-    native = fit_head(planned_config(recipe.model), auto_class, None)
+    native = fit_head(planned_config(recipe.model), kind, None)
     peaks = evaluation_peaks(
         Rehearsed(built, native, device="cpu"), built,
         length=LENGTH, target_length=WRITTEN, runtime=NONE,

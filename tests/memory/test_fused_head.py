@@ -11,6 +11,7 @@ from peftkit.memory import step
 from peftkit.memory.fused_head import attach_fused_head, scored_positions, tile_sizes
 from peftkit.memory.simulate import track_micro_batch
 from peftkit.memory.trace import compile_trace
+from peftkit.plugins.losses import fused_loss
 
 
 def _peaks(attach, *, length: int, softcap: float | None, trains_head: bool) -> dict[str, int]:
@@ -29,7 +30,7 @@ def _peaks(attach, *, length: int, softcap: float | None, trains_head: bool) -> 
     trace = track_micro_batch(
         model,
         lambda: {"input_ids": ids.clone(), "labels": ids.clone()},
-        step.fused_loss,
+        fused_loss,
         step.StepSettings(1, None, None, "cpu"),
     )
     return compile_trace(trace).live(np.array(trace.num_bytes, np.int64)).phase_peaks()

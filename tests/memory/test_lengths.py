@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import preferences
 import real_step
 import tiny
 from datasets import Dataset
 
 from peftkit.memory.lengths import lengths_of, longest_rows, row_lengths
+from peftkit.methods.classify import Classify
+from peftkit.methods.seq2seq import Seq2Seq
+from peftkit.methods.sft import SFT
 from peftkit.recipe.load import load_recipe
 
 
@@ -34,7 +38,7 @@ def test_missing_rows_are_a_reason_not_an_error(tiny_recipe: Path, tmp_path: Pat
 
 def test_the_longest_rows_are_found() -> None:
     rows = Dataset.from_dict({"input_ids": [[1], [1, 2, 3], [1, 2]]})
-    assert lengths_of(rows) == [1, 3, 2]
+    assert lengths_of(rows, SFT()) == [1, 3, 2]
     assert longest_rows([1, 3, 2], 2) == [1, 2]
 
 
@@ -54,15 +58,20 @@ def test_the_key_that_cuts_rows_is_the_method_s_own() -> None:
     }
 
 
+def test_a_method_says_how_long_its_rows_are() -> None:
+    rows = {"prompt": [[1], [1]], "chosen": [[1, 2], [1]], "rejected": [[1], [1, 2, 3]]}
+    assert lengths_of(Dataset.from_dict(rows), preferences.Pairs()) == [3, 4]
+
+
 def test_targets_and_labels_are_kept_beside_the_lengths() -> None:
     from datasets import Dataset
 
     from peftkit.memory.lengths import lengths_of, longest_target
 
     rows = {"input_ids": [[1, 2, 3], [1]], "labels": [[1], [1, 2, 3, 4, 5]]}
-    found = lengths_of(Dataset.from_dict(rows))
+    found = lengths_of(Dataset.from_dict(rows), Seq2Seq())
     assert found == [3, 1]
     assert longest_target(found) == 5
-    labelled = lengths_of(Dataset.from_dict({**rows, "labels": [0, 3]}))
+    labelled = lengths_of(Dataset.from_dict({**rows, "labels": [0, 3]}), Classify())
     assert (labelled, labelled.num_labels, longest_target(labelled)) == ([3, 1], 4, 0)
     assert longest_target([3]) == longest_target(None) == 0

@@ -19,7 +19,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from peftkit.memory import step
-from peftkit.memory.batch import Point
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.fake_step import Rehearsed
 from peftkit.memory.planner import planned_config
@@ -27,6 +26,8 @@ from peftkit.memory.simulate import Marks, hold_model
 from peftkit.memory.trace import HOST, compile_trace
 from peftkit.memory.tracker import Tracker
 from peftkit.planning.devices import of_size
+from peftkit.plugins import Point
+from peftkit.plugins.losses import fused_loss
 from peftkit.recipe.build import build
 
 OFFLOADED = {"method.sft.activation_offloading": True}
@@ -120,9 +121,7 @@ def _real(recipe: Any, built: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 
     from peftkit.models.load import load_base
 
-    model = built.adapter.attach(
-        load_base(recipe.model, auto_class=built.method.auto_class)
-    ).train()
+    model = built.adapter.attach(load_base(recipe.model, kind=built.method.kind)).train()
     tracker, args = Tracker(), built.method.config
     _without_accelerator(monkeypatch, tracker)
     step.set_checkpointing(model, args)
@@ -139,7 +138,7 @@ def _real(recipe: Any, built: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str,
         tracker.enter("forward")
         batch = real_step.token_batch(*SIZE)
         loss = step.forward_backward(
-            model, batch, step.fused_loss, step.StepSettings.of(args, "cpu"), marks.enter
+            model, batch, fused_loss, step.StepSettings.of(args, "cpu"), marks.enter
         )
         trace = tracker.finish()
         del batch, loss
@@ -158,7 +157,7 @@ def test_what_is_offloaded_is_what_upstreams_hooks_offload(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, changes = CELLS[name]
-    real_step.save_model(tmp_path, config, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, config)
     recipe = real_step.recipe_for(tmp_path, **{"method.sft.use_cpu": None, **changes})
     # Decided for a GPU, which can offload; followed with the CPU's kernels, which run below.
     built = build(recipe, of_size(24).as_machine(), is_here=False)

@@ -9,7 +9,10 @@ import pytest
 import real_step
 
 from peftkit.errors import ArtefactError
-from peftkit.memory.planner import plan, planned_config
+from peftkit.memory.fake import PlanningError
+from peftkit.memory.planner import plan, plan_run, planned_config
+from peftkit.methods.sft import SFT
+from peftkit.plugins import SEQ_2_SEQ_LM
 from peftkit.recipe.schema import ModelSection
 
 NF4 = {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
@@ -79,6 +82,7 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "t5-smoothed": (
         real_step.T5, {**real_step.SEQ2SEQ, "method.seq2seq.label_smoothing_factor": 0.1}
     ),
+    "logits-muon": (real_step.LLAMA, {**PRETRAIN, "method.pretrain_lm.muon": True}),
     "logits-smoothed": (
         real_step.LLAMA, {**PRETRAIN, "method.pretrain_lm.label_smoothing_factor": 0.1}
     ),
@@ -138,7 +142,7 @@ def _without_runtime(made) -> int:
 def _compare(
     folder: Path, config: dict[str, Any], changes: dict[str, Any], *, padded: bool = False
 ) -> None:
-    real_step.save_model(folder, config, real_step.auto_class_of(changes))
+    real_step.save_model(folder, config, real_step.kind_of(changes))
     recipe = real_step.recipe_for(folder, **changes)
     rows, lengths = real_step.batch_of(recipe, padded=padded)
     made = plan(recipe, lengths=lengths, machine=real_step.CPU)
@@ -164,7 +168,7 @@ def test_the_fake_steps_peak_is_the_real_ones_everywhere(name: str, tmp_path: Pa
 
 def test_a_4_bit_base_is_planned_in_the_dtype_that_it_computes_in(tmp_path: Path) -> None:
     small = {**real_step.LLAMA, "num_hidden_layers": 1}
-    real_step.save_model(tmp_path, small, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, small)
 
     def planned(**options: str):
         quantize = {"bitsandbytes": {"load_in_4bit": True, **options}}
@@ -180,6 +184,30 @@ def test_a_4_bit_base_is_planned_in_the_dtype_that_it_computes_in(tmp_path: Path
     assert wider.work["forward"].moved_bytes > decided.work["forward"].moved_bytes
 
 
+def test_a_step_that_cannot_be_run_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SFT, "unplanned", "it generates inside its step")
+    recipe = real_step.recipe_for(tmp_path)  # of a folder without a model, which is not asked for
+    with pytest.raises(PlanningError, match=r"method\.sft takes is unknown: it generates inside"):
+        plan(recipe, machine=real_step.CPU)
+    made, reason = plan_run(recipe, real_step.CPU, [48])
+    assert made is None
+    assert "it generates inside its step" in str(reason)
+
+
+def test_an_evaluator_that_is_not_known_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step.save_model(tmp_path, real_step.LLAMA)
+    recipe = real_step.recipe_for(tmp_path, evaluate={"split": "train"})
+    assert plan(recipe, lengths=[8], machine=real_step.CPU).evaluation is not None
+    monkeypatch.setattr(SFT, "has_evaluator", True)
+    made = plan(recipe, lengths=[8], machine=real_step.CPU)
+    assert made.evaluation is None
+    assert made.unknown == ("scoring after training, which method.sft does in a way of its own",)
+
+
 def test_padding_needs_a_mask(tmp_path: Path) -> None:
     _compare(tmp_path, real_step.LLAMA, {}, padded=True)
 
@@ -192,7 +220,7 @@ def test_padding_needs_a_mask_everywhere(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_more_sources_of_other_lengths_are_what_another_plan_says(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.BART, "AutoModelForSeq2SeqLM")
+    real_step.save_model(tmp_path, real_step.BART, SEQ_2_SEQ_LM)
     recipe = real_step.recipe_for(tmp_path, **real_step.SEQ2SEQ)
     _, lengths = real_step.batch_of(recipe)
     first = plan(recipe, lengths=lengths, machine=real_step.CPU)
@@ -205,7 +233,7 @@ def test_more_sources_of_other_lengths_are_what_another_plan_says(tmp_path: Path
 
 
 def _compare_replays(folder: Path, *sizes: tuple[int, int]) -> None:
-    real_step.save_model(folder, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(folder, real_step.LLAMA)
     first = plan(real_step.recipe_for(folder), lengths=[48], machine=real_step.CPU)
     runtime = first.peak_bytes - _without_runtime(first)
     for rows, length in sizes:
@@ -227,7 +255,7 @@ def test_a_replay_is_what_another_plan_says_at_more_sizes(tmp_path: Path) -> Non
 
 
 def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.LLAMA, "AutoModelForCausalLM")
+    real_step.save_model(tmp_path, real_step.LLAMA)
     made = plan(real_step.recipe_for(tmp_path), lengths=[48], machine=real_step.CPU)
     limit = made.peak_bytes * 3
     rows, tokens = made.largest_micro_batch(limit), made.longest_length(limit)

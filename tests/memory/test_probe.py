@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
+import preferences
 import pytest
 import real_step
 import torch
 
 from peftkit.memory.probe import probe_longest_batch
+from peftkit.plugins import CAUSAL_LM, Training
 from peftkit.recipe.build import build
 
 
@@ -30,9 +32,7 @@ def _trained(tmp_path, method: str, *, is_probed: bool, **options) -> dict[str, 
 
     folder = tmp_path / "model"
     if not folder.exists():
-        real_step.save_model(
-            folder, {**real_step.LLAMA, "num_hidden_layers": 2}, "AutoModelForCausalLM"
-        )
+        real_step.save_model(folder, {**real_step.LLAMA, "num_hidden_layers": 2})
     options = {
         "per_device_train_batch_size": 2, "max_length": 64, "max_steps": 3, "use_cpu": True,
         "learning_rate": 1e-2, "report_to": "none", "save_strategy": "no", **options,
@@ -47,15 +47,15 @@ def _trained(tmp_path, method: str, *, is_probed: bool, **options) -> dict[str, 
     built = build(recipe, real_step.CPU)
     torch.manual_seed(0)
     random.seed(0)
-    model = built.adapter.attach(load_base(recipe.model, auto_class="AutoModelForCausalLM"))
+    model = built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM))
     lengths = (10, 20, 60, 40, 30, 12) if method == "sft" else (64,) * 6
     rows = [{"input_ids": list(range(5, 5 + n)), "labels": list(range(5, 5 + n))} for n in lengths]
     trainer = built.method.trainer(
-        model, _tokenizer(), Dataset.from_list(rows), None, [], output_dir=tmp_path
+        Training(model, _tokenizer(), Dataset.from_list(rows), None, (), tmp_path)
     )
     if is_probed:
         before = [torch.get_rng_state().clone(), random.getstate()]
-        length = probe_longest_batch(trainer, device="cpu", fuses_head=method == "sft")
+        length = probe_longest_batch(trainer, built.method, device="cpu")
         assert length == max(lengths)
         assert torch.equal(before[0], torch.get_rng_state())
         assert before[1] == random.getstate()
@@ -80,13 +80,5 @@ def test_a_probed_run_is_the_same_run(method: str, options, tmp_path) -> None:
 
 
 def test_a_loss_of_the_trainers_own_is_not_probed() -> None:
-    from transformers import Trainer
-
-    class OwnLoss(Trainer):
-        def __init__(self) -> None:
-            pass
-
-        def compute_loss(self, *_args, **_kwargs):
-            raise AssertionError
-
-    assert probe_longest_batch(OwnLoss(), device="cpu", fuses_head=False) is None
+    method = preferences.Unknown(preferences.arguments())
+    assert probe_longest_batch(None, method, device="cpu") is None

@@ -11,14 +11,14 @@ import real_processes
 import real_step
 
 from peftkit.errors import UsageError
-from peftkit.memory.batch import Point
 from peftkit.memory.fake import PlanningError
-from peftkit.memory.fake_step import Rehearsal, Rehearsed, trainer_arguments
+from peftkit.memory.fake_step import Rehearsal, Rehearsed
 from peftkit.memory.planner import Plan, plan, planned_config
 from peftkit.memory.sharded import Sharded, stand_alone
 from peftkit.memory.sharing import FSDP2, sharing_of
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.planning.devices import of_size
+from peftkit.plugins import SEQ_2_SEQ_LM, Point
 from peftkit.recipe.build import build
 
 GPU = of_size(24).as_machine()
@@ -58,7 +58,7 @@ CELLS: dict[str, tuple[int, dict[str, Any]]] = {
 
 def recipe_of(folder: Path, changes: dict[str, Any], **config: Any) -> Any:
     """Write the recipe of a cell, decided for a GPU; `config` changes the model's."""
-    real_step.save_model(folder, {**real_processes.LLAMA, **config}, "AutoModelForCausalLM")
+    real_step.save_model(folder, {**real_processes.LLAMA, **config})
     kept = {"method.sft.use_cpu": None, "method.sft.activation_checkpointing": False}
     return real_step.recipe_for(folder, **{**kept, **changes})
 
@@ -66,7 +66,7 @@ def recipe_of(folder: Path, changes: dict[str, Any], **config: Any) -> Any:
 def rehearse(recipe: Any, num_processes: int) -> Rehearsal:
     """Rehearse what one process does, with the CPU's kernels that the real ones run."""
     built = build(recipe, GPU, is_here=False)
-    sharing = sharing_of(built, trainer_arguments(built), num_processes)
+    sharing = sharing_of(built, built.method.config, num_processes)
     kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
     rehearsed = kind(built, planned_config(recipe.model), device="cpu", sharing=sharing)
     return rehearsed.rehearse(Point(real_processes.ROWS, real_processes.LENGTH))
@@ -138,7 +138,7 @@ def test_what_real_processes_cannot_train_is_refused(tmp_path: Path) -> None:
 
 
 def test_shared_weights_that_come_apart_are_refused(tmp_path: Path) -> None:
-    real_step.save_model(tmp_path, real_step.T5, "AutoModelForSeq2SeqLM")
+    real_step.save_model(tmp_path, real_step.T5, SEQ_2_SEQ_LM)
     recipe = real_step.recipe_for(
         tmp_path,
         **real_step.SEQ2SEQ,

@@ -9,7 +9,6 @@ import pytest
 import real_step
 
 from peftkit.errors import UsageError
-from peftkit.memory.fake_step import trainer_arguments
 from peftkit.memory.sharing import ALONE, DDP, FSDP2, Sharing, sharing_of
 from peftkit.planning.devices import of_size
 from peftkit.recipe.build import build
@@ -21,7 +20,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 def _sharing(folder: Path, num_processes: int, **changes: Any) -> Sharing:
     recipe = real_step.recipe_for(folder, **{"method.sft.use_cpu": None, **changes})
     built = build(recipe, of_size(24).as_machine(), is_here=False)
-    return sharing_of(built, trainer_arguments(built), num_processes)
+    return sharing_of(built, built.method.config, num_processes)
 
 
 def test_without_fsdp_every_process_has_a_replica(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from peftkit.memory import step
 from peftkit.memory.layers import find_stacks
 from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch
+from peftkit.plugins.quantizer import PLAIN
 
 SETTINGS = step.StepSettings(1, 1.0, None, "cpu")
 
@@ -40,7 +41,7 @@ def test_layers_run_forwards_and_backwards(model) -> None:
 def test_a_whole_step_ends_with_no_gradients(model) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     batch = real_step.token_batch(2, 16)
-    trace = real_step.track_step(model, batch, step.model_loss, optimizer, SETTINGS)
+    trace = real_step.track_step(model, batch, step.model_loss, optimizer, SETTINGS, storage=PLAIN)
     phases = list(dict.fromkeys(s.phase for s in trace.segments if s.events))
     assert phases == ["load", "forward", "loss", "backward", "step"]
     assert all(p.grad is None for p in model.parameters())

@@ -7,6 +7,8 @@ import real_step
 import torch
 
 from peftkit.memory import step
+from peftkit.methods.sft import SFT
+from peftkit.plugins import CAUSAL_LM, Training
 from peftkit.recipe.build import build
 
 
@@ -22,7 +24,7 @@ def _trained(recipe, model, rows, tmp_path) -> dict[str, torch.Tensor]:
     )  # fmt: skip
     built = build(recipe, real_step.CPU)
     trainer = built.method.trainer(
-        model, tokenizer, Dataset.from_list(rows), None, [], output_dir=tmp_path
+        Training(model, tokenizer, Dataset.from_list(rows), None, (), tmp_path)
     )
     trainer.train()
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -34,9 +36,7 @@ def _trained(recipe, model, rows, tmp_path) -> dict[str, torch.Tensor]:
 def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None:
     from peftkit.models.load import load_base
 
-    folder = real_step.save_model(
-        tmp_path / "model", {**real_step.LLAMA, "num_hidden_layers": 2}, "AutoModelForCausalLM"
-    )
+    folder = real_step.save_model(tmp_path / "model", {**real_step.LLAMA, "num_hidden_layers": 2})
     options = {
         "per_device_train_batch_size": 2, "max_length": 24, "max_steps": 1, "use_cpu": True,
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "report_to": "none",
@@ -51,14 +51,13 @@ def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None
     built = build(recipe, real_step.CPU)
     theirs = _trained(
         recipe,
-        built.adapter.attach(load_base(recipe.model, auto_class="AutoModelForCausalLM")),
+        built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM)),
         rows,
         tmp_path,
     )
 
-    ours = built.adapter.attach(load_base(recipe.model, auto_class="AutoModelForCausalLM")).train()
-    fuses = method == "sft"
-    if fuses:
+    ours = built.adapter.attach(load_base(recipe.model, kind=CAUSAL_LM)).train()
+    if built.method.fuses_head:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(ours, outputs=("log_probs", "entropy", "is_top1"))
@@ -66,10 +65,9 @@ def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None
         batch.pop("attention_mask")
     args = built.method.config
     settings = step.StepSettings.of(args, "cpu")
-    optimizer = step.make_optimizer(ours, args)
+    optimizer = step.make_optimizer(ours, built.method)
     phases: list[str] = []
-    loss_of = step.fused_loss if fuses else step.plain_loss(args)
-    step.forward_backward(ours, batch, loss_of, settings, phases.append)
+    step.forward_backward(ours, batch, built.method.loss(), settings, phases.append)
     step.update(list(ours.parameters()), optimizer, settings, phases.append)
     assert phases == ["forward", "backward", "step"]
     for name, parameter in ours.named_parameters():
@@ -118,7 +116,7 @@ def test_what_decays_is_what_decays_in_the_trainer(family: str, is_lora: bool, t
         model = get_peft_model(model, LoraConfig(target_modules="all-linear", bias="all"))
     args = transformers.TrainingArguments(tmp_path, **options)
     theirs = _groups(transformers.Trainer(model, args).create_optimizer(), model)
-    assert _groups(step.make_optimizer(model, args), model) == theirs
+    assert _groups(step.make_optimizer(model, SFT(args)), model) == theirs
     assert [group["weight_decay"] for group in theirs] == [0.1, 0.0]
     assert theirs[0]["params"]
     assert theirs[1]["params"] or is_lora

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from peftkit.memory.trace import compile_trace
 from peftkit.memory.tracker import Tracker
@@ -88,3 +89,17 @@ def test_what_is_resized_in_place_is_followed() -> None:
     live = compile_trace(trace).live(np.array(trace.num_bytes))
     assert live.by_term["collectives"].tolist() == [256, 256, 0]
     assert live.total.max() == 256 + 32
+
+
+def test_of_a_tensor_that_wraps_others_their_bytes_count() -> None:
+    """The wrapper's own storage claims the bytes of its shape, and has none."""
+    wrapper = TwoTensor(torch.zeros(100), torch.zeros(100))
+    tracker = Tracker()
+    tracker.hold([wrapper], "base")
+    with tracker:
+        tracker.enter("forward")
+        doubled = wrapper * 2
+        del doubled
+    live = _live(tracker)
+    assert live.by_term["base"].max() == 800
+    assert live.by_term["temporaries"].max() == 800

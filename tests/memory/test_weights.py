@@ -36,5 +36,5 @@ def test_bytes_follow_the_dtype_they_are_loaded_in(
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"PK\3\4" * 9])
 def test_a_file_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
-    with pytest.raises(ArtefactError, match=r"x\.safetensors is no safetensors file"):
+    with pytest.raises(ArtefactError, match=r"x\.safetensors is torn or no safetensors file"):
         weight_bytes([tmp_path / "x.safetensors"], dtype="auto")

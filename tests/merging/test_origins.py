@@ -31,6 +31,13 @@ def test_pieces_are_what_transformers_loads(kind, tmp_path) -> None:
             assert torch.equal(part, tensor), name
 
 
+def test_tensors_that_the_class_has_no_place_for_are_left_over(tmp_path) -> None:
+    base = merge_fixture.make_base("bert", tmp_path, dtype="float32")
+    config = {**model_config(base), "architectures": ["BertForTokenClassification"]}
+    origins = find_origins(build_on_meta(base, config), open_checkpoint(base))
+    assert origins.left_over == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+
+
 def test_what_is_not_known_is_refused_by_name(tmp_path) -> None:
     origins = Origins(None, {}, {"a.b": "PermuteForRope"})
     with pytest.raises(ArtefactError, match="by PermuteForRope, which peftkit cannot merge"):

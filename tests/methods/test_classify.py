@@ -12,7 +12,7 @@ import tiny_heads
 import torch
 from training_fixture import losses
 
-from peftkit.errors import DataError, RecipeError, UsageError
+from peftkit.errors import ArtefactError, DataError, RecipeError, UsageError
 from peftkit.rundir.paths import RunDir
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -161,14 +161,13 @@ def test_the_audit_counts_labels(run: RunDir) -> None:
 
 
 def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tmp_path: Path):
-    from peftkit.generate import Labeler, answer_file, open_answerer, read_questions
+    from peftkit.generate import answer_file, open_answerer, read_questions
     from peftkit.scoring.prompts import question_of_text
 
     labeler = open_answerer(run.path)
-    assert isinstance(labeler, Labeler)
     file = tiny.write_jsonl(tmp_path / "asked.jsonl", [{**ROWS[0], "label": None}, ROWS[1]])
     out = io.StringIO()
-    answer_file(labeler, read_questions(labeler.task, file), out)
+    answer_file(labeler, read_questions(labeler, file), out)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     samples = [json.loads(line) for line in run.samples.read_text().splitlines()]
     for line, sample in zip(lines, samples, strict=False):
@@ -187,14 +186,15 @@ def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tm
 
 
 def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
-    from peftkit.generate import Labeler, open_answerer
+    from peftkit.generate import open_answerer
+    from peftkit.scoring.classifier import LabelAnswerer
     from peftkit.scoring.prompts import question_of_text
 
     resolved = decoder_run.resolved.read_text()
     assert "llm_int8_skip_modules" in resolved
     assert losses(decoder_run)[-1] < losses(decoder_run)[0]
     labeler = open_answerer(decoder_run.path)
-    assert isinstance(labeler, Labeler)
+    assert isinstance(labeler, LabelAnswerer)
     assert labeler.model.config.pad_token_id == labeler.tokenizer.pad_token_id
     questions = [question_of_text(labeler.task, row["text"]) for row in ROWS[:3]]
     together = labeler.label_many(questions)
@@ -205,14 +205,13 @@ def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
 
 @pytest.mark.parametrize("adapter", ["full", {"vera": {"r": 8, "target_modules": ["query"]}}])
 def test_other_adapters_train_and_are_found_again(adapter, recipe: Path, tmp_path: Path) -> None:
-    from peftkit.generate import Labeler, open_answerer
+    from peftkit.generate import open_answerer
 
     document = {**json.loads(recipe.read_text()), "adapter": adapter}
     file = tmp_path / "r.json"
     file.write_text(json.dumps(document))
     trained = tiny_heads.train(tmp_path / "run", file)
     labeler = open_answerer(trained.path)
-    assert isinstance(labeler, Labeler)
     assert labeler.model.config.id2label == {0: "other", 1: "same"}
 
 
@@ -245,6 +244,73 @@ def test_a_merged_run_is_a_classifier_with_its_labels(run: RunDir, tmp_path: Pat
     assert model.config.id2label == {0: "other", 1: "same"}
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
+
+
+def headless_lora(base: Path, folder: Path) -> Path:
+    """Save a LoRA of plain peft over a classifier that knows its labels; it names no task."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    attached = get_peft_model(model, LoraConfig(r=4, target_modules=["query", "value"]))
+    torch.manual_seed(0)
+    for name, parameter in attached.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05)
+    attached.save_pretrained(folder)
+    return folder
+
+
+def test_training_goes_on_under_the_head_that_the_base_has(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    from peftkit.evaluate import evaluate_run
+    from peftkit.export import export
+    from peftkit.generate import open_answerer
+    from peftkit.scoring.prompts import question_of_text
+
+    base = tiny_heads.save(tmp_path / "base", tiny_heads.BERT, "AutoModelForSequenceClassification")
+    adapter = headless_lora(base, tmp_path / "adapter")
+    made = tiny_heads.recipe(
+        tmp_path, base, ROWS, {"classify": tiny_heads.CLASSIFY}, ALONE,
+        adapter={"from": str(adapter)},
+    )  # fmt: skip
+    trained = tiny_heads.train(tmp_path / "run", made)
+    saved = load_file(trained.adapter / "adapter_model.safetensors")
+    assert all(".lora_" in name for name in saved)
+
+    scores, _ = evaluate_run(trained.path)
+    assert set(scores.base) == set(scores.tuned)
+    assert not any("is new and untrained" in note for note in scores.notes)
+    questions = [question_of_text(open_answerer(trained.path).task, ROWS[0]["text"])]
+    (tuned,) = open_answerer(trained.path).label_many(questions)
+    (before,) = open_answerer(trained.path, with_base=True).label_many(questions)
+    assert tuned.probabilities != before.probabilities
+    native = AutoModelForSequenceClassification.from_pretrained(base).eval().requires_grad_(False)
+    ids = open_answerer(trained.path).tokenizer(ROWS[0]["text"], return_tensors="pt")
+    wanted = native(**ids).logits.softmax(-1)[0]
+    assert before.probabilities["same"] == pytest.approx(float(wanted[1]), abs=1e-6)
+
+    exported = export(trained.path, "safetensors", out=tmp_path / "exported")
+    assert all(proof.holds for proof in exported.proofs)
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported")
+    merged.eval().requires_grad_(False)
+    assert merged.config.id2label == {0: "other", 1: "same"}
+    found = merged(**ids).logits.softmax(-1)[0]
+    assert tuned.probabilities["same"] == pytest.approx(float(found[1]), abs=1e-5)
+
+
+def test_a_head_that_neither_base_nor_adapter_has_is_refused(bert: Path, tmp_path: Path) -> None:
+    adapter = headless_lora(bert, tmp_path / "adapter")
+    made = tiny_heads.recipe(
+        tmp_path, bert, ROWS, {"classify": tiny_heads.CLASSIFY}, ALONE,
+        adapter={"from": str(adapter)},
+    )  # fmt: skip
+    with pytest.raises(
+        ArtefactError, match=r"missing classifier\.bias; missing classifier\.weight"
+    ):
+        tiny_heads.train(tmp_path / "run", made)
 
 
 @pytest.mark.parametrize("config", [tiny_heads.BART, tiny_heads.T5], ids=["bart", "t5"])

@@ -16,7 +16,7 @@ from peftkit.methods.pretrain_lm import (
     pack,
     train_tokenizer,
 )
-from peftkit.plugins import Machine, Method, Text
+from peftkit.plugins import Machine, Text, Training
 
 TEXTS = [" ".join(tiny.WORDS[i:] + tiny.WORDS[:i]) for i in range(40)]
 
@@ -84,7 +84,7 @@ def test_every_text_ends_and_every_token_is_a_label(tokenizer, tmp_path: Path) -
     from datasets import Dataset
 
     method = PretrainLM(arguments(tmp_path))
-    rows = [method.encode(Text(text), tokenizer) for text in TEXTS]
+    rows = [row for (row,) in method.encode([Text(text) for text in TEXTS], tokenizer)]
     assert all(row["input_ids"][-1] == tokenizer.eos_token_id for row in rows)
     blocks = method.arrange(Dataset.from_list(rows), tokenizer)
     joined = "".join(text + END_OF_TEXT for text in TEXTS)
@@ -109,18 +109,19 @@ def test_options_follow_the_machine_only_where_the_recipe_is_silent() -> None:
     cpu = Machine(
         device="cpu", supports_bfloat16=True, total_bytes=2**33, free_bytes=2**32, name="a CPU"
     )
-    keys = {d.key.rpartition(".")[2]: d.value for d in decide({}, cpu)}
+    keys = decide({}, cpu)
     assert keys["use_cpu"] is True
     assert "bf16" not in keys
-    assert "use_cpu" not in {d.key.rpartition(".")[2] for d in decide({"use_cpu": False}, cpu)}
+    assert "use_cpu" not in decide({"use_cpu": False}, cpu)
     gpu = Machine(
         device="cuda", supports_bfloat16=True, total_bytes=2**37, free_bytes=2**37, name="a GPU"
     )
-    assert not any(d.key.endswith("use_cpu") for d in decide({}, gpu))
+    assert "use_cpu" not in decide({}, gpu)
 
 
 def decide(options: dict, machine: Machine):
-    return PretrainLM.decide(options, dtype="float32", machine=machine)
+    chosen = PretrainLM.decide(options, dtype="float32", machine=machine)
+    return {one.option: one.value for one in chosen if one.option not in options}
 
 
 def test_training_learns_and_repeats_itself(tokenizer, tmp_path: Path) -> None:
@@ -134,12 +135,11 @@ def test_training_learns_and_repeats_itself(tokenizer, tmp_path: Path) -> None:
 
     def train(folder: Path) -> list[float]:
         method = PretrainLM(arguments(folder, max_steps=20, learning_rate=1e-2, logging_steps=1))
-        assert isinstance(method, Method)
-        rows = [method.encode(Text(text), tokenizer)["input_ids"] for text in TEXTS]
-        blocks = pack(rows, max_length=32)
+        rows = method.encode([Text(text) for text in TEXTS], tokenizer)
+        blocks = pack([row["input_ids"] for (row,) in rows], max_length=32)
         torch.manual_seed(3)
         trainer = method.trainer(
-            LlamaForCausalLM(config), tokenizer, blocks, None, [], output_dir=folder
+            Training(LlamaForCausalLM(config), tokenizer, blocks, None, (), folder)
         )
         trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -12,15 +12,17 @@ from training_fixture import LORA, losses, train, write_recipe
 from peftkit.errors import UsageError
 from peftkit.methods.sft import SFT
 from peftkit.plugins import Conversation, Machine, Text
+from peftkit.plugins.machine import decided
 
 CPU = Machine("cpu", True, 8 << 30, 4 << 30, "a CPU")
 CUDA = Machine("cuda", True, 80 << 30, 79 << 30, "a GPU")
 
 
 def _decided(machine: Machine = CPU, dtype: str = "float32", **options) -> dict:
-    decisions = SFT.decide(options, dtype=dtype, machine=machine)
-    assert all(decision.reason for decision in decisions)
-    return {d.key.removeprefix("method.sft."): d.value for d in decisions}
+    chosen = SFT.decide(options, dtype=dtype, machine=machine)
+    assert all(one.reason for one in chosen)
+    found = decided("method.sft", chosen, options)
+    return {decision.key.removeprefix("method.sft."): decision.value for decision in found}
 
 
 def _sft(**options) -> SFT:
@@ -43,14 +45,14 @@ def _sft(**options) -> SFT:
     ],
 )
 def test_precision_follows_the_machine_and_the_dtype(machine, dtype, bf16, fp16) -> None:
-    decided = _decided(machine, dtype)
-    assert (decided["bf16"], decided.get("fp16")) == (bf16, fp16)
+    found = _decided(machine, dtype)
+    assert (found["bf16"], found.get("fp16")) == (bf16, fp16)
 
 
 def test_what_the_recipe_states_is_never_decided() -> None:
     stated = {"bf16": True, "logging_steps": 5, "gradient_checkpointing": True}
-    decided = _decided(**stated)
-    assert not {"bf16", "fp16", "logging_steps", "activation_checkpointing"} & set(decided)
+    found = _decided(**stated)
+    assert not {"bf16", "fp16", "logging_steps", "activation_checkpointing"} & set(found)
     assert _decided(CUDA, use_cpu=True)["dataloader_pin_memory"] is False
 
 
@@ -67,12 +69,13 @@ def test_rows_are_encoded_with_the_end_of_the_turn_trained(tiny_model: Path) -> 
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     turn = ({"role": "user", "content": "sort"}, {"role": "assistant", "content": "rows"})
-    row = _sft().encode(Conversation(turn), tokenizer)
+    examples = [Conversation(turn), Text("rows"), Conversation(turn)]
+    (row,), (text,), again = _sft().encode(examples, tokenizer)
+    assert again == [row]
     trained = [token for token, label in zip(*row.values(), strict=True) if label != -100]
     assert tokenizer.decode(trained) == "rows<|endoftext|>"
-    row = _sft().encode(Text("rows"), tokenizer)
-    assert row["labels"] == row["input_ids"]
-    assert row["input_ids"][-1] == tokenizer.eos_token_id
+    assert text["labels"] == text["input_ids"]
+    assert text["input_ids"][-1] == tokenizer.eos_token_id
 
 
 def _rows(*lengths: int):

@@ -20,6 +20,7 @@ from peftkit.models.load import (
     max_positions,
     resolve,
 )
+from peftkit.plugins import CAUSAL_LM, ModelKind
 from peftkit.recipe.schema import ModelSection
 
 
@@ -36,8 +37,8 @@ def edit(file: Path, **fields) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
-def base_of(model: ModelSection, auto_class: str = "AutoModelForCausalLM"):
-    return load_base(model, auto_class=auto_class)
+def base_of(model: ModelSection, kind: ModelKind = CAUSAL_LM):
+    return load_base(model, kind=kind)
 
 
 def edit_weights(folder: Path, change) -> None:
@@ -219,10 +220,7 @@ def test_a_new_model_is_sized_to_its_tokenizer_and_seeded(folder) -> None:
     keys = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2, "intermediate_size": 64}  # fmt: skip
     new = ModelSection(config=keys, dtype="float32")
-    one, two = (
-        init_model(new, auto_class="AutoModelForCausalLM", seed=seed, tokenizer=tokenizer)
-        for seed in (7, 7)
-    )
+    one, two = (init_model(new, kind=CAUSAL_LM, seed=seed, tokenizer=tokenizer) for seed in (7, 7))
     assert one.config.vocab_size == len(tokenizer)
     assert one.config.eos_token_id == tokenizer.eos_token_id
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -6,6 +6,7 @@ import pytest
 
 from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.models.load_errors import check_loading_report, check_trains, explain_load_error
+from peftkit.plugins import CAUSAL_LM, SEQ_2_SEQ_LM, SEQUENCE_CLASSIFICATION
 from peftkit.system.hub_errors import explain_hub_error
 
 
@@ -45,25 +46,43 @@ def test_only_a_classifier_s_new_head_may_be_missing() -> None:
         "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": [],
     }  # fmt: skip
     with pytest.raises(ArtefactError, match=r"missing decoder\.block\.0"):
-        check_loading_report(Model(), report, "here", auto_class="AutoModelForSeq2SeqLM")
+        check_loading_report(Model(), report, "here", kind=SEQ_2_SEQ_LM)
     report["missing_keys"] = {"classifier.weight"}
-    kind = "AutoModelForSequenceClassification"
-    check_loading_report(Model(), report, "here", auto_class=kind)
+    kind = SEQUENCE_CLASSIFICATION
+    check_loading_report(Model(), report, "here", kind=kind)
+    check_loading_report(Model(), report, "here", kind=kind, brought={"classifier.weight"})
+    with pytest.raises(ArtefactError, match=r"missing classifier\.weight") as caught:
+        check_loading_report(Model(), report, "here", kind=kind, brought={"score.weight"})
+    assert "this adapter was trained on" in caught.value.hint
     report["missing_keys"] = {"transformer.embed.weight"}
     with pytest.raises(ArtefactError, match=r"missing transformer\.embed"):
-        check_loading_report(Model(), report, "here", auto_class=kind)
+        check_loading_report(Model(), report, "here", kind=kind)
+
+
+def test_a_head_for_other_labels_is_the_adapters_to_bring() -> None:
+    class Model:
+        base_model_prefix = "bert"
+
+    report = {
+        "missing_keys": set(), "unexpected_keys": set(), "error_msgs": [],
+        "mismatched_keys": {("classifier.weight", (5, 8), (3, 8))},
+    }  # fmt: skip
+    kind = SEQUENCE_CLASSIFICATION
+    check_loading_report(Model(), report, "here", kind=kind, brought={"classifier.weight"})
+    with pytest.raises(ArtefactError, match=r"classifier\.weight has shape \(5, 8\)"):
+        check_loading_report(Model(), report, "here", kind=kind, brought=frozenset())
 
 
 def test_a_model_of_another_architecture_is_told_which_method_trains_it() -> None:
     from transformers import BertConfig, LlamaConfig, T5Config
 
-    check_trains(T5Config(), "AutoModelForSeq2SeqLM")
-    check_trains(BertConfig(), "AutoModelForSequenceClassification")
+    check_trains(T5Config(), SEQ_2_SEQ_LM)
+    check_trains(BertConfig(), SEQUENCE_CLASSIFICATION)
     with pytest.raises(UsageError, match="a t5 model has no AutoModelForCausalLM") as caught:
-        check_trains(T5Config(), "AutoModelForCausalLM")
+        check_trains(T5Config(), CAUSAL_LM)
     assert "seq2seq" in caught.value.hint
     with pytest.raises(UsageError, match="a llama model has no AutoModelForSeq2SeqLM") as caught:
-        check_trains(LlamaConfig(), "AutoModelForSeq2SeqLM")
+        check_trains(LlamaConfig(), SEQ_2_SEQ_LM)
     assert "sft" in caught.value.hint
     custom = LlamaConfig(auto_map={"AutoModelForSeq2SeqLM": "modeling.Own"})
-    check_trains(custom, "AutoModelForSeq2SeqLM")
+    check_trains(custom, SEQ_2_SEQ_LM)

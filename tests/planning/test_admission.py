@@ -31,7 +31,7 @@ def _each_plan_once() -> Iterator[None]:
 def planned(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("admission")
     small = {**real_step.LLAMA, "num_hidden_layers": 1}
-    real_step.save_model(folder, small, "AutoModelForCausalLM")
+    real_step.save_model(folder, small)
     recipe = real_step.recipe_for(folder, **{"method.sft.per_device_train_batch_size": ROWS})
     made, reason = plan_run(recipe, real_step.CPU, [400])
     assert reason is None

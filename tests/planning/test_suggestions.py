@@ -36,7 +36,7 @@ def _each_plan_once() -> Iterator[None]:
 def planned(tmp_path_factory: pytest.TempPathFactory):
     folder: Path = tmp_path_factory.mktemp("ways-out")
     small = {**real_step.LLAMA, "num_hidden_layers": 2}
-    real_step.save_model(folder, small, "AutoModelForCausalLM")
+    real_step.save_model(folder, small)
     recipe = real_step.recipe_for(folder, **SFT)
     return recipe, plan(recipe, lengths=LENGTHS, machine=MACHINE)
 

@@ -21,7 +21,8 @@ from peftkit.plugins import (
 )
 
 SOURCE = """
-class Source:
+from peftkit.plugins import Source as Base
+class Source(Base):
     '''Give nothing.'''
     Config = None
     def __init__(self, config): pass
@@ -75,22 +76,32 @@ def test_a_failing_import_names_the_distribution(install) -> None:
 @pytest.mark.parametrize(
     ("module", "problem"),
     [
-        ("class Source:\n    Config = None\n", "lacks splits, load"),
-        ("def Source(): pass\n", "lacks Config, splits, load"),
+        (
+            "from peftkit.plugins import Source as Base\nclass Source(Base):\n    Config = None\n",
+            "lacks load, splits\n",
+        ),
+        (
+            "class Source:\n    Config = None\n    def splits(self): return ()\n",
+            "is no subclass of peftkit.plugins.Source, and lacks load\n",
+        ),
+        ("def Source(): pass\n", "is not a class\n"),
         ("class Other: pass\n", "cannot be imported: AttributeError"),
     ],
 )
 def test_a_missing_member_names_the_distribution(install, module: str, problem: str) -> None:
     install("short", "rows", module=module)
-    with pytest.raises(UsageError, match=f"of short {problem}"):
+    with pytest.raises(UsageError, match=f"of short {problem}") as caught:
         find("sources", "rows")
+    assert "imported" in problem or caught.value.hint == "docs/plugins.md says what sources need"
 
 
 def test_a_task_that_does_not_say_what_it_makes_names_the_distribution(install) -> None:
-    members = ("Config", "headline", "columns", "example", "score", "baselines")
-    module = "\n".join(["class Source:", *(f"    {member} = None" for member in members)])
+    module = (
+        "from peftkit.plugins import Task\nclass Source(Task):\n    Config = None\n"
+        "    columns = ()\n    def example(self, row): ...\n"
+    )
     install("silent", "rows", module=module, group="tasks")
-    with pytest.raises(UsageError, match="of silent lacks makes"):
+    with pytest.raises(UsageError, match="of silent lacks makes\n"):
         find("tasks", "rows")
 
 

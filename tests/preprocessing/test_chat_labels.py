@@ -8,13 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation, Text
 from peftkit.preprocessing.chat_labels import (
     IGNORED,
     TemplateError,
     encode_conversation,
     encode_conversations,
-    encode_examples,
     encode_text,
     encode_texts,
     has_double_bos,
@@ -100,21 +98,6 @@ def test_labels_are_inputs_or_ignored_and_the_text_comes_back(tokenizers, messag
     assert tokenizer.decode(encoded["input_ids"]) == tokenizer.apply_chat_template(
         messages, tokenize=False
     )
-
-
-def test_a_batch_equals_one_by_one_and_keeps_the_order(tokenizers):
-    tokenizer = tokenizers["unmarked"]
-    examples = [
-        Conversation(tuple(chat("a", "b"))),
-        Text("read a file"),
-        Conversation(tuple(chat("c", "d"))),
-    ]
-    batch = encode_examples(examples, tokenizer)
-    assert batch[0] == encode_conversation(chat("a", "b"), tokenizer)
-    assert batch[1] == encode_text("read a file", tokenizer)
-    assert batch[2] == encode_conversation(chat("c", "d"), tokenizer)
-    assert encode_conversations([], tokenizer) == []
-    assert encode_texts([], tokenizer) == []
 
 
 def test_text_is_trained_whole_and_ends_once(tokenizers):

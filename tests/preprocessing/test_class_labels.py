@@ -54,7 +54,7 @@ def test_a_label_that_train_lacks_is_named_with_its_row() -> None:
     labels = found("a", "b")
     numbered = number_labels(examples("b", "a"), labels, [5, 9], split="test", where="r.yaml")
     assert [one.number for one in numbered] == [1, 0]
-    assert count_labels(numbered) == {"a": 1, "b": 1}
+    assert count_labels(numbered, labels) == {"a": 1, "b": 1}
     with pytest.raises(DataError, match=r"row 9 of test has the label 'x'.*train has 'a', 'b'"):
         number_labels(examples("b", "x"), labels, [5, 9], split="test", where="r.yaml")
 

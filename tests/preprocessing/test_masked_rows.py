@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import preferences
 import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftkit.preprocessing.masked_rows import data_json, decode_tokens
+from peftkit.preprocessing.masked_rows import data_json, decode_tokens, make_view
 from peftkit.recipe.load import load_recipe
 
 
@@ -33,7 +36,7 @@ def test_a_runs_data_json_has_three_masks_a_split(tiny_recipe, tiny_model):
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     built = build(load_recipe(tiny_recipe), Machine("cpu", False, 1 << 33, 1 << 32, "test"))
-    document = data_json(inspect_rows(built, tokenizer), tokenizer)
+    document = data_json(inspect_rows(built, tokenizer), built.method, tokenizer)
     assert {name: len(rows) for name, rows in document["mask_samples"].items()} == {
         "train": 3,
         "test": 3,
@@ -45,3 +48,18 @@ def test_a_runs_data_json_has_three_masks_a_split(tiny_recipe, tiny_model):
         "breaches",
         "mask_samples",
     }
+
+
+def test_a_row_of_several_sequences_shows_one_after_the_other(tokenizer):
+    from datasets import Dataset
+
+    texts = {"prompt": "sort keys", "chosen": " by name", "rejected": " to"}
+    row = {name: tokenizer(text)["input_ids"] for name, text in texts.items()}
+    rows = SimpleNamespace(
+        encoded={"train": Dataset.from_list([row])}, audit={}, breaches=(), fingerprint="",
+        source_revision=None, has_targets=False,
+    )  # fmt: skip
+    (shown,) = make_view(rows, preferences.Pairs(), tokenizer, num_rows=3).rows["train"]
+    assert "".join(shown.tokens) == "sort keys by namesort keys to"
+    trained = [t for t, is_trained in zip(shown.tokens, shown.trained, strict=True) if is_trained]
+    assert "".join(trained) == " by name to"

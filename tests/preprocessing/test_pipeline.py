@@ -155,9 +155,8 @@ def test_a_missing_split_names_those_there_are(make, tmp_path):
         "  try: name one of them, or cut a share from train: data.splits.test=5%"
     )
     built, tokenizer = make(tiny.rows(3))
-    assert "the recipe has no split 'validation'; it has train, test" in refusal(
-        built, tokenizer, splits=["validation"]
-    )
+    with pytest.raises(DataError, match="the recipe has no split 'validation'; it has train, test"):
+        inspect_rows(built, tokenizer, splits=["validation"])
 
 
 def test_rows_beyond_the_models_positions_are_refused(make):
@@ -210,7 +209,7 @@ def test_leaks_are_counted_and_may_be_refused(make):
     leaked = [*tiny.rows(3, seed=5), {"document": rows[2]["document"], "summary": "another one."}]
     built, tokenizer = make(rows, test_rows=leaked)
     assert prepare(built, tokenizer).audit["test"].num_leaked == 1
-    assert prepare(built, tokenizer, splits=["test"]).audit["test"].num_leaked == 1
+    assert inspect_rows(built, tokenizer, splits=["test"]).audit["test"].num_leaked == 1
     built, tokenizer = make(rows, "data.audit.max_leaked=0.1", test_rows=leaked)
     assert "the prompts of 1 of 4 rows also stand in train (25.0%, at most 10.0%)" in refusal(
         built, tokenizer

@@ -41,7 +41,7 @@ def test_quantization_and_full_and_continued(tmp_path: Path) -> None:
     quantize = "dtype: float32\n  quantize: {bitsandbytes: {load_in_4bit: true," \
         " bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: bfloat16}}"  # fmt: skip
     built = make(tmp_path, GOOD.replace("dtype: float32", quantize))
-    assert built.quantization_config.bnb_4bit_quant_type == "nf4"
+    assert built.quantizer.config.bnb_4bit_quant_type == "nf4"
     full = make(tmp_path, GOOD, "adapter=full")
     assert type(full.adapter).__name__ == "Full"
     assert full.resolved["adapter"] == "full"

@@ -9,27 +9,24 @@ import tiny
 import yaml
 from training_fixture import write_recipe
 
-from peftkit.plugins import Machine
+from peftkit.plugins import CAUSAL_LM, SEQUENCE_CLASSIFICATION, Machine, ModelKind
 from peftkit.recipe.build import build, dump_resolved
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.quantization import (
-    BITS,
-    HEADS,
     compute_dtype,
     decide_quantization,
     declared_dtype,
-    weight_bits,
 )
 from peftkit.recipe.schema import Choice, ModelSection
-from peftkit.recipe.signatures import quantization_classes, signature_of
 
 CPU = Machine("cpu", supports_bfloat16=False, total_bytes=1 << 33, free_bytes=1 << 32, name="CPU")
-LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+LM, CLASSIFIER = CAUSAL_LM, SEQUENCE_CLASSIFICATION
+HEADS = CLASSIFIER.heads
 FOUR_BITS = {"load_in_4bit": True}
 
 
-def decided(model: ModelSection, auto_class: str = LM) -> dict[str, object]:
-    return {d.key: d.value for d in decide_quantization(model, auto_class)}
+def decided(model: ModelSection, kind: ModelKind = LM) -> dict[str, object]:
+    return {d.key: d.value for d in decide_quantization(model, kind)}
 
 
 def four_bits(dtype: str, path: str | None = None, **options: object) -> ModelSection:
@@ -54,7 +51,7 @@ def test_four_bits_compute_in_the_dtype_of_the_model(
     )  # fmt: skip
     built = build(load_recipe(file), CPU)
     section = built.recipe.model
-    base = load_base(section, auto_class=LM, quantization_config=built.quantization_config)
+    base = load_base(section, kind=LM, quantizer=built.quantizer)
     base(input_ids=torch.arange(10, 30)[None], labels=torch.arange(10, 30)[None])
     packed = [module for module in base.modules() if isinstance(module, Linear4bit)]
     assert {module.compute_dtype for module in packed} == {base.dtype}
@@ -157,19 +154,3 @@ def test_transformers_reads_the_head_that_was_left_out() -> None:
     kept = quantized(**{decision.key.rpartition(".")[2]: decision.value})
     assert {type(kept.pre_classifier), type(kept.classifier)} == {torch.nn.Linear}
     assert type(kept.distilbert.transformer.layer[0].ffn.lin1) is not torch.nn.Linear
-
-
-@pytest.mark.parametrize("name", BITS)
-def test_bits_are_read_where_they_are_said(name: str) -> None:
-    known = signature_of(quantization_classes()[name]).options
-    said_by = BITS[name]
-    assert isinstance(said_by, int) or said_by in known
-    bits = weight_bits(Choice(name, {} if name != "gptq" else {"bits": 3}))
-    assert bits in range(2, 9)
-    if said_by in ("bits", "nbits"):
-        assert weight_bits(Choice(name, {said_by: 2})) == 2
-
-
-def test_bits_that_nothing_says() -> None:
-    assert weight_bits(Choice("gptq", {})) is None
-    assert weight_bits(Choice("torchao", {"quant_type": "int4_weight_only"})) is None

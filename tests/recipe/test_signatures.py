@@ -17,7 +17,6 @@ from peftkit.recipe.signatures import (
     extract,
     load_class,
     model_config_classes,
-    quantization_classes,
     signature_of,
     to_plain,
 )
@@ -94,9 +93,6 @@ def test_a_method_of_ours_is_bound_to_our_source_too() -> None:
 
 
 def test_names_are_transformers_own() -> None:
-    classes = quantization_classes()
-    assert classes["bitsandbytes"] == "transformers:BitsAndBytesConfig"
-    assert len(classes) >= 20
     assert model_config_classes()["llama"] == "transformers:LlamaConfig"
 
 

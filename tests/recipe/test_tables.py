@@ -8,7 +8,7 @@ from tested_signatures import EXTRA, references
 from peftkit.plugins import find, plugin_names
 from peftkit.recipe.kinds import matches
 from peftkit.recipe.schema import ModelSection
-from peftkit.recipe.signatures import quantization_classes, signature_of
+from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.tables import (
     BOUNDS,
     CORRECTED,
@@ -24,7 +24,7 @@ from peftkit.recipe.tables import (
 def options() -> dict[tuple[str, str], object]:
     """Return every option of every class that a recipe can name."""
     found: dict[tuple[str, str], object] = {}
-    classes: list[str | type] = [*references(), *quantization_classes().values(), *EXTRA]
+    classes: list[str | type] = [*references(), *EXTRA]
     classes += [find(group, name).Config for group in ("sources", "tasks", "merges")
                 for name in plugin_names(group)]  # fmt: skip
     for target in (*classes, ModelSection):

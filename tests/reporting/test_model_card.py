@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from peftkit.plugins import CAUSAL_LM
 from peftkit.reporting.model_card import Card, render_card, write_card
 
 CARD = Card(
@@ -17,7 +18,7 @@ CARD = Card(
     is_on_hub=True,
     adapter="lora",
     method="sft",
-    auto_class="AutoModelForCausalLM",
+    kind=CAUSAL_LM,
     recipe="name: summarize-lora\n# ```` a fence in a comment\n",
     fingerprint="9f2c",
     packages={"peft": "0.21.2", "torch": "2.13.0"},

@@ -68,3 +68,14 @@ def test_the_trained_folder_is_whichever_was_written(tmp_path: Path) -> None:
     assert run_dir.trained == run_dir.model
     run_dir.adapter.mkdir()
     assert run_dir.trained == run_dir.adapter
+
+
+def test_what_was_not_written_is_empty_and_what_is_broken_is_named(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    assert run_dir.read_resolved() == run_dir.read_if_there(run_dir.data) == {}
+    run_dir.resolved.write_text("a: [1")
+    run_dir.data.write_text("{")
+    with pytest.raises(ArtefactError, match=r"resolved\.yaml is not YAML"):
+        run_dir.read_resolved()
+    with pytest.raises(ArtefactError, match=r"data\.json is not JSON"):
+        run_dir.read_if_there(run_dir.data)

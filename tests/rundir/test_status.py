@@ -9,7 +9,7 @@ import pytest
 from peftkit.errors import DataError, StoppedError, UsageError
 from peftkit.rundir.paths import RunDir
 from peftkit.rundir.status import (
-    Ledger,
+    RunStatus,
     check_same_data,
     claimed,
     has_training,
@@ -30,16 +30,16 @@ from peftkit.rundir.status import (
 def test_an_ending_is_recorded(
     tmp_path: Path, error: BaseException, state: str, exit_code: int
 ) -> None:
-    ledger = Ledger(RunDir(tmp_path), identity="0f", step=7, total_steps=9)
-    with pytest.raises(type(error)), recorded(ledger):
+    kept = RunStatus(RunDir(tmp_path), identity="0f", step=7, total_steps=9)
+    with pytest.raises(type(error)), recorded(kept):
         raise error
     status = read_status(RunDir(tmp_path))
     assert (status["state"], status["exit_code"], status["step"]) == (state, exit_code, 7)
 
 
 def test_a_stranger_leaves_no_trace(tmp_path: Path) -> None:
-    Ledger(RunDir(tmp_path), identity="owner").write("stopped", exit_code=75)
-    with pytest.raises(UsageError), recorded(Ledger(RunDir(tmp_path))):
+    RunStatus(RunDir(tmp_path), identity="owner").write("stopped", exit_code=75)
+    with pytest.raises(UsageError), recorded(RunStatus(RunDir(tmp_path))):
         raise UsageError("another run")
     assert read_status(RunDir(tmp_path))["identity"] == "owner"
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny_heads
 import torch
 
-from peftkit.errors import ResourceError
-from peftkit.scoring.classifier import Prediction, classify
+from peftkit.errors import DataError, ResourceError, UsageError
+from peftkit.plugins import Labeled, Question, Scoring
+from peftkit.scoring.classifier import LabelAnswerer, LabelEvaluator, Prediction, classify
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,45 @@ def test_a_batch_that_does_not_fit_is_halved(bert, monkeypatch: pytest.MonkeyPat
 
 def test_the_likeliest_comes_first() -> None:
     assert Prediction({"b": 0.7, "a": 0.3}).label == "b"
+
+
+def scoring(model, tokenizer, labels: list[str], rows: list[list[dict]]) -> Scoring:
+    task: Any = SimpleNamespace(headline="accuracy")
+    examples = [Labeled(("sort",), label) for label in labels]
+    return Scoring(task, model, tokenizer, examples, rows, None, 2, {})
+
+
+def test_a_label_that_the_model_does_not_know_is_refused(bert) -> None:
+    with pytest.raises(DataError) as caught:
+        LabelEvaluator(scoring(*bert, ["LABEL_0", "b"], []))
+    assert caught.value.message == (
+        "a row has the label 'b', which the model does not know;"
+        " it knows 'LABEL_0', 'LABEL_1', 'LABEL_2'"
+    )
+
+
+def test_several_rows_of_a_text_have_no_one_label(bert) -> None:
+    windows = [[{"input_ids": [1]}, {"input_ids": [2]}]]
+    with pytest.raises(UsageError, match="several rows of a text"):
+        LabelEvaluator(scoring(*bert, ["LABEL_0"], windows))
+
+
+def test_a_reply_is_a_table_for_people_and_values_for_programs(bert) -> None:
+    model, tokenizer = bert
+    (row,) = rows(tokenizer)[:1]
+    asking: Any = SimpleNamespace(
+        is_base=False, options={}, task=None, tokenizer=tokenizer, batch_size=2,
+        load=lambda: model, encode=lambda examples: [[row] for _ in examples],
+    )  # fmt: skip
+    answerer = LabelAnswerer(asking)
+    (expected,) = classify(model, tokenizer, [row], batch_size=1)
+    written: list[str] = []
+    reply = answerer.reply(Question(texts=("sort",)), written.append)
+    assert reply.text == expected.label
+    assert reply.to_json() == {
+        "predicted": expected.label, "probabilities": expected.probabilities,
+    }  # fmt: skip
+    assert [line.split() for line in "".join(written).splitlines()] == [
+        [label, f"{share:.3f}"] for label, share in expected.probabilities.items()
+    ]
+    assert list(answerer.reply_many([Question(texts=("sort",))])) == [reply.to_json()]

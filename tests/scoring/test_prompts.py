@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins import Conversation
-from peftkit.scoring.prompts import STAND_IN, Question, question_of_row, question_of_text
+from peftkit.plugins import Conversation, Question
+from peftkit.scoring.prompts import STAND_IN, question_of_row, question_of_text
 from peftkit.tasks.chat import Chat, ChatConfig
 from peftkit.tasks.prompt_completion import PromptCompletion, PromptCompletionConfig
 from peftkit.tasks.summarize import Summarize, SummarizeConfig

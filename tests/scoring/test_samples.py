@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from peftkit.plugins.examples import Conversation, Labeled, Text
-from peftkit.scoring.evaluator import Contestant
+from peftkit.plugins import Contestant, Conversation, Labeled, Text
 from peftkit.scoring.samples import make_samples
 
 USER = {"role": "user", "content": "sort"}
@@ -38,5 +37,8 @@ def test_a_label_has_its_probability_and_a_pair_its_texts() -> None:
     assert "texts" not in alone
 
 
-def test_running_text_has_no_samples() -> None:
-    assert make_samples([Text("a")], {"tuned": one("")}, {"tuned": []}) == ()
+def test_what_is_not_answered_has_no_samples() -> None:
+    assert make_samples([Text("a")], {"tuned": Contestant({})}, {"tuned": []}) == ()
+    # Nor has what is asked and never answered: a preference, say.
+    asked = Conversation((USER, ANSWER))
+    assert make_samples([asked], {"tuned": Contestant({})}, {"tuned": [1.0]}) == ()

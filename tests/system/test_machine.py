@@ -41,11 +41,3 @@ def test_a_gpu_says_its_memory_as_the_driver_does() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
     assert machine.describe_machine().total_bytes == torch.cuda.mem_get_info()[1]
-
-
-@pytest.mark.parametrize(("stated", "num"), [(None, 1), ("1", 1), ("8", 8), ("", 1)])
-def test_a_launcher_says_how_many_processes_it_started(monkeypatch, stated, num: int) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    if stated is not None:
-        monkeypatch.setenv("WORLD_SIZE", stated)
-    assert machine.launched_processes() == num

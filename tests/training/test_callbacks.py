@@ -16,7 +16,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from peftkit.errors import DivergedError, ResourceError
 from peftkit.rundir.checkpoints import Checkpoint
 from peftkit.rundir.paths import RunDir
-from peftkit.rundir.status import Ledger, read_status
+from peftkit.rundir.status import RunStatus, read_status
 from peftkit.system.meter import Peak
 from peftkit.system.screen import MetricsFile, Screen, TrainingBar
 from peftkit.system.signals import StopRequest
@@ -45,7 +45,7 @@ def model_with(*gradients: float) -> torch.nn.Module:
 def test_a_gradient_that_is_no_number_stops_before_the_step(
     args: TrainingArguments, tmp_path: Path, value: float
 ) -> None:
-    finite = Finite("sft", tmp_path / "checkpoints")
+    finite = Finite("sft", RunDir(tmp_path))
     with pytest.raises(DivergedError) as caught:
         finite.on_pre_optimizer_step(
             args, TrainerState(global_step=6), TrainerControl(), model=model_with(1.0, value)
@@ -61,7 +61,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(
 def test_numbers_pass_and_fp16_skips_such_steps_itself(
     args: TrainingArguments, tmp_path: Path
 ) -> None:
-    finite, state, control = Finite("sft", tmp_path), TrainerState(), TrainerControl()
+    finite, state, control = Finite("sft", RunDir(tmp_path)), TrainerState(), TrainerControl()
     finite.on_pre_optimizer_step(args, state, control, model=model_with(1.0, 1e10))
     args.fp16 = True
     finite.on_pre_optimizer_step(args, state, control, model=model_with(1.0, math.inf))
@@ -72,10 +72,11 @@ def test_numbers_pass_and_fp16_skips_such_steps_itself(
 def test_a_loss_that_is_no_number_names_the_checkpoint_that_is_kept(
     args: TrainingArguments, tmp_path: Path
 ) -> None:
-    (tmp_path / "step-4").mkdir()
+    run_dir = RunDir(tmp_path)
+    (run_dir.checkpoints / "step-4").mkdir(parents=True)
     state = TrainerState(global_step=5)
     with pytest.raises(DivergedError, match=r"step 5: the loss is nan .*step-4 is kept"):
-        Finite("sft", tmp_path).on_log(args, state, TrainerControl(), logs={"loss": math.nan})
+        Finite("sft", run_dir).on_log(args, state, TrainerControl(), logs={"loss": math.nan})
 
 
 # -- Keeper -------------------------------------------------------------------------------------
@@ -84,15 +85,14 @@ def test_a_loss_that_is_no_number_names_the_checkpoint_that_is_kept(
 class Told(StopRequest):
     """Be a stop that was asked for."""
 
-    @property
-    def is_requested(self) -> bool:
+    def poll(self) -> bool:
         return True
 
 
 def keeper(tmp_path: Path, stop: StopRequest | None = None) -> Keeper:
     (tmp_path / "run").mkdir(exist_ok=True)
-    ledger = Ledger(RunDir(tmp_path / "run"), identity="0" * 64)
-    return Keeper(stop or StopRequest(), ledger)
+    status = RunStatus(RunDir(tmp_path / "run"), identity="0" * 64)
+    return Keeper(stop or StopRequest(), status)
 
 
 def at(step: int, epoch: float, *, last: int = 10) -> TrainerState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import tiny
 from training_fixture import train, write_recipe
 
 from peftkit.adapters.switched_off import adapter_switched_off, keeps_base
-from peftkit.errors import ArtefactError, UsageError
+from peftkit.errors import ArtefactError
 from peftkit.rundir.paths import RunDir
 from peftkit.training.open_run import load_base_of, load_tuned, open_run
 
@@ -73,24 +72,3 @@ def test_no_run_and_an_unfinished_one_are_told_apart(tmp_path: Path, tiny_run: P
     shutil.rmtree(run_dir.adapter)
     with pytest.raises(ArtefactError, match=r"no trained weights yet \(the run is finished\)"):
         open_run(run_dir)
-
-
-def test_a_model_that_answers_no_prompts_is_refused(
-    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from peftkit.recipe import build as building
-
-    real = building.build
-
-    def as_reader(*arguments: Any) -> Any:
-        built = real(*arguments)
-
-        class Read(type(built.method)):
-            auto_class = "AutoModelForQuestionAnswering"
-
-        built.method.__class__ = Read
-        return dataclasses.replace(built)
-
-    monkeypatch.setattr(building, "build", as_reader)
-    with pytest.raises(UsageError, match="which does not answer prompts"):
-        open_run(RunDir(tiny_run))

@@ -12,6 +12,7 @@ from training_fixture import write_recipe
 
 from peftkit.errors import DataError, ResourceError
 from peftkit.plugins import Machine
+from peftkit.recipe.build import build
 from peftkit.recipe.load import load_recipe
 from peftkit.rundir.paths import RunDir
 from peftkit.system.screen import Screen
@@ -94,10 +95,11 @@ def test_wrong_names_are_refused_with_no_weight_to_read(
 
 def test_weights_beyond_the_free_memory_are_refused_with_their_size(recipe: Path) -> None:
     loaded = load_recipe(recipe)
-    jobs.check_weights_fit(loaded, _machine())
+    built = build(loaded, _machine())
+    jobs.check_weights_fit(loaded, built, _machine())
     with pytest.raises(ResourceError) as caught:
-        jobs.check_weights_fit(loaded, _machine(free_bytes=1000))
-    assert caught.value.message.endswith("more than what is free on a small machine: 0 MiB")
+        jobs.check_weights_fit(loaded, built, _machine(free_bytes=1000))
+    assert caught.value.message.endswith("more than what is free on a small machine: 1 KiB")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_weights_beyond_the_free_memory_are_refused_with_their_size(recipe: Path
         ("{gptq: {bits: 4}}", 4),
         ("{quanto: {weights: int2}}", 2),
         ("{eetq: {}}", 8),
-        ("{quark: {}}", None),
+        ("{aqlm: {}}", None),
     ],
 )
 def test_weights_of_any_quantization_are_refused_by_their_own_bits(
@@ -122,13 +124,14 @@ def test_weights_of_any_quantization_are_refused_by_their_own_bits(
     matrices = sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
     others = sum(4 * shape[0] for shape in shapes if len(shape) == 1)
     loaded = load_recipe(recipe, [f"model.quantize={quantize}"])
+    built = build(loaded, _machine())
     if bits is None:
-        jobs.check_weights_fit(loaded, _machine(free_bytes=1))
+        jobs.check_weights_fit(loaded, built, _machine(free_bytes=1))
         return
     needed = matrices * bits // 8 + others
-    jobs.check_weights_fit(loaded, _machine(free_bytes=needed))
+    jobs.check_weights_fit(loaded, built, _machine(free_bytes=needed))
     with pytest.raises(ResourceError, match="alone take"):
-        jobs.check_weights_fit(loaded, _machine(free_bytes=needed - 1))
+        jobs.check_weights_fit(loaded, built, _machine(free_bytes=needed - 1))
 
 
 def test_use_cpu_describes_the_machine_without_its_accelerator(

@@ -304,7 +304,7 @@ PLUGINS = [
          "there is no method", "the methods are"),
     Case("unknown quantization", "  dtype: float32\n", "  dtype: float32\n  quantize:"
          " {bitsandbyte: {load_in_4bit: true}}\n", 5, "model.quantize.bitsandbyte",
-         "there is no quantization", "did you mean bitsandbytes?"),
+         "there is no quantizer", "did you mean bitsandbytes?"),
     scratch("unknown tokenizer", "  config: {model_type: llama}\n  tokenizer: {wordpiece: {}}\n",
             4, "tokenizer.wordpiece", "there is no tokenizer", "use bpe"),
     scratch("unknown model type", "  config: {model_type: lama}\n  tokenizer: {bpe: {}}\n", 3,

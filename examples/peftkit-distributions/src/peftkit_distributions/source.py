@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
+from peftkit.plugins import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +32,7 @@ class Config:
     """Distributions to leave out."""
 
 
-class Distributions:
+class Distributions(Source):
     """Give the long description and the one-line summary of installed distributions."""
 
     Config = Config
@@ -41,7 +42,7 @@ class Distributions:
             raise DataError(
                 f"distributions: test_share is {config.test_share}", hint="write a share, e.g. 0.2"
             )
-        self.config = config
+        super().__init__(config)
 
     def splits(self) -> Sequence[str]:
         """Name the two splits."""

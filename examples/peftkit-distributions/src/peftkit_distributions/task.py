@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftkit.errors import DataError
-from peftkit.plugins import Conversation
+from peftkit.plugins import Conversation, Task
 
 _WORD = re.compile(r"[a-z0-9]+")
 _MARKUP = re.compile(r"^\s*([#=\-*`~|>.]|\[!|!\[|<|$)")
@@ -27,15 +27,12 @@ class Config:
     """What stands above the description."""
 
 
-class OneLiner:
+class OneLiner(Task):
     """Turn a long description into a question and its one-line summary into the answer."""
 
     Config = Config
     headline = "word_f1"
     makes = (Conversation,)
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
 
     @property
     def columns(self) -> Sequence[str]:

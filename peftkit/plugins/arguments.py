@@ -5,15 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftkit.plugins import Decision
+from peftkit.plugins.machine import Chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from peftkit.plugins import Machine
-
-Chosen = tuple[str, Any, str]
-"""Native key, its value, and the reason."""
+    from peftkit.plugins.machine import Machine
 
 _HUB = "train first; then upload the run's adapter folder with `hf upload`"
 LABELS_ARE_OURS = "data.task: peftkit encodes the rows and sets the labels itself"
@@ -46,39 +43,44 @@ OWNED: Mapping[str, str] = {
 """Keys of transformers' TrainingArguments that peftkit sets itself -> what to use instead."""
 
 
-REAL_TOKENS: Chosen = (
+REAL_TOKENS = Chosen(
     "include_num_input_tokens_seen",
     "non_padding",
     "tokens per second count real tokens, and go on counting after a resume",
 )
 
 
-def decide_plain(
-    method: str, options: Mapping[str, Any], *, dtype: str, machine: Machine
-) -> list[Decision]:
-    """Choose device, precision and logging for a method whose options are TrainingArguments.
-
-    Args:
-        method: its name in a recipe.
-    """
+def choose(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> list[Chosen]:
+    """Choose device, precision and logging for options that are TrainingArguments."""
     device = "cpu" if options.get("use_cpu") else machine.device
     mixed = precision(options, dtype=dtype, device=device, machine=machine)
-    chosen = [
-        *(one for one in mixed if one[1]),  # their default is full precision
+    return [
+        *(one for one in mixed if one.value),  # their default is full precision
         *on_cpu(device, why="transformers raises on bf16"),
         *logging(options),
         REAL_TOKENS,
     ]
-    return decisions(method, chosen, options)
 
 
-def decisions(method: str, chosen: Sequence[Chosen], options: Mapping[str, Any]) -> list[Decision]:
-    """Keep what the recipe leaves open."""
+def choose_for_trl(options: Mapping[str, Any], *, dtype: str, machine: Machine) -> list[Chosen]:
+    """Choose the same for options of trl, whose defaults are bf16 and checkpointing everywhere."""
+    device = "cpu" if options.get("use_cpu") else machine.device
     return [
-        Decision(f"method.{method}.{key}", value, reason)
-        for key, value, reason in chosen
-        if key not in options
+        *precision(options, dtype=dtype, device=device, machine=machine),
+        *on_cpu(device, why="trl raises on bf16"),
+        *_checkpointing(options, device),
+        *logging(options),
+        REAL_TOKENS,
     ]
+
+
+def _checkpointing(options: Mapping[str, Any], device: str) -> list[Chosen]:
+    if "gradient_checkpointing" in options:  # the older name of the same option
+        return []
+    option = "activation_checkpointing"
+    if device == "cpu":
+        return [Chosen(option, False, "recomputing costs time, resident memory is ample")]
+    return [Chosen(option, True, "trl's default: a third more time, far less memory")]
 
 
 def precision(
@@ -89,19 +91,21 @@ def precision(
         return []
     if dtype == "float32":
         return [
-            ("bf16", False, "model.dtype is float32; trl's default would compute in bfloat16"),
-            ("fp16", False, "model.dtype is float32"),
+            Chosen(
+                "bf16", False, "model.dtype is float32; trl's default would compute in bfloat16"
+            ),
+            Chosen("fp16", False, "model.dtype is float32"),
         ]
     if device == "cpu":
         why = "a CPU computes in the weights' own dtype; autocast would cast each of them anew"
-        return [("bf16", False, why), ("fp16", False, why)]
+        return [Chosen("bf16", False, why), Chosen("fp16", False, why)]
     if dtype == "float16":
         why = "model.dtype is float16: the adapter stays float32 and its loss is scaled"
-        return [("fp16", True, why), ("bf16", False, why)]
+        return [Chosen("fp16", True, why), Chosen("bf16", False, why)]
     if machine.supports_bfloat16:
-        return [("bf16", True, f"{machine.name} computes in bfloat16")]
+        return [Chosen("bf16", True, f"{machine.name} computes in bfloat16")]
     why = f"{machine.name} has no bfloat16 arithmetic"
-    return [("bf16", False, why), ("fp16", False, why)]
+    return [Chosen("bf16", False, why), Chosen("fp16", False, why)]
 
 
 def on_cpu(device: str, *, why: str) -> list[Chosen]:
@@ -113,8 +117,8 @@ def on_cpu(device: str, *, why: str) -> list[Chosen]:
     if device != "cpu":
         return []
     return [
-        ("use_cpu", True, f"the run is on the CPU; {why} there unless told"),
-        ("dataloader_pin_memory", False, "pinned pages only speed up copies to a device"),
+        Chosen("use_cpu", True, f"the run is on the CPU; {why} there unless told"),
+        Chosen("dataloader_pin_memory", False, "pinned pages only speed up copies to a device"),
     ]
 
 
@@ -123,12 +127,12 @@ def logging(options: Mapping[str, Any]) -> list[Chosen]:
     chosen: list[Chosen] = []
     if options.get("logging_strategy", "steps") == "steps":
         why = "200 points on the loss curve, whatever the run's length"
-        chosen.append(("logging_steps", 0.005, why))
+        chosen.append(Chosen("logging_steps", 0.005, why))
     if options.get("save_strategy", "steps") == "steps":
-        chosen.append(("save_steps", 0.1, "a hard kill loses a tenth of the run at most"))
+        chosen.append(Chosen("save_steps", 0.1, "a hard kill loses a tenth of the run at most"))
     return [
         *chosen,
-        ("save_total_limit", 2, "the newest checkpoint, and one to fall back on"),
-        ("disable_tqdm", True, "peftkit shows its own bar"),
-        ("logging_nan_inf_filter", False, "transformers would show a lost loss as 0.0"),
+        Chosen("save_total_limit", 2, "the newest checkpoint, and one to fall back on"),
+        Chosen("disable_tqdm", True, "peftkit shows its own bar"),
+        Chosen("logging_nan_inf_filter", False, "transformers would show a lost loss as 0.0"),
     ]

@@ -20,3 +20,23 @@ def native_model(model: Any) -> Any:
 def accepted_inputs(model: Any) -> Collection[str]:
     """Name what the forward of a model takes, inside any adapter."""
     return inspect.signature(native_model(model).forward).parameters.keys()
+
+
+def head_modules(model: Any) -> list[str]:
+    """Name what a model has beside its body and can be trained: a classifier's new modules."""
+    return [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and next(module.parameters(), None) is not None
+    ]
+
+
+def trains_head(model: Any) -> bool:
+    """Tell whether a classifier's head was trained; an adapter may keep the base's own."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    if not is_adapted(model):
+        return True
+    base = native_model(model)
+    heads = [base.get_submodule(name) for name in head_modules(base)]
+    return any(isinstance(part, ModulesToSaveWrapper) for head in heads for part in head.modules())

@@ -14,7 +14,8 @@ from peftkit.preprocessing.pipeline import Prepared, inspect_rows
 from peftkit.recipe.build import Built, build
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.schema import EvaluateSection
-from peftkit.scoring.evaluator import Exam
+from peftkit.scoring.by_kind import evaluator_for
+from peftkit.scoring.generative import GenerativeEvaluator
 from peftkit.system.machine import describe_machine
 
 
@@ -47,11 +48,18 @@ def _prepare(built: Built, tokenizer) -> Prepared:
     return inspect_rows(built, tokenizer, splits=["test"])
 
 
+def _evaluator(built: Built, tokenizer, model, progress=None) -> GenerativeEvaluator:
+    examples = _prepare(built, tokenizer).examples["test"]
+    made = evaluator_for(built, model, tokenizer, examples, progress=progress)
+    assert isinstance(made, GenerativeEvaluator)
+    return made
+
+
 def test_reading_is_the_mean_loss_of_the_answers_tokens(built: Built, tokenizer, model) -> None:
     import torch
 
     examples = _prepare(built, tokenizer).examples["test"]
-    found = Exam(built, tokenizer, examples, model, None).take(model, "tuned")
+    found = evaluator_for(built, model, tokenizer, examples).take(model, "tuned")
 
     nats, num_tokens = 0.0, 0
     for example in examples:
@@ -70,12 +78,12 @@ def test_reading_is_the_mean_loss_of_the_answers_tokens(built: Built, tokenizer,
 
 
 def test_what_decides_the_answers_is_stated(built: Built, tokenizer, model) -> None:
-    exam = Exam(built, tokenizer, _prepare(built, tokenizer).examples["test"], model, None)
-    assert exam.options["do_sample"] is False
-    assert exam.options["max_new_tokens"] == 64
-    assert exam.options["eos_token_id"] == [tokenizer.eos_token_id]
-    json.dumps(exam.options)
-    assert exam.references == [row["summary"] for row in tiny.rows(5)]
+    evaluator = _evaluator(built, tokenizer, model)
+    assert evaluator.options["do_sample"] is False
+    assert evaluator.options["max_new_tokens"] == 64
+    assert evaluator.options["eos_token_id"] == [tokenizer.eos_token_id]
+    json.dumps(evaluator.options)
+    assert evaluator.references == [row["summary"] for row in tiny.rows(5)]
 
 
 def test_prompts_that_leave_no_room_are_cut_and_counted(
@@ -84,17 +92,16 @@ def test_prompts_that_leave_no_room_are_cut_and_counted(
     rows = tiny.rows(3)
     rows[1]["document"] = "sort keys by name ; " * 80
     built = _build(tmp_path, tiny_model, rows)
-    exam = Exam(built, tokenizer, _prepare(built, tokenizer).examples["test"], model, None)
-    assert exam.prompts is not None
-    assert exam.prompts.num_cut == 1
-    assert max(map(len, exam.prompts.input_ids)) == exam.prompts.max_tokens == 256 - 64
-    exam.take(model, "base")
+    evaluator = _evaluator(built, tokenizer, model)
+    assert evaluator.prompts is not None
+    assert evaluator.prompts.num_cut == 1
+    assert max(map(len, evaluator.prompts.input_ids)) == evaluator.prompts.max_tokens == 256 - 64
+    evaluator.take(model, "base")
 
 
 def test_progress_counts_answers_and_then_what_is_read(built: Built, tokenizer, model) -> None:
     seen: list[tuple[str, int, int]] = []
-    examples = _prepare(built, tokenizer).examples["test"]
-    Exam(built, tokenizer, examples, model, lambda *at: seen.append(at)).take(model, "base")
+    _evaluator(built, tokenizer, model, lambda *at: seen.append(at)).take(model, "base")
     names = list(dict.fromkeys(name for name, _, _ in seen))
     assert names == ["base answers", "base reads"]
     assert [seen[-1], *[at for at in seen if at[0] == "base answers"][-1:]] == [
@@ -107,8 +114,7 @@ def test_as_many_prompts_share_a_batch_where_the_recipe_scores_nothing(
 ) -> None:
     built = _build(tmp_path, tiny_model, tiny.rows(10), "evaluate=false")
     seen: list[tuple[str, int, int]] = []
-    examples = _prepare(built, tokenizer).examples["test"]
-    Exam(built, tokenizer, examples, model, lambda *at: seen.append(at)).take(model, "base")
+    _evaluator(built, tokenizer, model, lambda *at: seen.append(at)).take(model, "base")
     assert seen[0] == ("base answers", EvaluateSection().batch_size, 10)
 
 
@@ -118,11 +124,11 @@ def test_answers_that_never_end_are_counted(
     built = _build(tmp_path, tiny_model, tiny.rows(4), "evaluate.generation.max_new_tokens=1")
     import torch
 
-    exam = Exam(built, tokenizer, _prepare(built, tokenizer).examples["test"], model, None)
-    assert exam.prompts is not None
+    evaluator = _evaluator(built, tokenizer, model)
+    assert evaluator.prompts is not None
     num_unfinished = 0
-    for ids in exam.prompts.input_ids:
+    for ids in evaluator.prompts.input_ids:
         with torch.no_grad():
             first = int(model(torch.tensor([ids])).logits[0, -1].argmax())
         num_unfinished += first != tokenizer.eos_token_id
-    assert exam.take(model, "tuned").num_unfinished == num_unfinished > 0
+    assert evaluator.take(model, "tuned").num_unfinished == num_unfinished > 0

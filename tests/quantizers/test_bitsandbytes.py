@@ -1,15 +1,17 @@
-"""Every quantization of the CPU trains, evaluates and generates; the others say why not."""
+"""Every number format of bitsandbytes trains, evaluates and generates on a CPU."""
 
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 
 from peftkit.adapters.base import count_parameters
 from peftkit.adapters.peft_types import Lora
-from peftkit.errors import ResourceError, UsageError
-from peftkit.models.load import load_base, load_config, load_tokenizer
-from peftkit.models.quantize import check_quantization
+from peftkit.errors import UsageError
+from peftkit.models.load import load_base, load_tokenizer
+from peftkit.plugins import CAUSAL_LM
+from peftkit.quantizers.bitsandbytes import BitsAndBytes
 from peftkit.recipe.schema import ModelSection
 
 KINDS = {
@@ -25,13 +27,17 @@ KINDS = {
 ROWS = [{"input_ids": list(range(10, 30)), "labels": [-100] * 4 + list(range(14, 30))}] * 4
 
 
-def quantized(section: ModelSection, **options):
+def quantizer(**options) -> BitsAndBytes:
     from transformers import BitsAndBytesConfig
 
+    return BitsAndBytes(BitsAndBytesConfig(**options))
+
+
+def quantized(section: ModelSection, **options):
     return load_base(
         section,
-        auto_class="AutoModelForCausalLM",
-        quantization_config=BitsAndBytesConfig(**options),
+        kind=CAUSAL_LM,
+        quantizer=quantizer(**options),
     )
 
 
@@ -43,11 +49,9 @@ def test_trains_evaluates_and_generates(kind: str, tiny_model, tmp_path, capsys)
 
     section = ModelSection(path=str(tiny_model), dtype="float32")
     base = quantized(section, **KINDS[kind])
-    num_base = sum(
-        p.numel() for p in load_base(section, auto_class="AutoModelForCausalLM").parameters()
-    )
+    num_base = sum(p.numel() for p in load_base(section, kind=CAUSAL_LM).parameters())
     model = Lora(LoraConfig(r=4, target_modules="all-linear")).attach(base)
-    trainable, total = count_parameters(model)
+    trainable, total = count_parameters(model, quantizer(**KINDS[kind]))
     assert total == num_base + trainable, "a packed weight counts each of its numbers"
     arguments = SFTConfig(
         output_dir=str(tmp_path),
@@ -109,8 +113,6 @@ def test_evaluating_in_between_changes_nothing(kind: str, tiny_model) -> None:
 
 
 def test_rows_need_not_be_multiples_of_32(tmp_path) -> None:
-    import tiny
-
     folder = tiny.tiny_llama(tmp_path, intermediate_size=100)
     model = quantized(ModelSection(path=str(folder), dtype="float32"), **KINDS["nf4"])
     ids = torch.arange(10, 30).unsqueeze(0)
@@ -125,15 +127,44 @@ def test_a_config_that_asks_for_nothing(tiny_model) -> None:
     assert "load_in_4bit: true" in caught.value.hint
 
 
-def test_a_missing_package_is_named(tiny_model) -> None:
-    from importlib.util import find_spec
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_format_conforms(kind: str) -> None:
+    from peftkit.testing import check_quantizer
 
-    from transformers import QuantoConfig
+    check_quantizer(BitsAndBytes, KINDS[kind])
 
-    if find_spec("optimum") is not None:
-        pytest.skip("optimum-quanto may be installed")
-    config = load_config(ModelSection(path=str(tiny_model)))
-    with pytest.raises(ResourceError) as caught:
-        check_quantization(config, QuantoConfig(weights="int8"), device="cpu")
-    assert "pip install optimum-quanto" in caught.value.message
-    assert caught.value.exit_code == 5
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_and_back_is_what_loading_makes_of_a_weight(kind: str, tiny_model) -> None:
+    section = ModelSection(path=str(tiny_model), dtype="float32")
+    plain = load_base(section, kind=CAUSAL_LM)
+    dequantized = quantized(section, **KINDS[kind]).dequantize()
+    name = "model.layers.0.mlp.down_proj.weight"
+    back = quantizer(**KINDS[kind]).there_and_back(plain.state_dict()[name])
+    torch.testing.assert_close(back, dequantized.state_dict()[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "computed", "says"),
+    [
+        ({"load_in_4bit": True}, "bfloat16", "every device holds the whole 4-bit base"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_storage": "bfloat16"}, "bfloat16", None),
+        ({"load_in_4bit": True, "bnb_4bit_quant_storage": "float32"}, None, None),
+    ],
+)
+def test_whether_shards_are_cut(options: dict, computed: str | None, says: str | None) -> None:
+    found = quantizer(**options).replicated(computed)
+    assert found is None if says is None else found.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"load_in_8bit": True}, "load_in_4bit"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_storage": "float32"}, "quant_storage=bfloat16"),
+    ],
+)
+def test_shards_that_lose_what_weights_mean(options: dict, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        quantizer(**options).replicated("bfloat16")
+    assert hint in str(caught.value.hint)

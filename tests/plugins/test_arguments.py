@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from peftkit.methods.arguments import OWNED, decide_plain, precision
 from peftkit.plugins import Machine, find
+from peftkit.plugins.arguments import OWNED, choose, precision
+from peftkit.plugins.machine import decided
 from peftkit.recipe.signatures import signature_of
 
 CPU = Machine("cpu", True, 2**33, 2**32, "a CPU")
@@ -14,7 +15,7 @@ OLD_GPU = Machine("cuda", False, 2**37, 2**37, "an old GPU")
 
 
 def chosen(options: dict, dtype: str, machine: Machine) -> dict:
-    found = decide_plain("classify", options, dtype=dtype, machine=machine)
+    found = decided("method.classify", choose(options, dtype=dtype, machine=machine), options)
     return {decision.key.removeprefix("method.classify."): decision.value for decision in found}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftkit.models.native import accepted_inputs, is_adapted, native_model
+from peftkit.plugins.native import accepted_inputs, is_adapted, native_model
 
 
 def test_a_model_is_the_same_inside_an_adapter(tiny_model) -> None:

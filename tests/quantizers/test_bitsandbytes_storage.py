@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from peftkit.memory.quantized import pack_module
-from peftkit.memory.simulate import quantization_tensors
+from peftkit.quantizers.bitsandbytes_storage import BitsAndBytesStorage
+
+STORAGE = BitsAndBytesStorage()
 
 
 def _bytes(tensors) -> list[int]:
@@ -34,8 +35,8 @@ def test_storage_is_as_large_as_the_real_one(kind: str, double: bool, shape) -> 
 
     real = build("cpu").to("cpu")
     fake = build("meta")
-    real_parts = [*real.parameters(), *quantization_tensors(real)]
-    fake_parts = pack_module(fake, FakeTensorMode())
+    real_parts = [*real.parameters(), *STORAGE.side_tensors(real)]
+    fake_parts = STORAGE.pack(fake, FakeTensorMode())
     # The code book of nested scales may be shared between real modules; a fake one has its own.
     assert _bytes(fake_parts) == _bytes(real_parts)
 
@@ -44,5 +45,5 @@ def test_other_modules_are_left_alone() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     linear = nn.Linear(2, 2)
-    assert pack_module(linear, FakeTensorMode()) == []
+    assert STORAGE.pack(linear, FakeTensorMode()) == []
     assert isinstance(linear.weight, torch.Tensor)

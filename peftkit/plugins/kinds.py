@@ -1,0 +1,84 @@
+"""What kinds of models are trained, and what follows from a model's kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """Describe a kind of model: how it is loaded, adapted and shown, and what it answers."""
+
+    auto_class: str
+    """The transformers class that loads it, e.g. `AutoModelForCausalLM`."""
+    task_type: str | None
+    """PEFT's word for it; None where PEFT has no wrapper of its own."""
+    answers: str = ""
+    """`text`, `labels` or `spans`; empty where nothing is asked of it."""
+    pipeline_tag: str | None = None
+    """The Hub's word for what it does."""
+    heads: tuple[str, ...] = ()
+    """What transformers calls the modules that are new over a base that was only pretrained."""
+    endings: tuple[str, ...] = ()
+    """How the names of its classes end, where the name alone tells the kind."""
+
+    @property
+    def has_new_head(self) -> bool:
+        """Tell whether a pretrained base lacks this kind's head and has one that is left over."""
+        return bool(self.heads)
+
+
+CAUSAL_LM = ModelKind(
+    "AutoModelForCausalLM",
+    task_type="CAUSAL_LM",
+    answers="text",
+    pipeline_tag="text-generation",
+    endings=("ForCausalLM", "LMHeadModel"),
+)
+SEQ_2_SEQ_LM = ModelKind(
+    "AutoModelForSeq2SeqLM",
+    task_type="SEQ_2_SEQ_LM",
+    answers="text",
+)
+SEQUENCE_CLASSIFICATION = ModelKind(
+    "AutoModelForSequenceClassification",
+    task_type="SEQ_CLS",
+    answers="labels",
+    pipeline_tag="text-classification",
+    heads=("classifier", "pre_classifier", "classification_head", "score"),
+    endings=("ForSequenceClassification",),
+)
+TOKEN_CLASSIFICATION = ModelKind(
+    "AutoModelForTokenClassification",
+    task_type="TOKEN_CLS",
+    pipeline_tag="token-classification",
+    heads=("classifier", "score"),
+    endings=("ForTokenClassification",),
+)
+QUESTION_ANSWERING = ModelKind(
+    "AutoModelForQuestionAnswering",
+    task_type="QUESTION_ANS",
+    answers="spans",
+    pipeline_tag="question-answering",
+    heads=("qa_outputs",),
+    endings=("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+)
+PRETRAINING = ModelKind(
+    "AutoModelForPreTraining",
+    task_type=None,
+    pipeline_tag="fill-mask",
+)
+
+KINDS = (
+    CAUSAL_LM,
+    SEQ_2_SEQ_LM,
+    SEQUENCE_CLASSIFICATION,
+    TOKEN_CLASSIFICATION,
+    QUESTION_ANSWERING,
+    PRETRAINING,
+)
+
+
+def kind_of_class(name: str) -> ModelKind | None:
+    """Return the kind of a transformers class by its name; None for one of another kind."""
+    return next((kind for kind in KINDS if kind.endings and name.endswith(kind.endings)), None)

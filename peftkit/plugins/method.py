@@ -1,0 +1,305 @@
+"""The contract of a training method: a base class whose defaults are plain supervised training.
+
+A method is one class: what kind of model it trains on which examples, how examples become rows, and
+what trains and scores them. Planner, probe, audit, scoring and benchmarks ask it and nobody else.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from peftkit.errors import DataError, UsageError
+from peftkit.plugins import arguments
+from peftkit.plugins.examples import Example
+from peftkit.plugins.kinds import ModelKind
+from peftkit.plugins.losses import plain_loss
+from peftkit.plugins.machine import Chosen, Machine
+from peftkit.plugins.parts import Plugin
+from peftkit.plugins.rows import Point, Row, RowCount, column_lengths, count_sequence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import (
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from peftkit.plugins.evaluation import Answerer, Asking, Evaluator, Scoring
+    from peftkit.plugins.losses import Loss
+
+
+@dataclass(frozen=True)
+class Training:
+    """Hold what a trainer is made of."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    validation: Dataset | None
+    callbacks: Sequence[TrainerCallback]
+    output_dir: Path
+    """Where it writes checkpoints; the native config does not know it."""
+
+
+class Method(Plugin):
+    """Train one kind of model on some kinds of examples, through a trainer of the stack.
+
+    Its `Config` is the native arguments class, e.g. `trl:SFTConfig`: TrainingArguments of a kind.
+    """
+
+    kind: ClassVar[ModelKind]
+    """What it trains: `CAUSAL_LM`, `SEQUENCE_CLASSIFICATION` ..."""
+    examples: ClassVar[tuple[type[Example], ...]]
+    """Which kinds of examples it trains on."""
+    owned: ClassVar[Mapping[str, str]] = arguments.OWNED
+    length_option: ClassVar[str] = "max_length"
+    """The option that says where rows are cut; of sources, where there are targets."""
+    target_option: ClassVar[str | None] = None
+    """The option that says where targets of their own are cut; None where rows are one sequence."""
+    pads: ClassVar[bool] = True
+    """Whether rows of several lengths share a batch, so that its collator makes a mask."""
+    num_sequences: ClassVar[int] = 1
+    """Sequences that a row puts into a batch, padded alike: 2 where a prompt has two answers."""
+    fuses_head: ClassVar[bool] = False
+    """Whether `loss` is trl's fused head, which keeps no logits."""
+    unplanned: ClassVar[str] = ""
+    """Why its step cannot be planned, e.g. that it generates; empty where it can."""
+
+    @classmethod
+    def decide(
+        cls, options: Mapping[str, Any], *, dtype: str, machine: Machine
+    ) -> Sequence[Chosen]:
+        """Choose native options that depend on the machine; what the recipe states stays.
+
+        Args:
+            options: the native keys that stand in the recipe.
+            dtype: `model.dtype`.
+        """
+        return arguments.choose(options, dtype=dtype, machine=machine)
+
+    # Rows
+
+    def takes(self, example: Example) -> bool:
+        """Tell whether an example is of a kind that it trains on."""
+        return isinstance(example, self.examples)
+
+    @property
+    def max_length(self) -> int | None:
+        """Return the tokens that a row, or its source, may have; None where nothing is cut."""
+        length: int | None = getattr(self.config, self.length_option)
+        return length
+
+    @property
+    def max_target_length(self) -> int | None:
+        """Return the tokens that a target may have; None where rows are one sequence."""
+        length: int | None = (
+            getattr(self.config, self.target_option) if self.target_option else None
+        )
+        return length
+
+    @property
+    def source_limit(self) -> int | None:
+        """Return where what an encoder reads is cut; None where rows are one sequence."""
+        return self.max_length if self.target_option else None
+
+    @property
+    def longest_row(self) -> int | None:
+        """Return the tokens that an arranged row may have, where texts are joined too."""
+        return self.max_length
+
+    @property
+    def keeps_end(self) -> bool:
+        """Tell whether a row that is too long keeps its end."""
+        return False
+
+    @property
+    def use_cpu(self) -> bool:
+        """Tell whether the CPU is used although there may be an accelerator."""
+        return bool(self.config.use_cpu)
+
+    @abstractmethod
+    def encode(
+        self, examples: Sequence[Any], tokenizer: PreTrainedTokenizerBase
+    ) -> list[list[Row] | DataError]:
+        """Give the rows of each example, not yet cut; an example's error stands in its place.
+
+        Several rows of one example are windows of a text that is too long for one.
+
+        Args:
+            examples: of the kinds in `examples`.
+
+        Returns:
+            for each example its rows: `input_ids`, `labels` (-100 where not trained) ...
+        """
+
+    def sequences(self, row: Mapping[str, Any]) -> list[tuple[Sequence[int], Any]]:
+        """Return what a model reads of a row, encoded or arranged: each sequence with its labels.
+
+        `peftkit data` shows them, and the audit looks at how they begin.
+        """
+        return [(row["input_ids"], row["labels"])]
+
+    def count(self, row: Mapping[str, np.ndarray]) -> RowCount:
+        """Count one encoded row's tokens, cut and not."""
+        return count_sequence(row["labels"], self.max_length, keeps_end=self.keeps_end)
+
+    def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """Truncate, pack or cut encoded rows into what the trainer takes, in a fixed order."""
+        del tokenizer
+        return rows
+
+    def train_tokenizer(
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+    ) -> PreTrainedTokenizerFast:
+        """Train the tokenizer of a model that is made anew.
+
+        Args:
+            texts: those of the training rows.
+            vocab_size: tokens in all.
+            max_length: tokens of the model's context.
+
+        Raises:
+            UsageError: this method trains no tokenizer.
+        """
+        del texts, vocab_size, max_length
+        raise UsageError(
+            f"the method {type(self).__name__} trains no tokenizer for a new model",
+            hint="name a model's tokenizer by model.path, or pretrain one with pretrain_lm",
+        )
+
+    # Training
+
+    def trainer(self, parts: Training) -> Trainer:
+        """Make the trainer that will train these rows in this order.
+
+        Raises:
+            UsageError: the trainer refuses this combination of options, model and adapter.
+        """
+        return make_trainer(self.trainer_class, self.config, parts, **self.trainer_options(parts))
+
+    @property
+    def trainer_class(self) -> type[Trainer]:
+        """Return the trainer's class."""
+        from transformers import Trainer
+
+        return Trainer  # type: ignore[no-any-return]
+
+    def trainer_options(self, parts: Training) -> dict[str, Any]:
+        """Return what the class takes beside model, rows, callbacks and tokenizer: a collator."""
+        del parts
+        return {}
+
+    def prepare_model(self, model: torch.nn.Module) -> None:
+        """Do what the trainer does to a model before its first step, e.g. switch dropout off.
+
+        Planning asks for it, of a model that no trainer has seen.
+        """
+        del model
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
+        """Make an optimizer of its own; None for the one that the arguments name."""
+        del model
+        return None
+
+    # Planning
+
+    @property
+    def is_flat(self) -> bool:
+        """Tell whether all rows of a batch are put into one."""
+        return False
+
+    @property
+    def padding_multiple(self) -> int:
+        """Return what the collator rounds the length of a batch up to a multiple of."""
+        return 1
+
+    @property
+    def offloads_activations(self) -> bool:
+        """Tell whether trl keeps on the host what the backward needs."""
+        return False
+
+    def lengths(self, rows: Dataset) -> list[int]:
+        """Return what each arranged row has of a point's length, e.g. the longer of two answers."""
+        return column_lengths(rows, "input_ids")
+
+    def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a batch's whole numbers, column by column; masks are added to them.
+
+        Args:
+            point: how large the micro-batch is.
+        """
+        shape = (point.micro_batch * self.num_sequences, point.length)
+        return {"input_ids": shape, "labels": shape}
+
+    def loss(self) -> Loss | None:
+        """Return the trainer's loss of a batch, which planner and probe run outside of it.
+
+        None where only the trainer can compute it; then nothing is probed or planned.
+        """
+        from transformers import Trainer
+
+        if self.trainer_class.compute_loss is not Trainer.compute_loss:
+            return None
+        return plain_loss(self.config)
+
+    # Scoring
+
+    @property
+    def has_evaluator(self) -> bool:
+        """Tell whether `evaluator` makes one of its own; then scoring is not planned."""
+        return type(self).evaluator is not Method.evaluator
+
+    def evaluator(self, scoring: Scoring) -> Evaluator | None:
+        """Make what scores a trained model; None for that of its kind: generation or labels."""
+        del scoring
+        return None
+
+    def answerer(self, asking: Asking) -> Answerer | None:
+        """Make what answers prompts; None for that of its kind."""
+        del asking
+        return None
+
+
+def make_trainer(
+    trainer_class: type[Trainer], config: TrainingArguments, parts: Training, **native: Any
+) -> Trainer:
+    """Make a trainer that prints nothing itself; the method's own arguments stay as they are.
+
+    So do the dtypes of what is trained: trl recasts an adapter on a quantized base to bfloat16,
+    which loses the small updates of AdamW, and says nothing.
+
+    Args:
+        native: what else the class takes: a collator, an optimizer ...
+    """
+    from transformers import PrinterCallback
+
+    args = copy.copy(config)
+    args.output_dir = str(parts.output_dir)
+    trained = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
+    trainer = trainer_class(
+        args=args,
+        model=parts.model,
+        processing_class=parts.tokenizer,
+        train_dataset=parts.train,
+        eval_dataset=parts.validation,
+        callbacks=list(parts.callbacks),
+        **native,
+    )
+    trainer.remove_callback(PrinterCallback)
+    for parameter, values in trained:
+        if parameter.dtype != values.dtype:
+            parameter.data = values.to(parameter.device)
+    return trainer

@@ -1,0 +1,111 @@
+"""Pick what scores a model and what answers with it: the method's own, or that of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from peftkit.errors import UsageError
+from peftkit.plugins.evaluation import Answerer, Asking, Evaluator, Progress, Scoring
+from peftkit.plugins.rows import checked_rows
+from peftkit.scoring.classifier import LabelAnswerer, LabelEvaluator
+from peftkit.scoring.generative import GenerativeAnswerer, GenerativeEvaluator
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftkit.plugins import Example
+    from peftkit.recipe.build import Built
+
+    Model: TypeAlias = PreTrainedModel | PeftModel
+
+EVALUATORS: Mapping[str, type[Evaluator]] = {
+    "text": GenerativeEvaluator,
+    "labels": LabelEvaluator,
+}
+"""What a kind of model answers -> what scores it."""
+ANSWERERS: Mapping[str, type[Answerer]] = {"text": GenerativeAnswerer, "labels": LabelAnswerer}
+"""What a kind of model answers -> what answers with it."""
+
+
+def evaluator_for(
+    built: Built,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    progress: Progress | None = None,
+) -> Evaluator:
+    """Make what scores the trained model of a recipe on these examples.
+
+    Raises:
+        UsageError: the method makes none, and its kind of model has none.
+        DataError: an example cannot be scored.
+    """
+    method, options = built.method, built.recipe.scoring
+    scoring = Scoring(
+        task=built.task,
+        model=model,
+        tokenizer=tokenizer,
+        examples=examples,
+        rows=checked_rows(method.encode(examples, tokenizer)),
+        source_limit=method.source_limit,
+        batch_size=options.batch_size,
+        generation=options.generation,
+        progress=progress,
+    )
+    own = method.evaluator(scoring)
+    if own is not None:
+        return own
+    if method.kind.answers not in EVALUATORS:
+        raise _refusal(built, "nothing here scores", "evaluate", "evaluator")
+    return EVALUATORS[method.kind.answers](scoring)
+
+
+def answerer_for(
+    built: Built,
+    load: Callable[[], Model],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    options: Mapping[str, Any],
+    is_base: bool = False,
+) -> Answerer:
+    """Make what answers prompts with a model of a recipe.
+
+    Args:
+        load: loads the model.
+        options: of `transformers.GenerationConfig`, over those of the recipe.
+        is_base: whether it is the base, as it was before training.
+
+    Raises:
+        UsageError: the method makes none, and its kind of model has none; or the options or the
+            base are refused.
+    """
+    method, scoring = built.method, built.recipe.scoring
+    asking = Asking(
+        task=built.task,
+        load=load,
+        tokenizer=tokenizer,
+        encode=lambda examples: checked_rows(method.encode(examples, tokenizer)),
+        source_limit=method.source_limit,
+        batch_size=scoring.batch_size,
+        generation=scoring.generation,
+        options=options,
+        is_base=is_base,
+    )
+    own = method.answerer(asking)
+    if own is not None:
+        return own
+    if method.kind.answers not in ANSWERERS:
+        raise _refusal(built, "does not answer prompts", "generate", "answerer")
+    return ANSWERERS[method.kind.answers](asking)
+
+
+def _refusal(built: Built, lack: str, verb: str, member: str) -> UsageError:
+    return UsageError(
+        f"the method {built.recipe.method.name!r} trains a model of"
+        f" {built.method.kind.auto_class}, which {lack}",
+        hint=f"{verb} works on language models and classifiers, and where a method has its own"
+        f" {member}",
+    )

@@ -1,0 +1,27 @@
+"""Every kind of model is one that transformers and peft have."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftkit.plugins.kinds import CAUSAL_LM, KINDS, SEQUENCE_CLASSIFICATION, kind_of_class
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.auto_class)
+def test_a_kind_is_upstreams(kind) -> None:
+    import transformers
+    from peft import TaskType
+
+    mapping = getattr(transformers, kind.auto_class)._model_mapping
+    names = [model.__name__ for model in map(mapping.__getitem__, list(mapping.keys())[:40])
+             if not isinstance(model, tuple)]  # fmt: skip
+    assert names
+    assert kind.task_type is None or TaskType(kind.task_type)
+    if kind.endings:
+        assert all(name.endswith(kind.endings) for name in names if "For" in name)
+
+
+def test_a_class_tells_its_kind() -> None:
+    assert kind_of_class("GPT2LMHeadModel") is CAUSAL_LM
+    assert kind_of_class("BertForSequenceClassification") is SEQUENCE_CLASSIFICATION
+    assert kind_of_class("BertModel") is None
