@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -29,10 +30,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # One thread a process: results do not depend on the machine's cores, and two workers fit on two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Half of hypothesis's own number of examples, and no deadline, which a busy machine would break.
+hypothesis.settings.register_profile("suite", max_examples=50, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # A shell starts background jobs with SIGINT ignored, and what is ignored stays so in a run too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 NUM_FROZEN_MODULES = pytest.StashKey[int]()
 

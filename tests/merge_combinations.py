@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import peft
@@ -22,6 +22,8 @@ class Combination:
     adapter_dtype: str = "float32"
     reference_dtype: str = "float64"
     """float32 for methods that decompose the base's weight, which insist on it."""
+    is_swept: bool = False
+    """Whether it is one more of what others show each by itself, and left to the slow tests."""
 
 
 def lora(**options: Any) -> Callable[[], Any]:
@@ -46,7 +48,8 @@ def _loras() -> list[Combination]:
         for kind, options in (("lora", {}), ("rslora", {"use_rslora": True}),
                               ("dora", {"use_dora": True}),
                               ("rsdora", {"use_dora": True, "use_rslora": True})):  # fmt: skip
-            found.append(Combination(f"{base}-{kind}", base, lora(**options)))
+            is_swept = base != "llama" and kind not in ("lora", "dora")
+            found.append(Combination(f"{base}-{kind}", base, lora(**options), is_swept=is_swept))
     patterns = {
         "rank_pattern": {"q_proj": 5, r"layers\.1\.self_attn\.v_proj": 2},
         "alpha_pattern": {"q_proj": 3, "down_proj": 11},
@@ -167,7 +170,7 @@ def _experts() -> list[Combination]:
     gate_up, down = "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
     found = []
     for base in ("mixtral", "qwen3_moe", "gpt_oss"):
-        found += [
+        made = [
             Combination(f"{base}-attention", base, lora(target_modules=["q_proj", "o_proj"])),
             Combination(f"{base}-gate_up", base,
                         lora(target_modules=["q_proj"], target_parameters=[gate_up])),
@@ -180,6 +183,9 @@ def _experts() -> list[Combination]:
                 target_modules=[], target_parameters=[gate_up, down],
                 rank_pattern={"experts.down_proj": 4}, alpha_pattern={"experts.gate_up_proj": 5})),
         ]  # fmt: skip
+        found += [
+            replace(one, is_swept=base != "mixtral" and one.name != f"{base}-both") for one in made
+        ]
     return found
 
 
@@ -238,7 +244,6 @@ def _dtypes() -> list[Combination]:
                 ("loha", other("LoHa", r=3, alpha=7)),
             ):  # fmt: skip
                 if (dtype, adapter) != ("bfloat16", "float32"):
-                    found.append(
-                        Combination(f"{name}-{dtype}-{adapter}", "llama", config, dtype, adapter)
-                    )
+                    made = Combination(f"{name}-{dtype}-{adapter}", "llama", config, dtype, adapter)
+                    found.append(replace(made, is_swept=name != "lora" and dtype != adapter))
     return found

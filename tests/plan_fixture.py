@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 from peftkit.memory.evaluation import EvaluationPeak
 from peftkit.memory.growth import Footprint
@@ -12,6 +15,25 @@ from peftkit.memory.sharing import ALONE
 from peftkit.memory.terms import Term
 
 GIB = 1 << 30
+
+
+@contextmanager
+def each_plan_made_once(made: dict[tuple[Any, ...], Any]) -> Iterator[None]:
+    """Let suggestions make no plan twice: the tests of a module ask for the same ones.
+
+    Args:
+        made: holds the plans; from one call to the next where it is the same.
+    """
+    from peftkit.memory.planner import plan_run
+
+    def plan_once(recipe: Any, machine: Any, lengths: Sequence[int]) -> Any:
+        key = repr(recipe), machine, tuple(lengths)
+        if key not in made:
+            made[key] = plan_run(recipe, machine, lengths)
+        return made[key]
+
+    with patch("peftkit.planning.suggestions.plan_run", plan_once):
+        yield
 
 
 @dataclass(frozen=True)

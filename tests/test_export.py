@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import tiny_families
+from command_line import run_command
 
 from peftkit import plugins
 from peftkit.errors import ArtefactError, RecipeError, ResourceError, UsageError
@@ -210,19 +209,12 @@ def test_the_result_is_shown_with_its_proofs_and_notes(
         assert part in text
 
 
-def test_the_command_prints_json_and_refuses_with_its_code(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from peftkit.cli import app
-
+def test_the_command_prints_json_and_refuses_with_its_code(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tiny_families.save("llama", tmp_path / "model")
-    command = ["export", str(folder), "--json", "--to"]
-    done = CliRunner().invoke(app, [*command, "safetensors", "--out", str(tmp_path / "out")])
-    assert json.loads(done.stdout)["to"] == "safetensors"
-    script = "from peftkit.cli import main; main()"
-    refused = subprocess.run(
-        [sys.executable, "-c", script, *command, "adapter", "--out", str(tmp_path / "other")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 4
-    assert json.loads(refused.stdout)["exit_code"] == 4
+    command = ["export", folder, "--json", "--to"]
+    done = run_command(capfd, *command, "safetensors", "--out", tmp_path / "out")
+    assert (done.code, json.loads(done.out)["to"]) == (0, "safetensors")
+    refused = run_command(capfd, *command, "adapter", "--out", tmp_path / "other")
+    assert (refused.code, json.loads(refused.out)["exit_code"]) == (4, 4)

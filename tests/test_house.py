@@ -78,16 +78,18 @@ def name_of(file: Path) -> str:
     )
 
 
+KNOWN = {name_of(file) for file in MODULES}
+
+
 def imported_by(body: Iterable[ast.AST]) -> set[str]:
     """Name the modules of ours that these nodes import."""
-    known = {name_of(file) for file in MODULES}
     found = set()
     for node in body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "peftkit":
             full = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in known else str(node.module) for name in full}
+            found |= {name if name in KNOWN else str(node.module) for name in full}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name in known}
+            found |= {alias.name for alias in node.names if alias.name in KNOWN}
     return found
 
 

@@ -85,6 +85,9 @@ def hub(tmp_path_factory, tiny_model):
         yield serving
 
 
+NOWHERE = "http://127.0.0.1:9"
+
+
 def test_loads_one_commit_and_then_works_offline(hub, tmp_path) -> None:
     commit = commit_of(hub.repos["owner/good"].folder)
     good = {"path": "owner/good", "dtype": "float32"}
@@ -111,11 +114,24 @@ def test_loads_one_commit_and_then_works_offline(hub, tmp_path) -> None:
     assert "model.trust_remote_code: true" in custom["hint"]
 
     num_requests = len(hub.requests)
-    (offline,) = ask(tmp_path, hub.endpoint, ("load", good), HF_HUB_OFFLINE="1")
+    asked = ("load", good), ("resolve", {"path": "owner/absent"})
+    offline, absent = ask(tmp_path, hub.endpoint, *asked, HF_HUB_OFFLINE="1")
     assert offline == loaded
+    assert absent == {
+        "code": 7,
+        "message": "model 'owner/absent' is not in the Hub cache, and HF_HUB_OFFLINE is set",
+        "hint": "unset HF_HUB_OFFLINE to download it, or name a local folder",
+    }
     assert len(hub.requests) == num_requests
-    (unreachable,) = ask(tmp_path, "http://127.0.0.1:9", ("resolve", good))
+
+    asked = ("resolve", good), ("resolve", {"path": "owner/absent"})
+    unreachable, absent = ask(tmp_path, NOWHERE, *asked)
     assert unreachable["revision"] == commit
+    assert absent["code"] == 7
+    assert absent["message"] == (
+        "model 'owner/absent' is not in the Hub cache, and the Hub cannot be reached"
+    )
+    assert "hf download owner/absent" in absent["hint"]
 
 
 def test_every_refusal_says_the_way_out(hub, tmp_path) -> None:
@@ -166,19 +182,3 @@ def test_a_licence_not_accepted_with_a_token(hub, tmp_path) -> None:
     assert gated["code"] == 7
     assert "this account has no access (403)" in gated["message"]
     assert "accept the licence at https://huggingface.co/owner/gated" in gated["hint"]
-
-
-def test_nothing_in_the_cache_and_no_way_to_the_hub(tmp_path) -> None:
-    wanted = ("resolve", {"path": "owner/good"})
-    (offline,) = ask(tmp_path, "http://127.0.0.1:9", wanted, HF_HUB_OFFLINE="1")
-    assert offline == {
-        "code": 7,
-        "message": "model 'owner/good' is not in the Hub cache, and HF_HUB_OFFLINE is set",
-        "hint": "unset HF_HUB_OFFLINE to download it, or name a local folder",
-    }
-    (unreachable,) = ask(tmp_path, "http://127.0.0.1:9", wanted)
-    assert unreachable["code"] == 7
-    assert unreachable["message"] == (
-        "model 'owner/good' is not in the Hub cache, and the Hub cannot be reached"
-    )
-    assert "hf download owner/good" in unreachable["hint"]

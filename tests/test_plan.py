@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import real_step
+from command_line import run_command
 from rich.console import Console
 
 from peftkit.errors import UsageError
@@ -21,13 +20,14 @@ from peftkit.recipe.load import load_recipe
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory, tiny_model):
+def planned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     import tiny
 
     data = tiny.write_jsonl(folder / "rows.jsonl", tiny.rows(16))
     file = folder / "tiny.yaml"
-    file.write_text(tiny.recipe_text(tiny_model, data, sft="use_cpu: false"))
+    model = tiny.tiny_llama(folder / "model", num_hidden_layers=1)
+    file.write_text(tiny.recipe_text(model, data, sft="use_cpu: false"))
     return plan_recipe(load_recipe(file), gpus="1,2"), file
 
 
@@ -128,14 +128,10 @@ def test_here_and_gpus_exclude_each_other(planned) -> None:
         plan_recipe(load_recipe(planned[1]), gpus="8", here=True)
 
 
-def test_the_command_prints_json(planned) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from peftkit.cli import main; main()", "plan", str(planned[1]),
-         "--gpus", "24", "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    content = json.loads(done.stdout)
+def test_the_command_prints_json(planned, capfd: pytest.CaptureFixture[str]) -> None:
+    done = run_command(capfd, "plan", planned[1], "--gpus", "24", "--json")
+    assert (done.code, done.err) == (0, "")
+    content = json.loads(done.out)
     assert content["length"] == planned[0].plan.length
     assert content["devices"][0]["total_bytes"] == 24 << 30
     assert content["peak_bytes"] == sum(term["num_bytes"] for term in content["terms"])

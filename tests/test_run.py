@@ -6,19 +6,26 @@ import io
 import json
 import math
 import os
-import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tiny
+from plan_fixture import each_plan_made_once
 from rich.console import Console
-from training_fixture import LORA, losses, sha256, train, train_until, write_recipe
+from training_fixture import (
+    LORA,
+    files_of_at_most,
+    losses,
+    sha256,
+    train,
+    train_until,
+    write_recipe,
+)
 from two_processes import in_two_processes, whole_run
 
 from peftkit.errors import DivergedError, ResourceError, UsageError
@@ -44,6 +51,18 @@ def rows(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Path:
     return write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunDir:
+    """Return a finished run of this module's recipe, `r.json` beside it; nobody changes it."""
+    folder = tmp_path_factory.mktemp("finished")
+    rows = tiny.write_jsonl(folder / "rows.jsonl", tiny.rows(12))
+    return train(write_recipe(folder / "r.json", tiny_model, rows, sft=SFT), folder / "run")
+
+
+def recipe_of(finished: RunDir) -> Path:
+    return finished.path.parent / "r.json"
 
 
 def test_one_of_several_processes_is_refused_before_anything_is_written(
@@ -109,24 +128,22 @@ def test_a_run_writes_everything_and_says_what_it_does(
     assert "rougeL" in (run_dir.adapter / "README.md").read_text()
 
 
+@pytest.mark.parametrize("recipe", ["as written", "as resolved"])
 def test_the_same_command_after_the_end_says_so_and_changes_nothing(
-    recipe: Path, tmp_path: Path
+    recipe: str, finished: RunDir
 ) -> None:
-    run_dir = train(recipe, tmp_path / "run")
-    before = {path: path.stat().st_mtime_ns for path in run_dir.path.rglob("*") if path.is_file()}
-    before.pop(run_dir.path / ".lock")
+    files = [path for path in finished.path.rglob("*") if path.is_file() and path.name != ".lock"]
+    before = [path.stat().st_mtime_ns for path in files]
+    file = finished.resolved if recipe == "as resolved" else recipe_of(finished)
     console = Console(record=True, width=200, file=io.StringIO())
-    run(load_recipe(recipe), out=run_dir.path, console=console)
+    run(load_recipe(file), out=finished.path, console=console)
 
-    assert f"already finished: {run_dir.adapter}" in console.export_text()
-    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert f"already finished: {finished.adapter}" in console.export_text()
+    assert [path.stat().st_mtime_ns for path in files] == before
 
 
-def test_the_resolved_recipe_is_a_recipe_of_the_same_run(recipe: Path, tmp_path: Path) -> None:
-    run_dir = train(recipe, tmp_path / "run")
-    before = sha256(run_dir)
-    train(run_dir.resolved, run_dir.path)
-    assert sha256(run_dir) == before
+def test_the_resolved_recipe_trains_to_the_same_bits(finished: RunDir, tmp_path: Path) -> None:
+    assert sha256(train(finished.resolved, tmp_path / "again")) == sha256(finished)
 
 
 def test_a_dry_run_loads_and_attaches_but_writes_nothing(recipe: Path, tmp_path: Path) -> None:
@@ -136,27 +153,30 @@ def test_a_dry_run_loads_and_attaches_but_writes_nothing(recipe: Path, tmp_path:
     assert not run_dir.path.exists()
 
 
-def test_another_recipe_in_the_directory_is_refused_with_the_difference(
-    recipe: Path, tmp_path: Path
-) -> None:
-    run_dir = train(recipe, tmp_path / "run")
-    before = run_dir.status.read_bytes()
+def test_another_recipe_in_the_directory_is_refused_with_the_difference(finished: RunDir) -> None:
+    before = finished.status.read_bytes()
+    overrides = ("method.sft.learning_rate=5e-4", "adapter.lora.r=8")
     with pytest.raises(UsageError) as caught:
-        train(recipe, run_dir.path, "method.sft.learning_rate=5e-4", "adapter.lora.r=8")
+        train(recipe_of(finished), finished.path, *overrides)
     assert caught.value.exit_code == 2
     assert caught.value.message == (
-        f"{run_dir.path} is another run:\n"
+        f"{finished.path} is another run:\n"
         "  adapter.lora.r: 4 -> 8\n"
         "  method.sft.learning_rate: 0.001 -> 0.0005"
     )
-    assert run_dir.status.read_bytes() == before
+    assert finished.status.read_bytes() == before
 
 
-def test_other_rows_in_the_directory_are_refused(recipe: Path, rows: Path, tmp_path: Path) -> None:
-    run_dir = train(recipe, tmp_path / "run")
+def test_other_rows_in_the_directory_are_refused(finished: RunDir, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    rows = recipe_of(finished).with_name("rows.jsonl")
+    before = rows.read_text()
     tiny.write_jsonl(rows, tiny.rows(12, seed=1))
-    with pytest.raises(UsageError, match="trained on other rows: data fingerprint "):
-        train(recipe, run_dir.path)
+    try:
+        with pytest.raises(UsageError, match="trained on other rows: data fingerprint "):
+            train(recipe_of(finished), folder)
+    finally:
+        rows.write_text(before)
 
 
 def test_a_directory_that_is_no_run_is_refused_untouched(recipe: Path, tmp_path: Path) -> None:
@@ -215,8 +235,6 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_damaged(
     assert all(math.isfinite(loss) for loss in losses(run_dir))
     kept = [path.name for path in run_dir.checkpoints.iterdir()]
     assert kept == (["step-1"] if save_steps == 1 else [])
-    # The try: line, followed.
-    train(recipe, tmp_path / "another", "method.sft.learning_rate=0.0002")
 
 
 def test_weights_above_the_budget_are_refused_unread(
@@ -230,18 +248,15 @@ def test_weights_above_the_budget_are_refused_unread(
 
 
 def test_a_planned_peak_above_the_budget_is_refused_until_it_fits(
-    tmp_path: Path, tiny_model: Path, rows: Path
+    rows: Path, tmp_path: Path
 ) -> None:
-    recipe = write_recipe(
-        tmp_path / "r.json", tiny_model, rows, sft=SFT, memory={"budget": "20 MiB"}
-    )
-    run_dir = RunDir(tmp_path / "run")
+    base = tiny.tiny_llama(tmp_path / "base", num_hidden_layers=1)
+    recipe = write_recipe(tmp_path / "r.json", base, rows, sft=SFT)
+    run_dir, plans = RunDir(tmp_path / "run"), {}
+    said = r"planned to take .* more than memory\.budget: 20 MiB; before any row it takes"
     for _ in range(2):
-        with pytest.raises(
-            ResourceError,
-            match=r"planned to take .* more than memory\.budget: 20 MiB; before any row it takes",
-        ) as caught:
-            train(recipe, run_dir.path)
+        with each_plan_made_once(plans), pytest.raises(ResourceError, match=said) as caught:
+            train(recipe, run_dir.path, "memory.budget=20 MiB")
         status = read_status(run_dir)
         assert (status["state"], status["exit_code"]) == ("failed", 5)
         assert status["message"] == caught.value.message
@@ -250,36 +265,20 @@ def test_a_planned_peak_above_the_budget_is_refused_until_it_fits(
         assert {"name": "memory.budget", "num_bytes": 20 << 20} in plan["limits"]
         assert not run_dir.metrics.exists() and not run_dir.checkpoints.exists()
 
+    unplanned = RunDir(Path(shutil.copytree(run_dir.path, tmp_path / "unplanned")))
+    train(recipe, unplanned.path)
+    assert not unplanned.plan.exists(), "none of an earlier call is left"
+
     train(recipe, run_dir.path, "memory.budget=8 GiB", "method.sft.max_steps=1")
     assert read_status(run_dir)["state"] == "finished"
     plan = json.loads(run_dir.plan.read_text())
     assert {"name": "memory.budget", "num_bytes": 8 << 30} in plan["limits"]
 
 
-def test_a_plan_that_fails_leaves_none_of_an_earlier_call(recipe: Path, tmp_path: Path) -> None:
-    run_dir = RunDir(tmp_path / "run")
-    with pytest.raises(ResourceError):
-        train(recipe, run_dir.path, "memory.budget=20 MiB")
-    assert run_dir.plan.exists()
-    train(recipe, run_dir.path)  # which leaves the plan out
-    assert not run_dir.plan.exists()
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Make the kernel refuse writes beyond a size, as a full disk does."""
-    earlier = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, earlier[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, earlier)
-
-
 # Above the JSON files; below the adapter's weights (33 kB), then below its optimizer's state.
 @pytest.mark.parametrize("num_bytes", [26_000, 45_000])
 def test_a_full_disk_is_told_and_loses_nothing(
-    recipe: Path, tmp_path: Path, num_bytes: int
+    recipe: Path, finished: RunDir, tmp_path: Path, num_bytes: int
 ) -> None:
     overrides = ("method.sft.save_strategy=steps", "method.sft.save_steps=1")
     with files_of_at_most(num_bytes), pytest.raises(ResourceError) as caught:
@@ -288,8 +287,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     assert "the disk is full while training" in caught.value.message
     assert read_status(RunDir(tmp_path / "run"))["exit_code"] == 5
 
-    resumed = train(recipe, tmp_path / "run", *overrides)
-    assert sha256(resumed) == sha256(train(recipe, tmp_path / "whole", *overrides))
+    assert sha256(train(recipe, tmp_path / "run", *overrides)) == sha256(finished)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,17 @@ def sha256(run_dir: RunDir) -> str:
     """Return the hash of the adapter's weights."""
     weights = run_dir.adapter / "adapter_model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Make the kernel refuse writes beyond a size, as a full disk does."""
+    earlier = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, earlier[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, earlier)
 
 
 class SignalAt(io.StringIO):

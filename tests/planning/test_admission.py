@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import real_step
+from plan_fixture import each_plan_made_once
 
 from peftkit.errors import ResourceError
 from peftkit.memory.planner import plan_run
@@ -15,12 +17,22 @@ from peftkit.planning.devices import find
 from peftkit.recipe.schema import EvaluateSection
 from peftkit.system.units import gibibytes
 
+ROWS = 256
+"""So many that half of them fit with room to spare, beside all that this process may hold."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_plan_once() -> Iterator[None]:
+    with each_plan_made_once({}):
+        yield
+
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("admission")
-    real_step.save_model(folder, real_step.LLAMA)
-    recipe = real_step.recipe_for(folder, **{"method.sft.per_device_train_batch_size": 64})
+    small = {**real_step.LLAMA, "num_hidden_layers": 1}
+    real_step.save_model(folder, small)
+    recipe = real_step.recipe_for(folder, **{"method.sft.per_device_train_batch_size": ROWS})
     made, reason = plan_run(recipe, real_step.CPU, [400])
     assert reason is None
     return made, recipe
@@ -40,14 +52,14 @@ def test_what_fits_passes(planned) -> None:
 
 def test_a_refusal_says_by_how_much_and_what_would_fit(planned) -> None:
     made, recipe = planned
-    limit = made.bytes_at(micro_batch=40, length=400)
+    limit = made.bytes_at(micro_batch=250, length=400)
     with pytest.raises(ResourceError, match=r"more than memory\.budget") as caught:
         check_plan_fits(made, _budgeted(recipe, limit), real_step.CPU, [400])
     assert caught.value.exit_code == 5
     assert gibibytes(made.peak_bytes - limit) in caught.value.message
     ways = caught.value.hint.split("\n  or:  ")
     assert ways[0].startswith(
-        "method.sft.per_device_train_batch_size=32 method.sft.gradient_accumulation_steps=2 ("
+        "method.sft.per_device_train_batch_size=128 method.sft.gradient_accumulation_steps=2 ("
     )
 
 
@@ -68,7 +80,7 @@ def test_a_budget_below_the_weights_is_told_the_smallest_setting(planned) -> Non
 def test_plan_json_holds_limits_and_the_predicted_time(planned) -> None:
     made, recipe = planned
     budgeted = _budgeted(recipe, 1 << 30)
-    content = plan_json(made, budgeted, real_step.CPU, num_rows=640)
+    content = plan_json(made, budgeted, real_step.CPU, num_rows=10 * ROWS)
     assert content["peak_bytes"] == made.peak_bytes
     assert content["limits"] == [
         {
@@ -78,7 +90,7 @@ def test_plan_json_holds_limits_and_the_predicted_time(planned) -> None:
         {"name": "memory.budget", "num_bytes": 1 << 30},
     ]
     assert content["speeds"] == []  # no rates are published for that
-    [speed] = plan_json(made, recipe, find("h100").as_machine(), num_rows=640)["speeds"]
+    [speed] = plan_json(made, recipe, find("h100").as_machine(), num_rows=10 * ROWS)["speeds"]
     assert speed["basis"] == "predicted"
     assert speed["num_steps"] == 30  # three epochs of ten batches
 

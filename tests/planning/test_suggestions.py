@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import real_step
+from plan_fixture import each_plan_made_once
 
 from peftkit.memory.planner import plan
 from peftkit.planning.devices import of_size
@@ -24,10 +26,17 @@ SFT = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _each_plan_once() -> Iterator[None]:
+    with each_plan_made_once({}):
+        yield
+
+
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory):
     folder: Path = tmp_path_factory.mktemp("ways-out")
-    real_step.save_model(folder, real_step.LLAMA)
+    small = {**real_step.LLAMA, "num_hidden_layers": 2}
+    real_step.save_model(folder, small)
     recipe = real_step.recipe_for(folder, **SFT)
     return recipe, plan(recipe, lengths=LENGTHS, machine=MACHINE)
 
