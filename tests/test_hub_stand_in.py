@@ -18,6 +18,7 @@ import json, sys, warnings
 from pathlib import Path
 from peftkit.models import load as model
 from peftkit.errors import PeftkitError
+from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 
 def run(verb, options):

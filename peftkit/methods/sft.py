@@ -21,10 +21,10 @@ from peftkit.plugins import (
 from peftkit.plugins.losses import fused_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Trainer
 
     from peftkit.plugins.losses import Loss
 
@@ -139,6 +139,14 @@ class SFT(Method):
                 rows = rows.shuffle(seed=args.seed)
             rows = pack_dataset(rows, args.max_length, args.packing_strategy)
         return rows.shuffle(seed=args.seed) if args.shuffle_dataset else rows
+
+    def train_tokenizer(
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+    ) -> PreTrainedTokenizerFast:
+        """Train the tokenizer that pretraining would."""
+        from peftkit.methods.pretrain_lm import train_tokenizer
+
+        return train_tokenizer(texts, vocab_size=vocab_size, max_length=max_length)
 
     @property
     def trainer_class(self) -> type[Trainer]:

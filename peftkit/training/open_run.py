@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
+from peftkit.plugins.native import trains_head
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -121,12 +122,9 @@ def load_untrained(run: TrainedRun) -> PreTrainedModel:
     Raises:
         UsageError: it is a classifier's, whose head was new.
     """
-    from peftkit.adapters.continued import brought_by
-
     if run.built.method.kind.answers != "labels":
         return load_base_of(run.built, run.device)
-    adapter = run.run_dir.adapter
-    if not adapter.is_dir() or brought_by(adapter):
+    if trains_head(load_tuned(run)):
         raise UsageError("the base knows no labels: its classification head is new and untrained")
     labels = trained_labels(run.run_dir)
     return load_base_of(run.built, run.device, labels, brought=frozenset())

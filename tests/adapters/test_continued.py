@@ -12,7 +12,7 @@ import torch
 from peftkit.adapters.continued import adapter_folder, brought_by, load_adapter
 from peftkit.adapters.peft_types import AdaLora, Lora
 from peftkit.errors import ArtefactError
-from peftkit.training.open_run import trains_head
+from peftkit.plugins.native import trains_head
 
 IDS = torch.arange(10, 26).unsqueeze(0)
 

@@ -20,7 +20,7 @@ from peftkit.models.load import (
     max_positions,
     resolve,
 )
-from peftkit.plugins import CAUSAL_LM, ModelKind
+from peftkit.plugins import CAUSAL_LM, SEQUENCE_CLASSIFICATION, ModelKind
 from peftkit.recipe.schema import ModelSection
 
 
@@ -148,11 +148,11 @@ def test_weights_of_another_size_are_named(folder) -> None:
 
 
 def test_a_new_head_may_be_missing_but_not_the_body(folder) -> None:
-    model = base_of(section(folder), "AutoModelForSequenceClassification")
+    model = base_of(section(folder), SEQUENCE_CLASSIFICATION)
     assert model.score.weight.shape == (2, 64)
     edit_weights(folder, lambda w: {k: v for k, v in w.items() if "q_proj" not in k})
     with pytest.raises(ArtefactError, match=r"missing model\.layers"):
-        base_of(section(folder), "AutoModelForSequenceClassification")
+        base_of(section(folder), SEQUENCE_CLASSIFICATION)
 
 
 def test_torn_weights(folder) -> None:

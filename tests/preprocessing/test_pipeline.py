@@ -235,11 +235,13 @@ def test_the_fingerprint_is_of_the_tokens_in_order(make):
 def test_a_task_that_the_method_cannot_train_is_refused(make, monkeypatch):
     built, tokenizer = make(tiny.rows(2))
 
-    class OnlyText:
-        examples = (str,)
+    class OnlyText(Method):
+        examples = (Text,)
 
-    message = refusal(dataclasses.replace(built, method=OnlyText()), tokenizer)
-    assert "the task 'summarize' makes Conversation, but the method 'sft' takes str" in message
+        def encode(self, examples, tokenizer): ...
+
+    message = refusal(dataclasses.replace(built, method=OnlyText(None)), tokenizer)
+    assert "the task 'summarize' makes Conversation, but the method 'sft' takes Text" in message
 
 
 def test_texts_for_a_new_tokenizer(make):

@@ -77,5 +77,5 @@ def test_what_was_not_written_is_empty_and_what_is_broken_is_named(tmp_path: Pat
     run_dir.data.write_text("{")
     with pytest.raises(ArtefactError, match=r"resolved\.yaml is not YAML"):
         run_dir.read_resolved()
-    with pytest.raises(ArtefactError, match=r"data\.json is not JSON"):
+    with pytest.raises(ArtefactError, match=r"data\.json cannot be read as JSON"):
         run_dir.read_if_there(run_dir.data)
