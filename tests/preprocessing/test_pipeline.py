@@ -235,6 +235,8 @@ def test_the_fingerprint_is_of_the_tokens_in_order(make):
 def test_a_task_that_the_method_cannot_train_is_refused(make, monkeypatch):
     built, tokenizer = make(tiny.rows(2))
 
+    from peftkit.plugins import Method, Text
+
     class OnlyText(Method):
         examples = (Text,)
 
