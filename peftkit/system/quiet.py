@@ -24,7 +24,8 @@ def quiet_stack() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     # Forked workers make tokenizers print a paragraph otherwise; one process encodes the rows.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # peft and trl read, at every step, an attribute that transformers has renamed.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    # peft and trl use, at every step, members that transformers has renamed.
+    renamed = r"`(is_gradient_checkpointing|gradient_checkpointing_\w+)` is deprecated"
+    warnings.filterwarnings("ignore", renamed, FutureWarning)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

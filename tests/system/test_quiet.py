@@ -14,7 +14,9 @@ from huggingface_hub import constants
 print(constants.HF_HUB_DISABLE_TELEMETRY)
 config = transformers.LlamaConfig(hidden_size=8, intermediate_size=8, vocab_size=8,
     num_hidden_layers=1, num_attention_heads=1)
-transformers.LlamaForCausalLM(config).is_gradient_checkpointing
+model = transformers.LlamaForCausalLM(config)
+model.gradient_checkpointing_disable()
+model.is_gradient_checkpointing
 """
 
 
