@@ -6,6 +6,8 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +19,7 @@ sys.path.insert(0, str(HERE / "refuse_network"))
 
 import sitecustomize  # noqa: E402 - installs the audit hook in this process
 import tiny  # noqa: E402
+from installed_example import Installed, install  # noqa: E402
 
 if "refuse_network" not in str(getattr(sitecustomize, "__file__", "")):
     import runpy
@@ -71,6 +74,17 @@ def tiny_recipe(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> Path:
     file = tmp_path / "tiny.yaml"
     file.write_text(tiny.recipe_text(tiny_model, tiny_data), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="session")
+def install_example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Installed]:
+    """Return what installs an example package into an environment of its own, once a session."""
+
+    @cache
+    def installed(name: str) -> Installed:
+        return install(name, tmp_path_factory.mktemp("fresh"))
+
+    return installed
 
 
 @pytest.fixture(scope="session")
