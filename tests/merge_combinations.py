@@ -138,6 +138,11 @@ def _shapes() -> list[Combination]:
         Combination("gpt2-attention-dora", "gpt2", lora(target_modules=["c_proj"], use_dora=True)),
         Combination("gpt2-ia3", "gpt2", other(
             "IA3", target_modules=["c_attn", "c_proj"], feedforward_modules=["c_proj"])),
+        *(
+            Combination(f"gpt2-randlora-{dtype}", "gpt2", other(
+                "RandLora", target_modules=["c_attn", "c_proj"]), dtype)
+            for dtype in ("bfloat16", "float16", "float32")
+        ),
         Combination("gpt2-vera", "gpt2", other("Vera", r=5, target_modules=["c_attn"])),
         Combination("bert", "bert", lora(task_type="SEQ_CLS", target_modules=bert)),
         Combination("bert-dora", "bert", lora(

@@ -120,11 +120,15 @@ def write_dequantized(
     return folder
 
 
-def load_quantized(base: Path, config: Mapping[str, Any], quantizer: Quantizer | None) -> Any:
+def load_quantized(
+    base: Path, config: Mapping[str, Any], quantizer: Quantizer | None, **options: Any
+) -> Any:
     """Load a base as training did, in evaluation mode.
 
     Args:
+        config: names the class: the base's own, or that of what was trained on it.
         quantizer: of training; None for a base that is stored quantized.
+        options: more of what `from_pretrained` takes, e.g. `num_labels`.
 
     Raises:
         ResourceError: the quantization does not run on this machine.
@@ -133,7 +137,7 @@ def load_quantized(base: Path, config: Mapping[str, Any], quantizer: Quantizer |
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    keywords: dict[str, Any] = {"dtype": "auto", "device_map": {"": "cpu"}}
+    keywords: dict[str, Any] = {"dtype": "auto", "device_map": {"": "cpu"}, **options}
     if quantizer is not None and quantizer.native is not None:
         keywords["quantization_config"] = quantizer.native
     try:

@@ -32,6 +32,14 @@ class Verification:
     """Where the rows come from, e.g. the run's validation split."""
     num_agreeing: int
     """Positions whose most likely token is the same in both."""
+    lost_to_rounding: float | None = None
+    """How far rounding the merged weights moves the logits of base + adapter, where that is more
+    than `tolerance`: then the comparison is with peft's own merge, rounded alike."""
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the difference is within its tolerance; NaN never is."""
+        return self.max_difference <= self.tolerance
 
 
 @dataclass(frozen=True)

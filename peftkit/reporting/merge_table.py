@@ -75,8 +75,15 @@ def render_combination(result: CombineResult) -> RenderableType:
 def _proof(proof: Verification | None) -> str:
     if proof is None:
         return "no (--verify loads it and compares logits)"
-    return (
+    text = (
         f"logits differ by at most {proof.max_difference:.3g} (rms {proof.rms_difference:.2g},"
         f" tolerance {proof.tolerance:.3g}) at {proof.num_tokens} positions of {proof.rows};"
         f" the largest is the same at {proof.num_agreeing} of {proof.num_tokens}"
+    )
+    if proof.lost_to_rounding is None:
+        return text
+    return (
+        f"{text}; this is against peft's own merge, rounded alike: the rounding moves the logits"
+        f" of base + adapter by up to {proof.lost_to_rounding:.3g}, which a base of wider weights"
+        " keeps (--base)"
     )

@@ -135,17 +135,19 @@ HEADS = {
     "task": {"task_type": "SEQ_CLS"},
     "task-saved": {"task_type": "SEQ_CLS", "modules_to_save": True},
     "adapted": {"target_modules": "all-linear"},
+    "decoder": {"target_modules": ["query", "decoder"]},
 }
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *(("BertForSequenceClassification", kind) for kind in HEADS),
+        *(("BertForSequenceClassification", kind) for kind in HEADS if kind != "decoder"),
         ("RobertaForSequenceClassification", "task"),
         ("DistilBertForSequenceClassification", "saved"),
         ("LlamaForSequenceClassification", "task-saved"),
         ("BertForMaskedLM", "saved"),
+        ("BertForMaskedLM", "decoder"),
         ("BertForPreTraining", "saved"),
         ("BartForSequenceClassification", "saved"),
         ("T5ForConditionalGeneration", "saved"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import merge_combinations
 import merge_fixture
+import numpy as np
+import peft
 import pytest
 import tiny
+import tiny_families
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +19,9 @@ from peftkit.merging.inputs import find_inputs
 from peftkit.merging.verify import pick_rows, verify_merge
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{n}") for n in merge_fixture.NOTICES]
+
+
+DTYPES = {"bfloat16": "BF16", "float16": "F16"}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,52 @@ def test_a_wrong_merge_fails(fault, merged) -> None:
             prove(merged)
     finally:
         save_file(right, out / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture(scope="module", params=["bfloat16", "float16"])
+def grown(request, tmp_path_factory):
+    """Return (base, adapter, dtype) of a GPT-2 whose RandLora makes weights 15 times larger."""
+    folder = tmp_path_factory.mktemp("grown")
+    base = tiny_families.save("gpt2", folder / "float32")
+    merge_fixture.load(base, request.param).save_pretrained(folder / "base")
+    tiny.tiny_tokenizer(folder / "base")
+    config = peft.RandLoraConfig(target_modules=["c_attn", "c_proj", "c_fc"])
+    adapter = merge_fixture.make_adapter(folder / "base", folder / "adapter", config)
+    return folder / "base", adapter, request.param
+
+
+def test_where_rounding_moves_much_the_proof_is_peft_s_merge_rounded_alike(grown, tmp_path) -> None:
+    base, adapter, dtype = grown
+    result = merge(adapter, out=tmp_path / "out", base=str(base), verify=True)
+    proof = result.verification
+    assert proof.lost_to_rounding > proof.tolerance >= proof.max_difference
+    # peft's forward and peft's merge agree in float64, and rounding that merge costs as much
+    whole = merge_fixture.reference(base, adapter, tmp_path / "whole")
+    rounded = merge_fixture.load(whole, dtype).double()
+    attached = peft.PeftModel.from_pretrained(merge_fixture.load(base, "float64"), adapter).double()
+    ids = torch.tensor(pick_rows(find_inputs(adapter, str(base)), base, model_config(base)).ids[0])
+    with torch.no_grad():
+        exact = attached(ids[None]).logits
+        assert float((merge_fixture.load(whole)(ids[None]).logits - exact).abs().max()) < 1e-10
+        ours = merge_fixture.load(tmp_path / "out")(ids[None]).logits
+        assert float((ours - exact).abs().max()) > proof.tolerance
+        assert float((ours - rounded(ids[None]).logits).abs().max()) < proof.tolerance
+    for name, tensor in merge_fixture.tensors(tmp_path / "out").items():
+        wanted = merge_fixture.tensors(whole)[name].numpy()
+        assert np.array_equal(tensor.double().numpy(), merge_fixture.nearest(wanted, dtype)), name
+
+
+def test_a_wrong_merge_fails_there_too(grown, tmp_path) -> None:
+    base, adapter, dtype = grown
+    out = tmp_path / "out"
+    merge(adapter, out=out, base=str(base), verify=False)
+    right, before = load_file(out / "model.safetensors"), load_file(base / "model.safetensors")
+    inputs = find_inputs(adapter, str(base))
+    name = "transformer.h.1.mlp.c_fc.weight"
+    for wrong in (before[name], right[name] * 1.1):
+        save_file({**right, name: wrong}, out / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ArtefactError, match=r"logits differ from base \+ adapter by up to"):
+            verify_merge(out, inputs, model_config(base), dtypes=[DTYPES[dtype]])
 
 
 def test_a_missing_tensor_fails(merged) -> None:

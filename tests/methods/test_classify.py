@@ -203,6 +203,15 @@ def test_a_decoder_on_nf4_trains_its_head_whole(decoder_run: RunDir) -> None:
         assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-3)
 
 
+def test_a_classifier_of_a_quantized_base_merges(decoder_run: RunDir, tmp_path: Path) -> None:
+    from peftkit.merge import merge
+
+    merged = merge(decoder_run.path, out=tmp_path / "merged", onto="dequantized", verify=True)
+    assert merged.verification is not None
+    assert merged.quantized_logits is not None
+    assert merged.quantized_logits.max_difference < 1e-5
+
+
 @pytest.mark.parametrize("adapter", ["full", {"vera": {"r": 8, "target_modules": ["query"]}}])
 def test_other_adapters_train_and_are_found_again(adapter, recipe: Path, tmp_path: Path) -> None:
     from peftkit.generate import open_answerer

@@ -41,3 +41,10 @@ def test_proof_errors_and_notes_are_shown() -> None:
     assert "weights off by 8.94e-02 of their size" in shown
     assert "up to 0.156" in shown and "The base ties its head." in shown
     assert "at most 0.01" in shown and "99 of 100" in shown
+    assert "rounded alike" not in shown
+
+
+def test_what_rounding_costs_is_said_where_it_is_much() -> None:
+    proof = Verification(4, 100, 0.01, 0.001, 0.2, "x", "the run's rows", 99, 0.3)
+    shown = text(dataclasses.replace(RESULT, verification=proof))
+    assert "rounding moves the logits of base + adapter by up to 0.3" in shown
