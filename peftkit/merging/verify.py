@@ -82,8 +82,8 @@ def verify_merge(
 
 
 def _compare(
-    found: Sequence[torch.Tensor],
-    wanted: Sequence[torch.Tensor],
+    found: list[torch.Tensor],
+    wanted: list[torch.Tensor],
     rows: Rows,
     dtypes: Sequence[str],
 ) -> Verification:
