@@ -247,8 +247,6 @@ def _generation(stated: Stated) -> Found:
     fewest, most = options.get("min_new_tokens"), options.get("max_new_tokens")
     if is_count(fewest) and is_count(most) and fewest > most:
         yield f"{at}.min_new_tokens", f"is more than max_new_tokens {most}", f"write at most {most}"
-    if options.get("max_length") is not None and most is not None:
-        yield f"{at}.max_length", "loses to max_new_tokens", "keep max_new_tokens"
 
 
 def _examples(stated: Stated) -> Found:

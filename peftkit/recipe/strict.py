@@ -105,7 +105,7 @@ class Gate:
         for name, value in options.items():
             path = join(key, name)
             if name in owned:
-                self.refuse(path, "peftkit sets this key itself", _instead(owned[name]))
+                self.refuse(path, "peftkit sets this key itself", instead(owned[name]))
             elif name not in signature.options:
                 self.refuse_unknown(path, name, signature, owned)
             else:
@@ -261,7 +261,8 @@ def _title(key: str, signature: Signature) -> str:
     return signature.title if signature.is_native else key.rpartition(".")[2] or "a recipe"
 
 
-def _instead(remedy: str) -> str:
+def instead(remedy: str) -> str:
+    """Say what to do in place of a key that peftkit sets itself."""
     is_nothing = remedy.startswith("nothing: ")
     return f"delete it: {remedy[9:]}" if is_nothing else f"use instead: {remedy}"
 

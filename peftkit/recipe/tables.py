@@ -105,7 +105,6 @@ BOUNDS: Mapping[str, Bound] = {
     "max_new_tokens": _AT_LEAST_1,
     "min_new_tokens": _AT_LEAST_0,
     "num_beams": _AT_LEAST_1,
-    "num_return_sequences": Bound(1, 1),
     "temperature": _POSITIVE,
     "top_p": Bound(0, 1, is_open_low=True),
     "top_k": _AT_LEAST_0,
@@ -286,6 +285,8 @@ OWNED: Mapping[str, Mapping[str, str]] = {
     "generation": {
         "transformers_version": "nothing: transformers writes it",
         "return_dict_in_generate": "nothing: peftkit keeps the text alone",
+        "num_return_sequences": "nothing: each prompt has one answer",
+        "max_length": "`max_new_tokens`, which leaves the prompt out of the count",
     },
 }
 """Section -> native key that peftkit sets itself -> what to do instead. Methods name their own."""

@@ -16,7 +16,8 @@ from peftkit.preprocessing.seq2seq_rows import (
     encode_source,
     num_closing,
 )
-from peftkit.recipe.strict import suggest
+from peftkit.recipe.strict import instead, suggest
+from peftkit.recipe.tables import OWNED
 from peftkit.system.exhaustion import in_batches
 
 if TYPE_CHECKING:
@@ -81,15 +82,12 @@ def generation_config(
             raise UsageError(
                 f"generation: GenerationConfig has no key {key!r}", hint=suggest(key, list(known))
             )
-    for key, alone in {"num_return_sequences": 1, "return_dict_in_generate": False}.items():
-        if options.get(key, alone) != alone:
+        if key in OWNED["generation"]:
             raise UsageError(
-                f"generation.{key}={options[key]}: each prompt has one answer here, its text",
-                hint=f"delete {key}",
+                f"generation.{key}: peftkit sets this key itself",
+                hint=instead(OWNED["generation"][key]),
             )
-    limit = {} if {"max_new_tokens", "max_length"} & set(options) else {
-        "max_new_tokens": MAX_NEW_TOKENS
-    }  # fmt: skip
+    limit = {"max_new_tokens": MAX_NEW_TOKENS}
     stops = {"eos_token_id": list(stop_ids), "pad_token_id": tokenizer.pad_token_id}
     try:
         config = GenerationConfig(**{**NEUTRAL, **stops, **limit, **options})

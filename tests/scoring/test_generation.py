@@ -173,11 +173,17 @@ def test_a_typo_names_the_key_that_was_meant(tokenizer):
         config_of(tokenizer, max_new_tokens=-3)
 
 
-@pytest.mark.parametrize("key", ["num_return_sequences", "return_dict_in_generate"])
-def test_what_gives_more_than_one_text_a_prompt_is_refused(tokenizer, key):
-    with pytest.raises(UsageError, match=f"{key}=.*one answer"):
-        config_of(tokenizer, **{key: 2 if key.startswith("num") else True}, num_beams=2)
-    config_of(tokenizer, num_return_sequences=1, return_dict_in_generate=False)
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [
+        ("num_return_sequences", "one answer"),
+        ("return_dict_in_generate", "the text alone"),
+        ("max_length", "max_new_tokens"),
+    ],
+)
+def test_a_key_that_is_set_here_says_what_to_write_instead(tokenizer, key, instead):
+    with pytest.raises(UsageError, match=f"(?s){key}: peftkit sets.*{instead}"):
+        config_of(tokenizer, **{key: 8})
 
 
 def test_stops_where_the_template_ends_a_turn(tiny_model, model):
