@@ -123,6 +123,8 @@ def render_data(view: DataView) -> Group:
 
 def notes(name: str, audit: SplitAudit) -> Iterator[str]:
     """Give what deserves a look in one split, threshold or not."""
+    if audit.left_out:
+        yield f"{name}: the source leaves out {describe_dropped(audit.left_out)}"
     if audit.dropped:
         yield f"{name}: dropped {describe_dropped(audit.dropped)}"
     if audit.num_leaked:

@@ -37,6 +37,8 @@ FORMATS = {
     ".parquet": "parquet",
     ".txt": "text",
     ".md": "text",
+    ".po": "gettext",
+    ".mo": "gettext",
 }
 SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
 SEEN_ROWS = 1000

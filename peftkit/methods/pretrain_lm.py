@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import torch
     from datasets import Dataset
+    from tokenizers import Tokenizer
     from transformers import (
         PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
@@ -117,19 +118,9 @@ def train_tokenizer(
         vocab_size: tokens in all, the special ones and the 256 bytes included.
         max_length: tokens of the model's context.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = byte_level_bpe(texts, vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,
@@ -139,6 +130,25 @@ def train_tokenizer(
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
+
+
+def byte_level_bpe(
+    texts: Iterable[str], *, vocab_size: int, special_tokens: Sequence[str]
+) -> Tokenizer:
+    """Train a byte-level BPE whose first ids are the special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def pack(token_ids: Iterable[list[int]], *, max_length: int) -> Dataset:

@@ -10,12 +10,18 @@ from peftkit.errors import DataError
 from peftkit.plugins import SEQ_2_SEQ_LM, Conversation, Method, Point, Row, RowCount, Training
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments, Trainer
+    from transformers import (
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+        Seq2SeqTrainingArguments,
+        Trainer,
+    )
 
+PAD, END = "<pad>", "</s>"
 _ANSWERS = "evaluate.generation: peftkit generates after training, base beside tuned"
 
 
@@ -93,6 +99,27 @@ class Seq2Seq(Method):
             }
 
         return rows.map(cut, batched=True, features=rows.features)
+
+    def train_tokenizer(
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+    ) -> PreTrainedTokenizerFast:
+        """Train a byte-level BPE that ends every text in `</s>`, as T5's does."""
+        from tokenizers.processors import TemplateProcessing
+        from transformers import PreTrainedTokenizerFast
+
+        from peftkit.methods.pretrain_lm import byte_level_bpe
+
+        bpe = byte_level_bpe(texts, vocab_size=vocab_size, special_tokens=(PAD, END))
+        bpe.post_processor = TemplateProcessing(
+            single=f"$A {END}", special_tokens=[(END, bpe.token_to_id(END))]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=bpe,
+            eos_token=END,
+            pad_token=PAD,
+            model_max_length=max_length,
+            clean_up_tokenization_spaces=False,
+        )
 
     @property
     def trainer_class(self) -> type[Trainer]:

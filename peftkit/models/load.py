@@ -254,16 +254,10 @@ def init_model(
 
     if model.config is None:
         raise UsageError("model.config is missing", hint="name a model_type and its sizes")
-    config = _new_config(
-        {
-            "vocab_size": len(tokenizer),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            **model.config,
-            **(config_options or {}),
-        }
-    )
+    config = _new_config({**model.config, **(config_options or {})}, tokenizer)
+    if config.is_encoder_decoder and "decoder_start_token_id" not in model.config:
+        # T5's class has no default, and BART's is an id of BART's own vocabulary
+        config.decoder_start_token_id = tokenizer.pad_token_id
     torch.manual_seed(seed)
     keywords: dict[str, Any] = {}
     if model.attn_implementation is not None:
@@ -274,8 +268,14 @@ def init_model(
     return built
 
 
-def _new_config(keys: Mapping[str, Any]) -> PretrainedConfig:
-    """Make a configuration of these keys, refusing the ones its class does not have."""
+def _new_config(
+    keys: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None = None
+) -> PretrainedConfig:
+    """Make a configuration of these keys, refusing the ones its class does not have.
+
+    Args:
+        tokenizer: whose size and special tokens it gets where the keys do not say them.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -293,6 +293,14 @@ def _new_config(keys: Mapping[str, Any]) -> PretrainedConfig:
                 hint=suggest(key, sorted(known)),
             )
     options = {key: value for key, value in keys.items() if key != "model_type"}
+    if tokenizer is not None:
+        of_tokenizer = {
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        options = {**{key: of_tokenizer[key] for key in of_tokenizer if key in known}, **options}
     try:
         return AutoConfig.for_model(model_type, **options)
     except (TypeError, ValueError) as error:

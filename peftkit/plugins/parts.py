@@ -49,6 +49,11 @@ class Source(Plugin):
     def splits(self) -> Sequence[str]:
         """Name the splits that exist natively; a single file or table has `train` only."""
 
+    def left_out(self, split: str) -> Mapping[str, int]:
+        """Count what of a split that was read is no row, by reason; nothing where all of it is."""
+        del split
+        return {}
+
     @abstractmethod
     def load(self, split: str) -> Dataset:
         """Read one native split.

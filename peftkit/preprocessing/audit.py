@@ -60,6 +60,8 @@ class SplitAudit:
     """Where targets are cut."""
     labels: dict[str, int] = field(default_factory=dict)
     """Label -> used rows, where a row has one; its tokens are then read, and none is trained."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """What the source holds beside its rows, by reason: messages without a translation ..."""
 
     @property
     def share_trained(self) -> float:

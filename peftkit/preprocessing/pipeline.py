@@ -96,6 +96,8 @@ class _Rows:
     num_rows: int = 0
     declared: tuple[str, ...] = ()
     """Names that the data gives its labels."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """`Source.left_out` of the split that this one is, or is the rest of."""
 
 
 def prepare(
@@ -212,6 +214,7 @@ def _read_rows(names: Sequence[str], plan: SplitPlan, built: Built) -> dict[str,
         if name == TRAIN or name in names:
             table = _load_native(native, name, built)
             found |= _deal(name, table, plan if name == TRAIN else SplitPlan({}, {}), built)
+            found[name].left_out = built.source.left_out(native)
             for cut in cuts:
                 _check_cut(cut, found, plan, recipe)
     return found
@@ -325,6 +328,7 @@ def _audit(
         target_percentiles={} if targets is None else percentiles(targets),
         max_target_length=method.max_target_length,
         labels=count_labels((rows.examples[at] for at in encoded.kept), labels),
+        left_out=dict(rows.left_out),
     )
 
 

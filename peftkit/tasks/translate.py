@@ -23,6 +23,8 @@ class TranslateConfig:
     """Language of the source as the prompt names it, e.g. `English`."""
     target_language: str | None = None
     """Language of the target as the prompt names it, e.g. `German`."""
+    target_language_column: str | None = None
+    """Column that names each row's own target language, where rows have several."""
     instruction: str | None = None
     """What stands above the text instead of a sentence made from the languages; may be empty."""
 
@@ -37,16 +39,18 @@ class Translate(Task):
     @property
     def columns(self) -> Sequence[str]:
         """Name the columns that every row needs."""
-        return (self.config.source, self.config.target)
+        named = (self.config.source, self.config.target, self.config.target_language_column)
+        return tuple(column for column in named if column)
 
-    @property
-    def instruction(self) -> str:
-        """Return the sentence above the text."""
+    def instruction(self, row: Mapping[str, Any]) -> str:
+        """Return the sentence above a row's text."""
         config: TranslateConfig = self.config
         if config.instruction is not None:
             return config.instruction
+        column = config.target_language_column
+        target_language = read_text(row, column) if column else config.target_language
         origin = f" from {config.source_language}" if config.source_language else ""
-        goal = f" to {config.target_language}" if config.target_language else ""
+        goal = f" to {target_language}" if target_language else ""
         return f"Translate{origin}{goal}." if origin or goal else "Translate the text."
 
     def example(self, row: Mapping[str, Any]) -> Conversation:
@@ -57,7 +61,7 @@ class Translate(Task):
         """
         source = read_text(row, self.config.source)
         target = read_text(row, self.config.target).strip()
-        prompt = "\n\n".join(part for part in (self.instruction, source) if part)
+        prompt = "\n\n".join(part for part in (self.instruction(row), source) if part)
         return Conversation(
             ({"role": "user", "content": prompt}, {"role": "assistant", "content": target})
         )

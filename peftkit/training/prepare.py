@@ -215,7 +215,7 @@ def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     return built.method.train_tokenizer(
         read_texts(built),
         vocab_size=options["vocab_size"],
-        max_length=config["max_position_embeddings"],
+        max_length=config.get("max_position_embeddings") or built.method.longest_row,
     )
 
 

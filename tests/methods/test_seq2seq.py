@@ -169,6 +169,25 @@ def test_bart_trains_and_what_is_merged_answers_alike(tmp_path: Path) -> None:
     assert merged.verification is not None
 
 
+def test_a_new_t5_is_made_of_a_config_with_a_tokenizer_of_its_rows(tmp_path: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    own = ("vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id")
+    config = {key: value for key, value in tiny_heads.T5.items() if key not in own}
+    model = {"config": config, "tokenizer": {"bpe": {"vocab_size": 300}}, "dtype": "float32"}
+    made = tiny_heads.recipe(
+        tmp_path, tmp_path, ROWS, {"seq2seq": tiny_heads.SEQ2SEQ}, TASK,
+        model=model, adapter="full", evaluate=False,
+    )  # fmt: skip
+    trained = tiny_heads.train(tmp_path / "run", made)
+    tokenizer = AutoTokenizer.from_pretrained(trained.model)
+    built = AutoModelForSeq2SeqLM.from_pretrained(trained.model).config
+    assert tokenizer.convert_ids_to_tokens(tokenizer("Größe 日本")["input_ids"])[-1] == "</s>"
+    assert tokenizer.decode(tokenizer("Größe 日本")["input_ids"][:-1]) == "Größe 日本"
+    assert (built.vocab_size, built.eos_token_id) == (300, tokenizer.eos_token_id)
+    assert built.decoder_start_token_id == built.pad_token_id == tokenizer.pad_token_id
+
+
 def test_owned_keys_and_other_examples_are_refused(recipe: Path, tmp_path: Path) -> None:
     from peftkit.recipe.load import load_recipe
 

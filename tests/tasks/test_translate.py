@@ -36,3 +36,11 @@ def test_nested_columns_scores_and_copy():
     scores = task.score(["hallo"], ["hallo"])
     assert list(scores) == ["bleu", "chrf", "ter"]
     assert task.headline in scores
+
+
+def test_a_column_names_each_row_s_target_language():
+    task = Translate(TranslateConfig(target_language_column="language"))
+    assert task.columns == ("source", "target", "language")
+    for language in ("de", "fr"):
+        row = {"source": "hello", "target": "x", "language": language}
+        assert task.example(row).texts[0] == f"Translate to {language}.\n\nhello"
