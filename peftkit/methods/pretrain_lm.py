@@ -103,20 +103,20 @@ class PretrainLM(Method):
         return make_muon(model, self.config) if self.config.muon else None
 
     def train_tokenizer(
-        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int | None
     ) -> PreTrainedTokenizerFast:
         """Train a byte-level BPE, with our special tokens and chat template."""
         return train_tokenizer(texts, vocab_size=vocab_size, max_length=max_length)
 
 
 def train_tokenizer(
-    texts: Iterable[str], *, vocab_size: int, max_length: int
+    texts: Iterable[str], *, vocab_size: int, max_length: int | None
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE, which encodes any text, with our special tokens and chat template.
 
     Args:
         vocab_size: tokens in all, the special ones and the 256 bytes included.
-        max_length: tokens of the model's context.
+        max_length: tokens of the model's context; None where it is unbounded.
     """
     from transformers import PreTrainedTokenizerFast
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
+    import torch
     from datasets import Dataset
     from transformers import (
         PreTrainedTokenizerBase,
@@ -101,7 +102,7 @@ class Seq2Seq(Method):
         return rows.map(cut, batched=True, features=rows.features)
 
     def train_tokenizer(
-        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int | None
     ) -> PreTrainedTokenizerFast:
         """Train a byte-level BPE that ends every text in `</s>`, as T5's does."""
         from tokenizers.processors import TemplateProcessing
@@ -132,7 +133,16 @@ class Seq2Seq(Method):
         """Pad sources and targets apart."""
         from transformers import DataCollatorForSeq2Seq
 
-        return {"data_collator": DataCollatorForSeq2Seq(parts.tokenizer, model=parts.model)}
+        return {
+            "data_collator": DataCollatorForSeq2Seq(parts.tokenizer, model=parts.model),
+            "optimizers": (self.optimizer(parts.model), None),
+        }
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
+        """Make Muon where the recipe asks for it."""
+        from peftkit.methods.muon import make_muon
+
+        return make_muon(model, self.config) if self.config.muon else None
 
     def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
         """Return what is read, and what is written, which the decoder reads shifted."""
@@ -151,13 +161,20 @@ def _arguments_class() -> type[Seq2SeqTrainingArguments]:
 
     @dataclass
     class Seq2SeqArguments(Seq2SeqTrainingArguments):  # type: ignore[misc]  # it is untyped
-        """Extend transformers' Seq2SeqTrainingArguments by the lengths of source and target."""
+        """Extend transformers' Seq2SeqTrainingArguments by the lengths of both sides and Muon."""
 
         max_source_length: int = field(
             default=1024, metadata={"help": "Tokens that a source may have; the rest is cut."}
         )
         max_target_length: int = field(
             default=128, metadata={"help": "Tokens that a target may have; the rest is cut."}
+        )
+        muon: bool = field(
+            default=False,
+            metadata={
+                "help": "Step hidden matrices by Muon instead of `optim`, at the same learning"
+                " rate; embeddings, head and vectors by AdamW. For a new model."
+            },
         )
 
     # A checkpoint's training_args.bin pickles the class by this name.

@@ -141,7 +141,7 @@ class SFT(Method):
         return rows.shuffle(seed=args.seed) if args.shuffle_dataset else rows
 
     def train_tokenizer(
-        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int | None
     ) -> PreTrainedTokenizerFast:
         """Train the tokenizer that pretraining would."""
         from peftkit.methods.pretrain_lm import train_tokenizer

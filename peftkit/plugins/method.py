@@ -162,14 +162,14 @@ class Method(Plugin):
         return rows
 
     def train_tokenizer(
-        self, texts: Iterable[str], *, vocab_size: int, max_length: int
+        self, texts: Iterable[str], *, vocab_size: int, max_length: int | None
     ) -> PreTrainedTokenizerFast:
         """Train the tokenizer of a model that is made anew.
 
         Args:
             texts: those of the training rows.
             vocab_size: tokens in all.
-            max_length: tokens of the model's context.
+            max_length: tokens of the model's context; None where it is unbounded.
 
         Raises:
             UsageError: this method trains no tokenizer.

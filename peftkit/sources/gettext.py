@@ -199,7 +199,7 @@ def _forms(metadata: Mapping[str, str]) -> tuple[int, int]:
     """
     _, _, formula = metadata.get("Plural-Forms", "").partition("plural=")
     try:
-        form = gettext.c2py(formula.strip().rstrip(";"))  # type: ignore[attr-defined]
+        form = gettext.c2py(formula.strip().rstrip(";"))
         counted = Counter(form(number) for number in _TRIED_NUMBERS)
     except (ValueError, RecursionError):
         return 0, 1
