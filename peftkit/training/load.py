@@ -81,12 +81,13 @@ def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
         brought: as `peftkit.models.load.load_base` takes it.
     """
     from peftkit.models import load as models
+    from peftkit.models.new_model import init_model
     from peftkit.recipe.blame import blamed
 
     section, kind = job.recipe.model, job.built.method.kind
     config_options = job.prepared.labels.model_options(job.tokenizer)
     if section.config is not None:
-        return models.init_model(
+        return init_model(
             section,
             kind=kind,
             seed=seed_of(job),
