@@ -132,7 +132,7 @@ def notes(name: str, audit: SplitAudit) -> Iterator[str]:
             f"{name}: {audit.num_leaked} of {audit.num_used} prompts also stand in train,"
             " so its scores will flatter"
         )
-    num_cut_off = audit.num_used - audit.num_ended
+    num_cut_off = audit.num_windows - audit.num_ended
     if num_cut_off:
         yield f"{name}: {num_cut_off} rows are cut before their answer's end"
 
@@ -154,6 +154,7 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
     counts = {
         "rows": [audit.num_rows for audit in audits],
         "used": [audit.num_used for audit in audits],
+        "windows": [audit.num_windows for audit in audits],
         "dropped": [sum(audit.dropped.values()) for audit in audits],
         "masked": [audit.num_fully_masked for audit in audits],
         "truncated": [audit.num_truncated for audit in audits],
@@ -161,6 +162,8 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
         "leaked": [audit.num_leaked for audit in audits],
         "tokens": [audit.num_tokens for audit in audits],
     }
+    if counts["windows"] == counts["used"]:
+        del counts["windows"]
     for label, numbers in counts.items():
         yield label, [f"{number:,}" for number in numbers]
     if any(audit.labels for audit in audits):

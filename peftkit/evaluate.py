@@ -165,7 +165,8 @@ def evaluate_run(
     from peftkit.training.open_run import load_tuned, open_run
 
     run_dir = RunDir(path)
-    run = open_run(run_dir, _checked(overrides))
+    run = open_run(run_dir, overrides)
+    _check(overrides, run.built)
     section = run.built.recipe.evaluate
     chosen = split or (section.split if section else None)
     if chosen is None:
@@ -223,17 +224,18 @@ def _with_split(run: TrainedRun, chosen: str, overrides: Sequence[str]) -> tuple
     return open_run(run.run_dir, [*overrides, override]), name
 
 
-def _checked(overrides: Sequence[str]) -> Sequence[str]:
+def _check(overrides: Sequence[str], built: Built) -> None:
     """Refuse overrides of what a trained run can no longer change."""
+    name = built.recipe.method.name
+    free = [f"method.{name}.{option}" for option in sorted(built.method.answer_options)]
     for override in overrides:
-        section = override.partition("=")[0].partition(".")[0].strip()
-        if section not in ("model", "data", "evaluate"):
+        key = override.partition("=")[0].strip()
+        if key.partition(".")[0] not in ("model", "data", "evaluate") and key not in free:
             raise UsageError(
                 f"{override}: this run is trained; an evaluation can change the sections model,"
-                " data and evaluate",
+                f" data and evaluate{''.join(f', or {key}' for key in free)}",
                 hint="e.g. evaluate.generation.max_new_tokens=128",
             )
-    return overrides
 
 
 def render_scores(scores: Scores) -> RenderableType:
@@ -274,7 +276,7 @@ def _take_with_base(evaluator: Evaluator, built: Built, model: Model) -> Contest
         return None
     labels: dict[str, Any] = {}
     brought = None
-    if built.method.kind.answers == "labels":  # asked only where its head is the base's own
+    if built.method.kind.has_new_head:  # asked only where its head is the base's own
         labels, brought = labels_of_config(model.config.to_dict()), frozenset[str]()
     base = load_base_of(built, model.device.type, labels, brought)
     return evaluator.take(base, "base")

@@ -99,8 +99,9 @@ class PeftAdapter(Adapter):
         config = copy.deepcopy(self.config)
         config.task_type = task_type(model)
         check_targets(config, model)
-        if config.task_type == "SEQ_CLS":
-            # PEFT knows two names of a head; what it misses would stay at random.
+        kind = kind_of_class(type(model).__name__)
+        if kind is not None and kind.has_new_head:
+            # PEFT knows a few names of heads; what it misses would stay at random.
             named = [*(config.modules_to_save or ()), *head_modules(model)]
             config.modules_to_save = list(dict.fromkeys(named))
         try:

@@ -65,7 +65,7 @@ def evaluation_peaks(
         return ()
     scoring = _Scoring(rehearsed, runtime, _held_twice(rehearsed, built.recipe))
     batch_size = min(section.batch_size, section.limit or section.batch_size)
-    if built.method.kind.answers == "labels":
+    if built.method.scores_by_reading:
         return (scoring.read_texts(batch_size, length),)
     if built.method.target_option is not None:
         num_new = int(section.generation.get("max_new_tokens", MAX_NEW_TOKENS))
@@ -134,7 +134,7 @@ class _Scoring:
         return EvaluationPeak(peak, "rows", rows, length, 0)
 
     def read_texts(self, rows: int, length: int) -> EvaluationPeak:
-        """Follow the longest texts through a classifier."""
+        """Follow the longest texts through a model that reads them once."""
         (peak,) = self._of_all_layers(
             lambda: (self._peak(lambda: self._forward(rows, length, use_cache=None)),)
         )
@@ -309,14 +309,11 @@ def _cached(cache: Any) -> Iterable[torch.Tensor]:
             yield from (value for value in vars(layer).values() if isinstance(value, torch.Tensor))
 
 
-_SCORED = ("text", "labels")
-"""What peftkit itself knows how to score of a model's answers."""
-
-
 def unplanned_scoring(built: Built) -> tuple[str, ...]:
     """Say why what scores a recipe's model after training is not planned; nothing where it is."""
     method, name = built.method, built.recipe.method.name
-    is_known = method.kind.answers in _SCORED and not method.has_evaluator
+    is_generated = method.kind.answers == "text" and not method.has_evaluator
+    is_known = is_generated or method.scores_by_reading
     if built.recipe.evaluate is None or is_known:
         return ()
     return (f"scoring after training, which method.{name} does in a way of its own",)

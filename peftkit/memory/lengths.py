@@ -78,12 +78,14 @@ def longest_target(lengths: Sequence[int] | None) -> int:
 def fit_head(
     config: PretrainedConfig, kind: ModelKind, lengths: Sequence[int] | None
 ) -> PretrainedConfig:
-    """Give a classifier's configuration what training will: its labels, and a padding token."""
+    """Give a configuration what training will: its head's labels, and a padding token."""
     if kind.answers == "labels":
         text = config.get_text_config()
         if text.pad_token_id is None:
             text.pad_token_id = 0
         config.num_labels = getattr(lengths, "num_labels", 0) or config.num_labels
+    if kind.num_outputs is not None:
+        config.num_labels = kind.num_outputs
     return config
 
 

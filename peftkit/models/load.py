@@ -206,7 +206,7 @@ def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what ma
 
     found = resolve(model)
     config = load_config(model, found)
-    config.update(dict(config_options or {}))
+    config.update({**kind.head_options, **(config_options or {})})
     keywords = _load_keywords(model, quantizer, device)
     if quantizer is not None and getattr(config, "quantization_config", None) is None:
         quantizer.check(device=device)

@@ -8,7 +8,15 @@ from peftkit.plugins.evaluation import (
     Reply,
     Scoring,
 )
-from peftkit.plugins.examples import Conversation, Example, Labeled, Question, Text
+from peftkit.plugins.examples import (
+    Conversation,
+    Example,
+    Labeled,
+    Question,
+    Span,
+    Spans,
+    Text,
+)
 from peftkit.plugins.kinds import (
     CAUSAL_LM,
     PRETRAINING,
@@ -79,6 +87,8 @@ __all__ = [
     "RowCount",
     "Scoring",
     "Source",
+    "Span",
+    "Spans",
     "Storage",
     "Task",
     "Text",

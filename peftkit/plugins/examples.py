@@ -41,6 +41,14 @@ class Example(ABC):
         return list(self.texts)
 
     @property
+    def kept_together(self) -> Any:
+        """Return what examples share that must not be parted by a cut, e.g. the text asked about.
+
+        By default they are those that ask the same.
+        """
+        return self.asked
+
+    @property
     def prompt(self) -> tuple[Message, ...]:
         """Return the chat messages before the answer; empty where nothing is generated."""
         return ()
@@ -187,6 +195,59 @@ class Labeled(Example):
     def problem(self) -> str:
         """Say whether a text or the label is missing."""
         return super().problem() or ("" if self.label else "has no label")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Hold a stretch of a text, by its first character."""
+
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Return the character behind its last one."""
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True)
+class Spans(Example):
+    """Hold one training example as a question about a text, and the stretches that answer it."""
+
+    asks: str
+    context: str
+    spans: tuple[Span, ...] = ()
+    """Each is right; the first is trained. None where the text does not answer."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the question and what it is about."""
+        return (self.asks, self.context)
+
+    @property
+    def kept_together(self) -> Any:
+        """Return the text: a cut leaves all questions about it on one side."""
+        return self.context
+
+    @property
+    def reference(self) -> str:
+        """Return the answers, one a line; empty where there is none."""
+        return "\n".join(dict.fromkeys(" ".join(span.text.split()) for span in self.spans))
+
+    def question(self) -> Question:
+        """Return the question and the text."""
+        return Question(texts=self.texts)
+
+    def sample(self) -> dict[str, Any]:
+        """Return the question above its text, and each by itself."""
+        return {"prompt": "\n\n".join(self.texts), "texts": list(self.texts)}
+
+    def problem(self) -> str:
+        """Say whether a text is missing, or an answer does not stand where it should."""
+        for span in self.spans:
+            if not span.text or self.context[span.start : span.end] != span.text:
+                return f"has an answer {span.text!r} that is not at {span.start} of its context"
+        return super().problem()
 
 
 def kinds_of(names: Sequence[type]) -> str:

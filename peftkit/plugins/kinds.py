@@ -21,11 +21,18 @@ class ModelKind:
     """What transformers calls the modules that are new over a base that was only pretrained."""
     endings: tuple[str, ...] = ()
     """How the names of its classes end, where the name alone tells the kind."""
+    num_outputs: int | None = None
+    """What its head gives for each token, whatever a configuration says; None where that varies."""
 
     @property
     def has_new_head(self) -> bool:
         """Tell whether a pretrained base lacks this kind's head and has one that is left over."""
         return bool(self.heads)
+
+    @property
+    def head_options(self) -> dict[str, int]:
+        """Return what a configuration must say of the head; a checkpoint's own may be another's."""
+        return {} if self.num_outputs is None else {"num_labels": self.num_outputs}
 
 
 CAUSAL_LM = ModelKind(
@@ -62,6 +69,7 @@ QUESTION_ANSWERING = ModelKind(
     pipeline_tag="question-answering",
     heads=("qa_outputs",),
     endings=("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+    num_outputs=2,
 )
 PRETRAINING = ModelKind(
     "AutoModelForPreTraining",

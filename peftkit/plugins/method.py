@@ -75,6 +75,8 @@ class Method(Plugin):
     """Sequences that a row puts into a batch, padded alike: 2 where a prompt has two answers."""
     fuses_head: ClassVar[bool] = False
     """Whether `loss` is trl's fused head, which keeps no logits."""
+    answer_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that only say how answers are found, which may change after training."""
     unplanned: ClassVar[str] = ""
     """Why its step cannot be planned, e.g. that it generates; empty where it can."""
 
@@ -261,6 +263,11 @@ class Method(Plugin):
     def has_evaluator(self) -> bool:
         """Tell whether `evaluator` makes one of its own; then scoring is not planned."""
         return type(self).evaluator is not Method.evaluator
+
+    @property
+    def scores_by_reading(self) -> bool:
+        """Tell whether scoring reads each row once and writes nothing; it is planned as such."""
+        return self.kind.answers == "labels" and not self.has_evaluator
 
     def evaluator(self, scoring: Scoring) -> Evaluator | None:
         """Make what scores a trained model; None for that of its kind: generation or labels."""

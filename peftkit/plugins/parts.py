@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.plugins.examples import Example
+from peftkit.plugins.examples import Example, Question
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,19 @@ class Task(Plugin):
         Raises:
             DataError: this row cannot be used; the audit counts it under the message.
         """
+
+    def question(self, row: Mapping[str, Any]) -> Question:
+        """Return what a trained model is given of a row, whose answer may be a stand-in.
+
+        Raises:
+            DataError: this row asks nothing.
+        """
+        return self.example(row).question()
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Tell whether a text may leave its question without an answer, so that a model may too."""
+        return False
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Score answers against references, metric by metric; nothing where there are none."""

@@ -44,7 +44,7 @@ class SplitAudit:
     length_percentiles: dict[str, int]
     """`p50`, `p90`, `p99` and `max` of the rows' tokens, before any cut."""
     num_ended: int = 0
-    """Used rows whose last trained token is still there, so that the model learns to stop."""
+    """Encoded rows whose last trained token is still there, so that the model learns to stop."""
     num_double_bos: int = 0
     """Rows that begin with two BOS tokens."""
     num_duplicates: int = 0
@@ -58,6 +58,8 @@ class SplitAudit:
     rows are one sequence."""
     max_target_length: int | None = None
     """Where targets are cut."""
+    num_windows: int = 0
+    """Encoded rows of the used rows: more of them where a long text becomes several windows."""
     labels: dict[str, int] = field(default_factory=dict)
     """Label -> used rows, where a row has one; its tokens are then read, and none is trained."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -76,8 +78,11 @@ class SplitAudit:
             shown = [f"{name} {count:,}" for name, count in ranked[:SHOWN_LABELS]]
             more = [f"{len(ranked) - SHOWN_LABELS} more labels"] * (len(ranked) > SHOWN_LABELS)
             trained = ", ".join([*shown, *more])
+        has_windows = self.num_windows > self.num_used
+        windows = f" as {self.num_windows:,} windows" if has_windows else ""
         return (
-            f"{self.num_used:,} of {self.num_rows:,} rows, {self.num_truncated:,} truncated,"
+            f"{self.num_used:,} of {self.num_rows:,} rows{windows},"
+            f" {self.num_truncated:,} truncated,"
             f" {self.num_tokens:,} tokens, {trained}"
         )
 
@@ -249,7 +254,7 @@ def _truncated(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterato
 
 
 def _masked(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
-    num_encoded = len(measured.needed)
+    num_encoded = audit.num_used + audit.num_fully_masked
     num_masked = audit.num_fully_masked
     is_all = num_encoded > 0 and num_masked == num_encoded
     if not is_all and not _is_beyond(num_masked, num_encoded, limits.audit.max_masked):

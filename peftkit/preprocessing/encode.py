@@ -47,6 +47,16 @@ class EncodedRows:
     num_ended: int
     """Kept rows whose last trained token is still there."""
 
+    @property
+    def num_rows(self) -> int:
+        """Return the kept rows: windows, where a text becomes several."""
+        return int(self.table.num_rows)
+
+    @property
+    def num_encoded(self) -> int:
+        """Return the examples that could be encoded, kept or not."""
+        return len(set(self.measured.index.tolist()))
+
 
 def longest(rows: Dataset, column: str) -> int:
     """Return the numbers of the longest row of a column; 0 without rows."""

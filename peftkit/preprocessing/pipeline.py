@@ -39,6 +39,7 @@ from peftkit.preprocessing.splits import (
     content_key,
     plan_splits,
     smallest_share,
+    split_key,
 )
 from peftkit.recipe.blame import blamed
 from peftkit.sources.columns import require_columns
@@ -91,6 +92,9 @@ class _Rows:
     """Row in the source's split of each example."""
     examples: list[Example] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
+    """What each asks."""
+    cut_keys: list[bytes] = field(default_factory=list)
+    """What decides the split of each."""
     dropped: Counter[str] = field(default_factory=Counter)
     first_dropped: int | None = None
     num_rows: int = 0
@@ -244,8 +248,8 @@ def _deal(name: str, table: Dataset, plan: SplitPlan, built: Built) -> dict[str,
             example, reason = spell(built.task.example(row), declared), ""
         except DataError as error:
             example, reason = None, error.message
-        key = content_key(row, example)
-        rows = dealt[assign(key, plan.cuts) if plan.cuts else name]
+        cut_key = split_key(row, example) if plan.cuts else b""
+        rows = dealt[assign(cut_key, plan.cuts) if plan.cuts else name]
         rows.num_rows += 1
         if example is None:
             rows.dropped[reason] += 1
@@ -254,7 +258,8 @@ def _deal(name: str, table: Dataset, plan: SplitPlan, built: Built) -> dict[str,
         _check_kind(example, built)
         rows.index.append(at)
         rows.examples.append(example)
-        rows.keys.append(key)
+        rows.keys.append(content_key(row, example))
+        rows.cut_keys.append(cut_key)
     return dealt
 
 
@@ -283,7 +288,7 @@ def _load_native(native: str, name: str, built: Built) -> Dataset:
 def _check_cut(cut: str, found: Mapping[str, _Rows], plan: SplitPlan, recipe: Recipe) -> None:
     if found[cut].num_rows:
         return
-    keys = [key for rows in found.values() for key in rows.keys]
+    keys = [key for rows in found.values() for key in rows.cut_keys]
     share = smallest_share(keys, plan.cuts, cut)
     raise DataError(
         f"{recipe.place(f'data.splits.{cut}')}: {recipe.data.splits[cut]} of {len(keys)} rows"
@@ -316,7 +321,8 @@ def _audit(
         num_used=len(encoded.kept),
         dropped=_shorten(rows.dropped + Counter(encoded.dropped)),
         num_truncated=encoded.num_truncated,
-        num_fully_masked=len(encoded.measured.length) - len(encoded.kept),
+        num_fully_masked=encoded.num_encoded - len(encoded.kept),
+        num_windows=encoded.num_rows,
         num_tokens=encoded.num_tokens,
         num_trained_tokens=encoded.num_trained_tokens,
         length_percentiles=percentiles(encoded.measured.length),

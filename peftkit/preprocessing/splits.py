@@ -67,9 +67,21 @@ def content_key(row: Mapping[str, Any], example: Example | None) -> bytes:
     Args:
         example: None for a row that cannot be used; then the whole row counts.
     """
-    content: Any = dict(row) if example is None else example.asked
+    return _digest(dict(row) if example is None else example.asked)
+
+
+def _digest(content: Any) -> bytes:
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16, key=SALT).digest()
+
+
+def split_key(row: Mapping[str, Any], example: Example | None) -> bytes:
+    """Return a key that is equal for rows that must fall on one side of a cut.
+
+    Args:
+        example: None for a row that cannot be used; then the whole row counts.
+    """
+    return _digest(dict(row) if example is None else example.kept_together)
 
 
 def assign(key: bytes, cuts: Mapping[str, Fraction]) -> str:

@@ -34,11 +34,10 @@ def question_of_text(task: Task, prompt: str) -> Question:
         for other in task.columns:
             _put(row, other, prompt if other == column else STAND_IN)
         try:
-            example = task.example(row)
+            question = task.question(row)
         except DataError:
             continue
         is_understood = True
-        question = example.question()
         if prompt.strip() not in _words(question):
             continue
         if STAND_IN not in _words(question):
@@ -77,7 +76,7 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
     stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
     for column, stand_in in stand_ins.items():
         _put(filled, column, stand_in)
-    question = task.example(filled).question()
+    question = task.question(filled)
     needed = [column for column in missing if stand_ins[column] in _words(question)]
     if needed:
         raise DataError(f"the row has no {' and no '.join(needed)}, which the question needs")

@@ -120,11 +120,13 @@ def load_untrained(run: TrainedRun) -> PreTrainedModel:
     """Load the base as it was before training.
 
     Raises:
-        UsageError: it is a classifier's, whose head was new.
+        UsageError: it has a head that was new.
     """
-    if run.built.method.kind.answers != "labels":
+    kind = run.built.method.kind
+    if not kind.has_new_head:
         return load_base_of(run.built, run.device)
     if trains_head(load_tuned(run)):
-        raise UsageError("the base knows no labels: its classification head is new and untrained")
+        lack = "labels: its classification" if kind.answers == "labels" else "answers: its"
+        raise UsageError(f"the base knows no {lack} head is new and untrained")
     labels = trained_labels(run.run_dir)
     return load_base_of(run.built, run.device, labels, brought=frozenset())

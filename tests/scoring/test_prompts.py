@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins import Conversation, Question
+from peftkit.plugins import Conversation, Question, Task
 from peftkit.scoring.prompts import STAND_IN, question_of_row, question_of_text
 from peftkit.tasks.chat import Chat, ChatConfig
 from peftkit.tasks.prompt_completion import PromptCompletion, PromptCompletionConfig
@@ -19,9 +19,10 @@ from peftkit.tasks.text import PlainText, PlainTextConfig
 from peftkit.tasks.translate import Translate, TranslateConfig
 
 
-class AnswerFirst:
+class AnswerFirst(Task):
     """A third party's task whose answer's column comes first, and whose question takes one."""
 
+    makes = (Conversation,)
     columns = ("label", "text")
 
     def example(self, row: Mapping[str, Any]) -> Conversation:
@@ -29,9 +30,10 @@ class AnswerFirst:
         return Conversation((asked, {"role": "assistant", "content": row["label"]}))
 
 
-class Two:
+class Two(Task):
     """A task that asks about two columns at once."""
 
+    makes = (Conversation,)
     columns = ("question", "context", "answer")
 
     def example(self, row: Mapping[str, Any]) -> Conversation:
