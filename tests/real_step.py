@@ -60,6 +60,14 @@ CLASSIFY = {
     "method": {"classify": {"per_device_train_batch_size": 2, "max_length": 48, "use_cpu": True}},
     "data.task": {"classify": {"text": "document", "label": "summary"}},
 }
+QUESTIONS = {
+    "method": {
+        "question_answering": {"per_device_train_batch_size": 2, "max_length": 48,
+                               "doc_stride": 8, "use_cpu": True},
+    },
+    "data.task": {"question_answering": {"question": "document", "context": "document",
+                                         "answers": "summary"}},
+}  # fmt: skip
 
 
 def kind_of(changes: dict[str, Any]) -> ModelKind:
@@ -204,8 +212,12 @@ def batch_of(recipe: Any, *, padded: bool = False) -> tuple[dict[str, Any], Any]
     elif method == "seq2seq":
         rows["labels"] = rows["labels"][:, :NUM_WRITTEN].clone()
         rows["decoder_input_ids"] = rows["labels"].clone().clamp(min=0)
-    elif method == "classify":
-        rows["labels"] = torch.tensor([0, NUM_LABELS - 1])
+    elif method in ("classify", "question_answering"):
+        rows.pop("labels")
+        if method == "classify":
+            rows["labels"] = torch.tensor([0, NUM_LABELS - 1])
+        else:
+            rows |= {"start_positions": torch.tensor([3, 0]), "end_positions": torch.tensor([5, 0])}
         config = json.loads((Path(recipe.model.path) / "config.json").read_text())
         if config["model_type"] == "bert":
             rows["token_type_ids"] = torch.zeros_like(rows["input_ids"])

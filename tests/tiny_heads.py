@@ -126,3 +126,26 @@ def assert_resumes(run: RunDir, made: Path, folder: Path) -> None:
     training_fixture.train(made, part.path)
     assert training_fixture.losses(part) == training_fixture.losses(run)
     assert training_fixture.sha256(part) == training_fixture.sha256(run)
+
+
+QUESTION_ANSWERING = {
+    "learning_rate": 1e-2, "max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 1,
+    "max_length": 32, "doc_stride": 8, "max_answer_length": 6, "save_steps": 1,
+    "save_total_limit": 4, "seed": 3,
+}  # fmt: skip
+
+
+def questions(num_rows: int, *, unanswerable: bool = False) -> list[dict[str, Any]]:
+    """Make rows of SQuAD's shape whose contexts are longer than a window of 32 tokens."""
+    source = random.Random(0)
+    rows = []
+    for number in range(num_rows):
+        words = [str(number), *(source.choice(tiny.WORDS) for _ in range(40))]
+        at = source.randint(1, 38)
+        start = len(" ".join(words[:at])) + 1
+        answers = {"text": [" ".join(words[at : at + 2])], "answer_start": [start]}
+        if unanswerable and number % 3 == 0:
+            answers = {"text": [], "answer_start": []}
+        rows.append({"id": str(number), "question": f"what follows {words[at - 1]}",
+                     "context": " ".join(words), "answers": answers})  # fmt: skip
+    return rows

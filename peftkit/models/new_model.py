@@ -41,9 +41,7 @@ def init_model(
 
     if model.config is None:
         raise UsageError("model.config is missing", hint="name a model_type and its sizes")
-    config = new_config(
-        {**kind.head_options, **model.config, **(config_options or {})}, tokenizer
-    )
+    config = new_config({**kind.head_options, **model.config, **(config_options or {})}, tokenizer)
     if config.is_encoder_decoder and "decoder_start_token_id" not in model.config:
         # T5's class has no default, and BART's is an id of BART's own vocabulary
         config.decoder_start_token_id = tokenizer.pad_token_id

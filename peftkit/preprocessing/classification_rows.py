@@ -27,7 +27,7 @@ def encode_texts(
     Raises:
         TemplateError: nothing can be put between two texts.
     """
-    if texts and len(texts[0]) == 2 and not _separates(tokenizer):
+    if texts and len(texts[0]) == 2 and not separates(tokenizer):
         return _join(texts, tokenizer, max_length)
     rows = _encode(texts, tokenizer)
     too_long = [at for at, row in enumerate(rows) if row[LENGTH] > max_length]
@@ -43,19 +43,21 @@ def _encode(
     if not texts:
         return []
     encoded = tokenizer(*map(list, zip(*texts, strict=True)), verbose=False, **options)
-    names = ["input_ids", TYPES] if _has_types(tokenizer) else ["input_ids"]
+    names = ["input_ids", TYPES] if has_types(tokenizer) else ["input_ids"]
     return [
         {**{name: encoded[name][at] for name in names}, LENGTH: len(ids)}
         for at, ids in enumerate(encoded["input_ids"])
     ]
 
 
-def _separates(tokenizer: PreTrainedTokenizerBase) -> bool:
+def separates(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a tokenizer puts something of its own between two texts."""
     num_more = tokenizer.num_special_tokens_to_add(pair=True)
     return bool(num_more > tokenizer.num_special_tokens_to_add(pair=False))
 
 
-def _has_types(tokenizer: PreTrainedTokenizerBase) -> bool:
+def has_types(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a tokenizer says of each token which of two texts it is of."""
     return 1 in tokenizer("a", "b").get(TYPES, ())
 
 

@@ -23,6 +23,8 @@ LABELS = {
     "ter": "TER",
     "accuracy": "Accuracy",
     "f1": "F1",
+    "has_ans_f1": "F1, answerable",
+    "no_ans_f1": "F1, unanswerable",
     "macro_f1": "Macro F1",
     "matthews": "Matthews correlation",
 }

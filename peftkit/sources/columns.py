@@ -18,7 +18,7 @@ def read_text(row: Mapping[str, Any], column: str) -> str:
     Raises:
         DataError: the value is null, empty, only whitespace, or no text.
     """
-    value = _look_up(row, column)
+    value = look_up(row, column)
     if value is None:
         raise DataError(f"{column} is null")
     if not isinstance(value, str):
@@ -76,7 +76,8 @@ def describe_kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _look_up(row: Mapping[str, Any], column: str) -> Any:
+def look_up(row: Mapping[str, Any], column: str) -> Any:
+    """Return a row's value in a column, or at a path into a nested one; None where it has none."""
     if column in row:
         return row[column]
     value: Any = row

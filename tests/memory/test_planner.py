@@ -38,6 +38,7 @@ QUICK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "logits": (real_step.LLAMA, PRETRAIN),
     "logits-layer-types": ({**real_step.QWEN3, "num_hidden_layers": 8}, PRETRAIN),
     "bert": (real_step.BERT, real_step.CLASSIFY),
+    "bert-questions": (real_step.BERT, real_step.QUESTIONS),
 }
 SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora-checkpointed": (real_step.LLAMA, CHECKPOINTED),
@@ -104,6 +105,12 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         real_step.BERT,
         {**real_step.CLASSIFY, "method.classify.activation_checkpointing": True},
     ),
+    "bert-questions-full": (real_step.BERT, {**real_step.QUESTIONS, "adapter": "full"}),
+    "bert-questions-checkpointed": (
+        real_step.BERT,
+        {**real_step.QUESTIONS, "method.question_answering.activation_checkpointing": True},
+    ),
+    "bert-questions-nf4": (real_step.BERT, {**real_step.QUESTIONS, "model.quantize": NF4}),
     "bert-nf4": (real_step.BERT, {**real_step.CLASSIFY, "model.quantize": NF4}),
     "llama-classifier": (real_step.LLAMA, real_step.CLASSIFY),
     "llama-classifier-nf4": (real_step.LLAMA, {**real_step.CLASSIFY, "model.quantize": NF4}),

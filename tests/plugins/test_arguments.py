@@ -19,7 +19,9 @@ def chosen(options: dict, dtype: str, machine: Machine) -> dict:
     return {decision.key.removeprefix("method.classify."): decision.value for decision in found}
 
 
-@pytest.mark.parametrize("name", ["sft", "pretrain_lm", "seq2seq", "classify"])
+@pytest.mark.parametrize(
+    "name", ["sft", "pretrain_lm", "seq2seq", "classify", "question_answering"]
+)
 def test_owned_keys_are_the_arguments_own(name: str) -> None:
     method = find("methods", name)
     known = signature_of(method.Config).options

@@ -48,6 +48,10 @@ TASKS = {
     "chat": ({}, {"messages": [{"role": r, "content": "sort"} for r in ("user", "assistant")]}),
     "classify": ({}, {"text": "sort the keys", "label": "right"}),
     "prompt_completion": ({}, {"prompt": "sort", "completion": "keys"}),
+    "question_answering": (
+        {"answers": "answer", "search": True},
+        {"question": "what", "context": "sort the keys", "answer": "keys"},
+    ),
     "summarize": ({}, {"document": "sort the keys", "summary": "sort"}),
     "text": ({}, {"text": "sort the keys"}),
     "translate": ({"source": "en", "target": "de"}, {"en": "key", "de": "Schlüssel"}),
