@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.adapters.targets import check_head, check_ranks, check_targets, recipe_key
+from peftkit.adapters.experts import check_loads_back, check_reach
+from peftkit.adapters.names import linear_modules, recipe_key
+from peftkit.adapters.targets import check_head, check_ranks, check_targets, without_others
 from peftkit.errors import ResourceError, UsageError, first_line
 from peftkit.plugins import Adapter, Decision
 from peftkit.plugins.kinds import kind_of_class
@@ -32,6 +34,8 @@ _REFUSALS = (
     NotImplementedError,
 )
 """What PEFT and torch raise for sizes and options that a model cannot take."""
+_EXCLUDED = "leave it out: say exclude_modules: [out_proj, conv1d]"
+"""What all-linear needs where a state-space model reads a projection's weight past its module."""
 
 
 class PeftAdapter(Adapter):
@@ -99,11 +103,13 @@ class PeftAdapter(Adapter):
         config = copy.deepcopy(self.config)
         config.task_type = task_type(model)
         check_targets(config, model)
+        without_others(config, model)
         kind = kind_of_class(type(model).__name__)
         if kind is not None and kind.has_new_head:
             # PEFT knows a few names of heads; what it misses would stay at random.
             named = [*(config.modules_to_save or ()), *head_modules(model)]
             config.modules_to_save = list(dict.fromkeys(named))
+        linear = linear_modules(model)
         try:
             with upstream_notices_ignored():
                 attached = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -113,10 +119,12 @@ class PeftAdapter(Adapter):
             raise UsageError(
                 f"{recipe_key(config)}: {type(config).__name__} cannot be attached to"
                 f" {type(model).__name__}: {first_line(error)}",
-                hint=self.way_out,
+                hint=_EXCLUDED if "Mamba-based" in str(error) else self.way_out,
             ) from error
-        check_ranks(config, attached)
+        check_ranks(self.config, attached)
         check_head(attached)
+        check_loads_back(attached)
+        check_reach(self.config, attached, linear)
         return attached
 
     def check_names(self, model: PreTrainedModel) -> None:
@@ -126,6 +134,7 @@ class PeftAdapter(Adapter):
             UsageError: a target matches nothing in this model.
         """
         check_targets(self.config, model)
+        without_others(copy.deepcopy(self.config), model)
 
 
 @contextmanager

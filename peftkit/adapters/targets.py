@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters.experts import expert_parameters, is_asked, taken_for_stacks
+from peftkit.adapters.names import (
+    endings,
+    is_named,
+    linear_modules,
+    only_named_linear,
+    recipe_key,
+)
 from peftkit.errors import UsageError
 from peftkit.system.checkpoint_files import PEFT_PREFIX
 
@@ -31,8 +39,13 @@ def check_targets(config: Any, model: PreTrainedModel) -> None:
     """
     modules = [name for name, _ in model.named_modules() if name]
     parameters = [name for name, _ in model.named_parameters()]
+    taken = taken_for_stacks(config, model)
     problems = [
-        *_unmatched(config, "target_modules", modules),
+        *(
+            found
+            for found in _unmatched(config, "target_modules", modules)
+            if found[1] not in taken
+        ),
         *_unmatched(config, "exclude_modules", modules),
         *_unmatched(config, "modules_to_save", modules, by_ending=True),
         *_unmatched(config, "feedforward_modules", modules),
@@ -42,7 +55,7 @@ def check_targets(config: Any, model: PreTrainedModel) -> None:
     ]
     if not problems:
         return
-    names = linear_names(model)
+    names, stacks = linear_names(model), expert_parameters(model)
     wrong = [entry for _, entry in problems]
     close = [m for entry in wrong for m in difflib.get_close_matches(entry, names, n=1)]
     meant = f"did you mean {', '.join(dict.fromkeys(close))}? " if close else ""
@@ -54,14 +67,41 @@ def check_targets(config: Any, model: PreTrainedModel) -> None:
     )
     raise UsageError(
         f"{text} {'matches' if len(problems) == 1 else 'match'} nothing in {type(model).__name__}",
-        hint=f"{meant}its linear modules are {', '.join(names)}",
+        hint=f"{meant}its linear modules are {', '.join(names)}"
+        + (f"; its experts are target_parameters: [{', '.join(stacks)}]" if stacks else ""),
     )
 
 
-def recipe_key(config: Any, key: str = "") -> str:
-    """Return the dotted recipe key of a native key, e.g. `adapter.lora.r`."""
-    name = f"adapter.{config.peft_type.value.lower()}"
-    return f"{name}.{key}" if key else name
+def without_others(config: Any, model: PreTrainedModel) -> None:
+    """Keep `all-linear` to modules that are linear, and refuse others that are named.
+
+    Raises:
+        UsageError: a target inherits from a linear layer and computes something else.
+    """
+    others = only_named_linear(model)
+    asked = getattr(config, "target_modules", None)
+    if not others or asked is None:
+        return
+    if asked != "all-linear":
+        named = [name for name in others if is_asked(asked, name)]
+        if named:
+            raise UsageError(
+                f"{recipe_key(config, 'target_modules')}: {', '.join(endings(named))} of"
+                f" {type(model).__name__} is a {type(model.get_submodule(named[0])).__name__},"
+                " which computes more than a linear layer, so that no adapter fits it",
+                hint=f"its linear modules are {', '.join(linear_names(model))}",
+            )
+        return
+    given = config.exclude_modules
+    if isinstance(given, str):
+        config.exclude_modules = "|".join([f"(?:{given})", *map(re.escape, others)])
+    else:
+        config.exclude_modules = [*(given or ()), *endings(others)]
+
+
+def linear_names(model: Any) -> list[str]:
+    """List the last parts of the names of a model's linear modules, the output head excepted."""
+    return endings(linear_modules(model))
 
 
 def check_ranks(config: Any, attached: PeftModel) -> None:
@@ -70,7 +110,10 @@ def check_ranks(config: Any, attached: PeftModel) -> None:
     Raises:
         UsageError: names the pattern, or the rank and the largest useful one.
     """
-    targeted: Sequence[str] = getattr(attached.base_model, "targeted_module_names", ())
+    targeted: Sequence[str] = [
+        *getattr(attached.base_model, "targeted_module_names", ()),
+        *getattr(attached.base_model, "targeted_parameter_names", ()),
+    ]
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, key, None) or {}:
             # get_pattern_key of peft.utils.other reads the keys so.
@@ -78,7 +121,7 @@ def check_ranks(config: Any, attached: PeftModel) -> None:
                 raise UsageError(
                     f"{recipe_key(config, key)}: {pattern!r} matches none of {len(targeted)}"
                     " targeted modules",
-                    hint=f"they end in {', '.join(_endings(targeted))}",
+                    hint=f"they end in {', '.join(endings(targeted))}",
                 )
     if config.peft_type == "LORA":
         _check_lora_rank(config, attached)
@@ -113,19 +156,6 @@ def check_head(attached: PeftModel) -> None:
     )
 
 
-def linear_names(model: Any) -> list[str]:
-    """List the last parts of the names of a model's linear modules, the output head excepted."""
-    from torch import nn
-
-    head = model.get_output_embeddings()
-    return _endings(
-        name
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-        and module is not head
-    )
-
-
 def _check_lora_rank(config: Any, attached: PeftModel) -> None:
     """Compare each module's rank with its smaller side, above which rank adds nothing."""
     from peft.tuners.lora import LoraLayer
@@ -149,7 +179,7 @@ def _check_lora_rank(config: Any, attached: PeftModel) -> None:
             "r exceeds the smaller side of %d of %d targeted modules (%s): use rank_pattern",
             len(too_large),
             len(layers),
-            ", ".join(_endings(too_large)),
+            ", ".join(endings(too_large)),
         )
 
 
@@ -173,7 +203,7 @@ def _unmatched(
     def matches(entry: str) -> bool:
         if by_ending:
             return any(name.endswith(entry) for name in names)
-        return any(name == entry or name.endswith(f".{entry}") for name in names)
+        return any(is_named(entry, name) for name in names)
 
     return [(key, entry) for entry in sorted(map(str, wanted)) if not matches(entry)]
 
@@ -203,8 +233,3 @@ def _missing_tokens(config: Any, model: PreTrainedModel) -> list[tuple[str, str]
             if num_rows is not None and not 0 <= index < num_rows
         ]
     return found
-
-
-def _endings(names: Iterable[str]) -> list[str]:
-    """Return the distinct last parts of dotted names, in order of appearance."""
-    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))

@@ -154,13 +154,21 @@ def _as_transformers_loads(
     bare = {
         module: parameters
         for module, parameters in parts.layers.items()
-        if set(parameters) == {"lora_A.weight", "lora_B.weight"} and not names.has(module)
+        if set(parameters) == {"lora_A.weight", "lora_B.weight"}
+        and (not names.has(module) or _is_stack(names, module, parameters))
     }
     if not config.get("target_parameters") or str(config.get("peft_type")) != "LORA":
         return parts, {}
     changes = expert_changes(origins, bare, config)
     rest = {module: some for module, some in parts.layers.items() if module not in bare}
     return replace(parts, layers=rest), {name: [change] for name, change in changes.items()}
+
+
+def _is_stack(names: Names, module: str, parameters: Mapping[str, Tensor]) -> bool:
+    """Tell whether a module's weight is a stack of experts; factors of a kernel are not flat."""
+    weight = names.find(f"{module}.weight")
+    is_flat = len(parameters["lora_A.weight"].shape) == 2
+    return weight is not None and len(weight.shape) == 3 and is_flat
 
 
 def _by_formula(
