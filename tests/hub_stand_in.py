@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -28,6 +29,7 @@ class Repo:
     folder: Path
     is_gated: bool = False
     """Described to everyone; its files are refused with 401 without a token and 403 with one."""
+    is_private: bool = False
 
 
 @dataclass
@@ -39,6 +41,8 @@ class HubStandIn:
     failing: tuple[str, ...] = ()
     """Ids that are answered with 500."""
     requests: list[str] = field(default_factory=list)
+    uploads: Path | None = None
+    """Where repositories that are made go; none can be where it is None."""
 
     def __enter__(self) -> HubStandIn:
         stand_in = self
@@ -69,6 +73,46 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.answer()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path.strip("/")
+        self.hub.requests.append(f"POST {path}")
+        if self.headers.get("Authorization") != "Bearer writes":
+            return self.refuse(403, "", "this token may not write")
+        if path == "api/validate-yaml":
+            return self.send_json({"errors": [], "warnings": []}, "")
+        if path == "api/repos/create":
+            return self.create(json.loads(body))
+        repo_id, verb = "/".join(path.split("/")[2:4]), path.split("/")[4]
+        if repo_id not in self.hub.repos:
+            return self.refuse(404, "RepoNotFound", "Repository not found")
+        if verb == "preupload":
+            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                     for one in json.loads(body)["files"]]  # fmt: skip
+            return self.send_json({"files": files}, "")
+        return self.commit(repo_id, [json.loads(line) for line in body.splitlines()])
+
+    def create(self, asked: dict) -> None:
+        repo_id = f"{asked['organization']}/{asked['name']}"
+        if self.hub.uploads is None or repo_id in self.hub.repos:
+            return self.refuse(409, "", "You already created this model repo")
+        folder = self.hub.uploads / repo_id.replace("/", "--")
+        folder.mkdir()
+        private = asked.get("private", asked.get("visibility") == "private")
+        self.hub.repos[repo_id] = Repo(folder, is_private=bool(private))
+        return self.send_json({"url": f"{self.hub.endpoint}/{repo_id}", "name": repo_id}, "")
+
+    def commit(self, repo_id: str, lines: list[dict]) -> None:
+        folder = self.hub.repos[repo_id].folder
+        for line in lines:
+            if line["key"] == "file":
+                file = folder / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(base64.b64decode(line["value"]["content"]))
+        oid = commit_of(folder)
+        url = f"{self.hub.endpoint}/{repo_id}/commit/{oid}"
+        self.send_json({"commitUrl": url, "commitOid": oid, "hookOutput": ""}, oid)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -115,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": name} for name in names]
         return self.send_json(
             {"id": repo_id, "modelId": repo_id, "sha": commit, "siblings": siblings,
-             "private": False, "gated": False, "disabled": False, "tags": []},
+             "private": repo.is_private, "gated": False, "disabled": False, "tags": []},
             commit,
         )  # fmt: skip
 
@@ -146,5 +190,5 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)

@@ -20,7 +20,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("e
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 VERB = re.compile(r"`peftkit ((?:--?[\w-]+ )*[a-z]\w*(?:[^`\n]*))`")
 WORDS = {"RECIPE": "r.yaml", "FILE...": "r.yaml", "DATA": "d.jsonl", "RUN": "run", "KEY": "name",
-         "DIR": "run", "NAME": "summarize-lora", "VERB": "doctor"}  # fmt: skip
+         "DIR": "run", "NAME": "summarize-lora", "VERB": "doctor",
+         "OWNER/NAME": "owner/name"}  # fmt: skip
 
 
 @dataclass(frozen=True)

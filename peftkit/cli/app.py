@@ -16,7 +16,7 @@ from peftkit.errors import PeftkitError, RecipeError, ResourceError, UsageError
 
 WORKFLOW = (
     *("init", "check", "explain", "data", "plan", "fit", "run", "evaluate", "generate", "report"),
-    *("runs", "merge", "export", "bench", "recipes", "plugins", "doctor"),
+    *("runs", "merge", "export", "push", "bench", "recipes", "plugins", "doctor"),
 )
 """The verbs as a person meets them; others follow."""
 

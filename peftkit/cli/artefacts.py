@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from peftkit.cli.app import Json, app, show
+from peftkit.cli.app import Json, app, say, show
+from peftkit.cli.terminal import ask, busy
 from peftkit.merging.result import Onto, To
 
 
@@ -73,3 +74,34 @@ def export(
 
     result = export_model(run, to, out=out, options=options or (), base=base, onto=onto)
     show(render_export(result), result.to_json(), as_json)
+
+
+@app.command()
+def push(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run, an adapter folder or a model folder.")
+    ],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="On the Hub: owner/name.")],
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Who may read a new repository.")
+    ] = True,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="Add a commit to a repository that is there.")
+    ] = False,
+    message: Annotated[str | None, typer.Option(help="The commit's message.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Upload a trained adapter or model with its card to the Hub, having listed the files."""
+    from peftkit.push import plan_push, push, render_push
+
+    planned = plan_push(run, repo, private=private)
+    if not as_json:
+        show(render_push(planned), None, as_json=False)
+    if not yes and not ask(planned.question, otherwise="--yes"):
+        say("nothing was uploaded")
+        return
+    with busy("uploading"):
+        done = push(planned, existing=existing, message=message)
+    text = f"uploaded {len(planned.files)} files to {done.url} (commit {done.commit[:8]})"
+    show(text, done.to_json(), as_json)

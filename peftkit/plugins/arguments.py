@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from peftkit.plugins.machine import Machine
 
-_HUB = "train first; then upload the run's adapter folder with `hf upload`"
+_HUB = "train first; then `peftkit push RUN OWNER/NAME`"
 LABELS_ARE_OURS = "data.task: peftkit encodes the rows and sets the labels itself"
 _CHECKPOINTS = "nothing: peftkit's checkpoints always resume with the same command"
 

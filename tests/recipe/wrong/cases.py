@@ -337,7 +337,7 @@ OWNED = [
     sft("owned: model_init_kwargs", "model_init_kwargs: {dtype: float32}", "model_init_kwargs",
         "peftkit sets this", "model"),
     sft("owned: push_to_hub", "push_to_hub: true", "push_to_hub", "peftkit sets this",
-        "hf upload"),
+        "peftkit push RUN OWNER/NAME"),
     sft("owned: remove_unused_columns", "remove_unused_columns: false", "remove_unused_columns",
         "peftkit sets this"),
     sft("owned: dataset_kwargs", "dataset_kwargs: {skip_prepare_dataset: true}",
