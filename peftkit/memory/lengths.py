@@ -32,6 +32,7 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
     try:
         built = build(recipe, machine, is_here=False)
         tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
+        built.task.prepare_tokenizer(tokenizer)
         rows = inspect_rows(built, tokenizer, splits=["train"]).encoded.get("train")
     except PeftkitError as error:
         return None, error.message

@@ -24,8 +24,9 @@ _TOKENIZER_FILES = (
     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model",
     "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+GENERATION = "generation_config.json"
 _MODEL_FILES = (
-    "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    GENERATION, "preprocessor_config.json", "processor_config.json",
     "video_preprocessor_config.json", "image_processor_config.json",
 )  # fmt: skip
 _OURS = ("README.md", CONFIG, INDEX, JOURNAL, MANIFEST, *_TOKENIZER_FILES, *_MODEL_FILES)
@@ -89,7 +90,10 @@ def write_side_files(
         (adapter / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
     )
     tokenizer_from = adapter if has_own and adapter is not None else base
-    written = _copy_some(base, out, _MODEL_FILES) + copy_tokenizer(tokenizer_from, out)
+    written = _copy_some(base, out, _MODEL_FILES)
+    if adapter is not None:  # how answers begin and end is what was trained
+        written = [*dict.fromkeys([*written, *_copy_some(adapter, out, (GENERATION,))])]
+    written += copy_tokenizer(tokenizer_from, out)
     if index is not None:
         write_atomically(out / INDEX, json.dumps(index, indent=2) + "\n")
         written.append(INDEX)

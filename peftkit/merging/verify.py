@@ -163,7 +163,9 @@ def compare_with_quantized(
 def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
     """Take texts of the run, or of the embedded sample, as the merged tokenizer reads them."""
     texts, origin = _texts(inputs)
-    vocabulary = int((config.get("text_config") or config).get("vocab_size") or 0)
+    text = config.get("text_config") or config
+    sizes = [text.get(key) for key in ("vocab_size", "src_vocab_size", "tgt_vocab_size")]  # FSMT's
+    vocabulary = min(filter(None, sizes), default=0)
     if not vocabulary:
         raise ArtefactError(
             f"{out} takes no token ids, so its logits cannot be compared", hint="say --no-verify"

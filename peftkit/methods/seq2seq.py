@@ -133,8 +133,10 @@ class Seq2Seq(Method):
         """Pad sources and targets apart."""
         from transformers import DataCollatorForSeq2Seq
 
+        from peftkit.models.decoder_start import Shifting
+
         return {
-            "data_collator": DataCollatorForSeq2Seq(parts.tokenizer, model=parts.model),
+            "data_collator": DataCollatorForSeq2Seq(parts.tokenizer, model=Shifting(parts.model)),
             "optimizers": (self.optimizer(parts.model), None),
         }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, UsageError
-from peftkit.plugins import ModelKind, find, only_builtins, plugin_names
+from peftkit.plugins import SEQ_2_SEQ_LM, ModelKind, find, only_builtins, plugin_names
 from peftkit.system.hub_errors import explain_hub_error, is_hub_error
 
 if TYPE_CHECKING:
@@ -106,6 +106,12 @@ def _unreadable(text: str, where: str) -> ArtefactError:
     return ArtefactError(f"{where} cannot be loaded: {text.splitlines()[0]}")
 
 
+_UNFIT = {
+    "prophetnet": "transformers 5.23 cannot generate with its cache, so that no answer is scored",
+}
+"""Encoder-decoder -> why it is refused."""
+
+
 def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
     """Refuse a model that the method's class cannot be made of; custom code is left to its own.
 
@@ -113,6 +119,7 @@ def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
         UsageError: names the methods that train such a model.
     """
     if _has_class(config, kind) or getattr(config, "auto_map", None):
+        _check_answers_texts(config, kind)
         return
     with only_builtins():
         methods = {name: find("methods", name).kind for name in plugin_names("methods")}
@@ -121,6 +128,24 @@ def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
         f"a {config.model_type} model has no {kind.auto_class}, which this method trains",
         hint=f"method: {' or '.join(able)}" if able else "a model of another architecture",
     )
+
+
+def _check_answers_texts(config: PretrainedConfig, kind: ModelKind) -> None:
+    """Refuse what the class of encoder-decoders takes too: models of sounds, and a broken family.
+
+    Raises:
+        UsageError: names the reason.
+    """
+    if kind is not SEQ_2_SEQ_LM:
+        return
+    reason = _UNFIT.get(config.model_type)
+    if not config.is_encoder_decoder and not getattr(config, "auto_map", None):
+        reason = "it is no encoder-decoder, although transformers loads it as one: it hears sounds"
+    if reason:
+        raise UsageError(
+            f"a {config.model_type} model is not trained here: {reason}",
+            hint="a model of another architecture",
+        )
 
 
 def _has_class(config: PretrainedConfig, kind: ModelKind) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
     from peft import PeftModel
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from peftkit.plugins.combined import Compression
     from peftkit.plugins.exported import Exported, Trained
@@ -96,6 +96,14 @@ class Task(Plugin):
     def has_unanswerable(self) -> bool:
         """Tell whether a text may leave its question without an answer, so that a model may too."""
         return False
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Tell the tokenizer, once it is loaded, what its texts are: in which languages, say.
+
+        Raises:
+            UsageError: the tokenizer cannot write such texts; the message begins with the key.
+        """
+        del tokenizer
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Score answers against references, metric by metric; nothing where there are none."""

@@ -114,8 +114,11 @@ def _encode_plainly(
     sources = tokenizer([_text(example.prompt) for example in examples], verbose=False)["input_ids"]
     answers = [example.reference for example in examples]
     targets = tokenizer(text_target=answers, verbose=False)["input_ids"]
+    closing = num_closing(lambda text: tokenizer(text_target=text, verbose=False)["input_ids"])
+    # mBART closes with the end token and then the language, which its decoder reads first
+    end = [] if any(eos in target[len(target) - closing :] for target in targets) else [eos]
     return [
-        {"input_ids": source, "labels": target if target[-1:] == [eos] else [*target, eos]}
+        {"input_ids": source, "labels": [*target, *end]}
         for source, target in zip(sources, targets, strict=True)
     ]
 

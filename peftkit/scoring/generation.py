@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError, UsageError
+from peftkit.models.decoder_start import settle_start
 from peftkit.preprocessing.seq2seq_rows import (
     cut_before_closing,
     encode_question,
@@ -222,6 +223,7 @@ def answer(  # noqa: PLR0913
     """
     import torch
 
+    settle_start(model, tokenizer)
     order = sorted(range(len(prompts.input_ids)), key=lambda i: -len(prompts.input_ids[i]))
     is_soft = num_virtual_tokens(model) > 0
     texts: dict[int, str] = {}
@@ -269,6 +271,7 @@ def stream_answer(  # noqa: PLR0913
     """
     import torch
 
+    settle_start(model, tokenizer)
     pieces = _Pieces(tokenizer, set(config.eos_token_id or []), write)
     # transformers cannot stream a beam search: it does not know its answer before the end
     streamer = pieces if (config.num_beams or 1) == 1 else None

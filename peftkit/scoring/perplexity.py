@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.models.decoder_start import decoder_inputs
 from peftkit.plugins.native import accepted_inputs
 from peftkit.plugins.rows import IGNORED
 from peftkit.scoring.generation import evaluating, num_virtual_tokens
@@ -144,7 +145,7 @@ def _target_nats(
     outputs = model(
         input_ids=input_ids_BT,
         attention_mask=mask_BT,
-        decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels_BS),
+        decoder_input_ids=decoder_inputs(model, labels_BS),
         use_cache=False,
     )
     # A soft prompt in front of the decoder has logits too

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.plugins import Conversation, Example, Task
 from peftkit.sources.columns import read_text
 from peftkit.tasks.metrics import bleu_and_chrf, sacrebleu_note, ter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class TranslateConfig:
     """Language of the target as the prompt names it, e.g. `German`."""
     target_language_column: str | None = None
     """Column that names each row's own target language, where rows have several."""
+    src_lang: str | None = None
+    """Code of the source's language, where the tokenizer has codes: `deu_Latn` for NLLB."""
+    tgt_lang: str | None = None
+    """Code of the target's language, which answers are forced to begin with."""
     instruction: str | None = None
     """What stands above the text instead of a sentence made from the languages; may be empty."""
 
@@ -64,6 +71,21 @@ class Translate(Task):
         prompt = "\n\n".join(part for part in (self.instruction(row), source) if part)
         return Conversation(
             ({"role": "user", "content": prompt}, {"role": "assistant", "content": target})
+        )
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Set the two languages of a tokenizer that writes their codes.
+
+        Raises:
+            UsageError: it has no codes, or not these, or has some and none is named.
+        """
+        from peftkit.tasks.languages import set_languages
+
+        set_languages(
+            tokenizer,
+            src_lang=self.config.src_lang,
+            tgt_lang=self.config.tgt_lang,
+            where="translate",
         )
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

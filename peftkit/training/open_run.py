@@ -59,6 +59,7 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
             section, path=str(run_dir.model), config=None, tokenizer=None, chat_template=None
         )
     tokenizer = load_tokenizer(section, recipe.file.parent)
+    built.task.prepare_tokenizer(tokenizer)
     device = "cpu" if built.method.use_cpu else machine.device
     return TrainedRun(run_dir, built, tokenizer, device)
 

@@ -203,7 +203,10 @@ def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     if recipe.model.config is not None:
         return make_tokenizer(recipe, built)
     with blamed(recipe, "model.path", "model"):
-        return load_tokenizer(recipe.model, recipe.file.parent)
+        tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
+    with blamed(recipe, "data.task"):
+        built.task.prepare_tokenizer(tokenizer)
+    return tokenizer
 
 
 def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:

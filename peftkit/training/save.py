@@ -6,7 +6,8 @@ import dataclasses
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from peftkit.plugins.native import is_adapted
+from peftkit.models.decoder_start import settle_start
+from peftkit.plugins.native import is_adapted, native_model
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
 
@@ -33,6 +34,9 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     if is_adapter:
         _pin_base(job, model)
+    if native_model(model).config.is_encoder_decoder:
+        settle_start(model, job.tokenizer)
+        native_model(model).generation_config.save_pretrained(partial)
     model.save_pretrained(partial)
     if is_adapter and job.prepared.labels.names:
         model.config.save_pretrained(partial)
