@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from peftkit.system.screen import MetricsFile, TrainingBar
     from peftkit.system.signals import StopRequest
 
-_KEPT = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "entropy")
-"""What of transformers' and trl's logs goes into metrics.jsonl beside our own readings."""
+_LEFT_OUT = ("epoch", "num_input_tokens_seen", "num_tokens", "total_flos")
+"""What trainers log of a training's course, which metrics.jsonl has from us."""
+_TIMINGS = ("_runtime", "_per_second")
 
 
 class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
@@ -94,7 +96,7 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         if "loss" in logs:
             self._keep_step(state, logs)
         elif "eval_loss" in logs:
-            self._metrics.append({"step": state.global_step, "eval_loss": logs["eval_loss"]})
+            self._metrics.append({"step": state.global_step, **_kept(logs)})
 
     def _most_taken(self, own: Peak) -> Peak:
         """Return the peak of the process that took most."""
@@ -119,7 +121,7 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         line = {
             "step": state.global_step,
             "epoch": state.epoch,
-            **{key: logs[key] for key in _KEPT if key in logs},
+            **_kept(logs),
             "tokens_per_second": round(speed, 1),
             "num_tokens": num_tokens,
             "peak_bytes": peak.num_bytes,
@@ -129,6 +131,15 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             line["peak_reserved_bytes"] = peak.num_reserved_bytes
         self._metrics.append(line)
         self._bar.advance(state.global_step, self._reading)
+
+
+def _kept(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a trainer logs of its losses, whatever its method calls them."""
+    return {
+        key: value
+        for key, value in logs.items()
+        if isinstance(value, int | float) and key not in _LEFT_OUT and not key.endswith(_TIMINGS)
+    }
 
 
 class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
