@@ -41,6 +41,7 @@ def show_data(recipe: Recipe, *, split: str | None = None, num_rows: int = 3) ->
     built = build(recipe, describe_machine())
     config = load_config(recipe.model)
     check_trains(config, built.method.kind)
+    built.method.check_config(config)
     tokenizer = tokenizer_of(recipe, built)
     splits = [split] if split is not None else wanted_splits(recipe)
     positions = max_positions(config)

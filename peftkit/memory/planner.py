@@ -276,6 +276,7 @@ def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
 
     config = planned_config(built.recipe.model)
     check_trains(config, built.method.kind)
+    built.method.check_config(config)
     return fit_head(config, built.method.kind, lengths)
 
 

@@ -19,6 +19,7 @@ from peftkit.plugins.examples import (
 )
 from peftkit.plugins.kinds import (
     CAUSAL_LM,
+    MASKED_LM,
     PRETRAINING,
     QUESTION_ANSWERING,
     SEQ_2_SEQ_LM,
@@ -57,6 +58,7 @@ __all__ = [
     "GROUPS",
     "IGNORED",
     "LENGTH",
+    "MASKED_LM",
     "PRETRAINING",
     "QUESTION_ANSWERING",
     "SEQUENCE_CLASSIFICATION",

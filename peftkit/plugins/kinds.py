@@ -71,10 +71,17 @@ QUESTION_ANSWERING = ModelKind(
     endings=("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
     num_outputs=2,
 )
+MASKED_LM = ModelKind(
+    "AutoModelForMaskedLM",
+    task_type=None,
+    pipeline_tag="fill-mask",
+    endings=("ForMaskedLM",),
+)
 PRETRAINING = ModelKind(
     "AutoModelForPreTraining",
     task_type=None,
     pipeline_tag="fill-mask",
+    endings=("ForPreTraining",),
 )
 
 KINDS = (
@@ -83,6 +90,7 @@ KINDS = (
     SEQUENCE_CLASSIFICATION,
     TOKEN_CLASSIFICATION,
     QUESTION_ANSWERING,
+    MASKED_LM,
     PRETRAINING,
 )
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
     from transformers import (
+        PretrainedConfig,
         PreTrainedModel,
         PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
@@ -77,6 +78,8 @@ class Method(Plugin):
     """Whether `loss` is trl's fused head, which keeps no logits."""
     answer_options: ClassVar[frozenset[str]] = frozenset()
     """Options that only say how answers are found, which may change after training."""
+    tokenizers: ClassVar[tuple[str, ...]] = ("bpe",)
+    """Which kinds of `model.tokenizer` `train_tokenizer` trains."""
     unplanned: ClassVar[str] = ""
     """Why its step cannot be planned, e.g. that it generates; empty where it can."""
 
@@ -91,6 +94,14 @@ class Method(Plugin):
             dtype: `model.dtype`.
         """
         return arguments.choose(options, dtype=dtype, machine=machine)
+
+    def check_config(self, config: PretrainedConfig) -> None:
+        """Refuse a model that its class can be made of, and that it cannot train for all that.
+
+        Raises:
+            UsageError: names a method that can.
+        """
+        del config
 
     # Rows
 

@@ -49,7 +49,7 @@ def _model_origin(stated: Stated) -> Found:
         yield (
             "model.config",
             "a new model needs a tokenizer",
-            "write model.tokenizer: {bpe: {vocab_size: 8192}}",
+            "write model.tokenizer: {bpe: {vocab_size: 8192}}, or wordpiece for an encoder",
         )
     is_local = model.path is not None and model.path.startswith(("/", "embedded:"))
     for name in ("revision", "subfolder"):
@@ -59,6 +59,23 @@ def _model_origin(stated: Stated) -> Found:
                 "belongs to a model of the Hub",
                 f"delete it: {model.path} has none",
             )
+
+
+def _tokenizer(stated: Stated) -> Found:
+    """Compare the tokenizer of a new model with those that the method trains."""
+    chosen = stated.model.tokenizer if stated.model else None
+    if chosen is None or stated.method is None:
+        return
+    try:
+        able = find("methods", stated.method.name).tokenizers
+    except UsageError:
+        return
+    if chosen.name not in able:
+        yield (
+            f"model.tokenizer.{chosen.name}",
+            f"{stated.method.name} trains a tokenizer of the kind {_either(able)}",
+            f"write model.tokenizer: {{{able[0]}: {{vocab_size: 8192}}}}",
+        )
 
 
 def _model_shape(stated: Stated) -> Found:
@@ -294,6 +311,7 @@ def _either(names: Sequence[str]) -> str:
 
 RULES: tuple[Callable[[Stated], Found], ...] = (
     _model_origin,
+    _tokenizer,
     _model_shape,
     _quantization,
     _adapter,

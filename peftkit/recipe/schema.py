@@ -28,6 +28,16 @@ class BpeTokenizer:
 
 
 @dataclass(frozen=True)
+class WordPieceTokenizer:
+    """Train a WordPiece tokenizer, as BERT's, on the training split."""
+
+    vocab_size: int = 8192
+    """Tokens in all, the special ones included."""
+    lowercase: bool = True
+    """Drop case and accents, as `bert-base-uncased` does."""
+
+
+@dataclass(frozen=True)
 class ModelSection:
     """Say which base model is loaded and how: what `AutoModel*.from_pretrained` takes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from peftkit.recipe.schema import (
     EvaluateSection,
     MemorySection,
     ModelSection,
+    WordPieceTokenizer,
 )
 from peftkit.recipe.signatures import (
     Option,
@@ -41,7 +43,7 @@ SECTIONS = {
 }
 REQUIRED = ("model", "data", "adapter", "method")
 SPLITS = ("train", "validation", "test")
-TOKENIZERS = {"bpe": BpeTokenizer}
+TOKENIZERS = {"bpe": BpeTokenizer, "wordpiece": WordPieceTokenizer}
 UNITS = {
     "KiB": 1 << 10,
     "MiB": 1 << 20,
@@ -235,7 +237,10 @@ def _read_tokenizer(gate: Gate, value: Any) -> Choice | None:
     if choice.name not in TOKENIZERS:
         gate.refuse(path, f"there is no tokenizer {choice.name!r}", f"use {', '.join(TOKENIZERS)}")
         return choice
-    return Choice(choice.name, _check_own(gate, path, choice.options, TOKENIZERS[choice.name]))
+    chosen = TOKENIZERS[choice.name]
+    options = _check_own(gate, path, choice.options, chosen)
+    defaults = {one.name: one.default for one in dataclasses.fields(chosen)}
+    return Choice(choice.name, {**defaults, **options})
 
 
 def _read_data(gate: Gate, value: Any) -> DataSection | None:

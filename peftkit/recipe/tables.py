@@ -81,6 +81,12 @@ BOUNDS: Mapping[str, Bound] = {
     "max_target_length": _AT_LEAST_1,
     "pad_to_multiple_of": _AT_LEAST_1,
     "router_aux_loss_coef": _AT_LEAST_0,
+    # Masked words.
+    "mlm_probability": Bound(0, 1, is_open_low=True),
+    "mask_replace_prob": Bound(0, 1),
+    "random_replace_prob": Bound(0, 1),
+    "short_seq_prob": Bound(0, 1),
+    "dupe_factor": _AT_LEAST_1,
     # Adapters.
     "r": _AT_LEAST_1,
     "init_r": _AT_LEAST_1,
@@ -274,7 +280,7 @@ OWNED: Mapping[str, Mapping[str, str]] = {
     },
     "quantizer": {"quant_method": "nothing: the quantization's name says it"},
     "config": {
-        "vocab_size": "`model.tokenizer`: {bpe: {vocab_size: 8192}}",
+        "vocab_size": "`model.tokenizer`: {bpe: {vocab_size: 8192}}, or wordpiece for an encoder",
         "bos_token_id": "nothing: it comes from the tokenizer",
         "eos_token_id": "nothing: it comes from the tokenizer",
         "pad_token_id": "nothing: it comes from the tokenizer",

@@ -110,10 +110,24 @@ def _loading(stated: Stated) -> Found:
         yield stated.at("max_length"), "packing needs the length of a block", "write a number"
 
 
+def _masking(stated: Stated) -> Found:
+    shares = [stated.options.get(name) for name in ("mask_replace_prob", "random_replace_prob")]
+    mask, random = (share if isinstance(share, int | float) else None for share in shares)
+    total = (0.8 if mask is None else mask) + (0.1 if random is None else random)
+    if (mask, random) != (None, None) and total > 1:
+        name = "random_replace_prob" if mask is None else "mask_replace_prob"
+        yield (
+            stated.at(name),
+            f"masked tokens and random ones are {total:g} of those that are predicted",
+            "mask_replace_prob and random_replace_prob are 1 together at most",
+        )
+
+
 RULES: tuple[Callable[[Stated], Found], ...] = (
     _precision,
     _length_of_training,
     _validation,
     _intervals,
     _loading,
+    _masking,
 )

@@ -84,6 +84,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         check_weights_fit(recipe, built, machine)
         config = load_config(recipe.model)
         check_trains(config, built.method.kind)
+        built.method.check_config(config)
         longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
@@ -217,8 +218,8 @@ def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     config = recipe.model.config or {}
     return built.method.train_tokenizer(
         read_texts(built),
-        vocab_size=options["vocab_size"],
         max_length=config.get("max_position_embeddings") or built.method.longest_row,
+        **options,
     )
 
 

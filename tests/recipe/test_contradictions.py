@@ -83,8 +83,9 @@ def test_check_takes_a_task_for_a_method_that_can_train_its_examples(
         (problem,) = caught.value.problems
         assert problem.key == f"data.task.{name}"
         assert problem.problem.startswith(f"makes {type(example).__name__} examples, {method} ")
-        assert problem.suggestion.startswith(f"use the method {' or '.join(fitting)}, or the task ")
-        others = re.split(", | or ", problem.suggestion.partition(", or the task ")[2])
+        able, _, tasks = problem.suggestion.partition(", or the task ")
+        assert re.split(", | or ", able.removeprefix("use the method ")) == fitting
+        others = re.split(", | or ", tasks)
         for other in others:
             load_recipe(file, [f"data.task={json.dumps({other: TASKS[other][0]})}", overrides[1]])
 

@@ -305,8 +305,8 @@ PLUGINS = [
     Case("unknown quantization", "  dtype: float32\n", "  dtype: float32\n  quantize:"
          " {bitsandbyte: {load_in_4bit: true}}\n", 5, "model.quantize.bitsandbyte",
          "there is no quantizer", "did you mean bitsandbytes?"),
-    scratch("unknown tokenizer", "  config: {model_type: llama}\n  tokenizer: {wordpiece: {}}\n",
-            4, "tokenizer.wordpiece", "there is no tokenizer", "use bpe"),
+    scratch("unknown tokenizer", "  config: {model_type: llama}\n  tokenizer: {unigram: {}}\n",
+            4, "tokenizer.unigram", "there is no tokenizer", "use bpe, wordpiece"),
     scratch("unknown model type", "  config: {model_type: lama}\n  tokenizer: {bpe: {}}\n", 3,
             "config.model_type", "a transformers model type", "did you mean llama?"),
     scratch("no model type", "  config: {hidden_size: 8}\n  tokenizer: {bpe: {}}\n", 3,
