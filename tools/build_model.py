@@ -1,6 +1,9 @@
-"""Make an embedded model of a finished pretraining run: weights in bfloat16, card, receipt.
+"""Make an embedded model of a finished pretraining run: weights, card, receipt.
 
-python tools/build_model.py runs/pretrain-docstring-lm peftkit/embedded/docstring-lm
+    python tools/build_model.py runs/pretrain-lm peftkit/embedded/docstring-lm
+    python tools/build_model.py runs/pretrain-bert peftkit/embedded/docstring-bert
+
+A decoder's weights are rounded to bfloat16; an encoder's, which are few, stay float32.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from peftkit.rundir.checkpoints import read_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 
@@ -19,11 +24,11 @@ KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 NUM_POINTS = 50
 """Points of the loss curve that the receipt keeps."""
 
-CARD = """\
+HEAD = """\
 ---
 license: apache-2.0
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {pipeline_tag}
 language: en
 tags: [peftkit, {model_type}]
 ---
@@ -32,18 +37,34 @@ tags: [peftkit, {model_type}]
 
 A {model_type} of {num_parameters:,} parameters for trying things out with no network and no GPU. It
 was pretrained from random weights by `recipes/{recipe}.yaml` on docstrings of Python packages
-under permissive licences, which NOTICE names, and knows nothing else: it continues documentation,
-and a fine-tuning of seconds teaches it to do something with it. It is no use as an assistant.
+under permissive licences, which NOTICE names, and knows nothing else: {knows}
 
 - Trained on {num_tokens:,} tokens in {hours:.1f} h on {device}; final loss {final_loss:.3f}.
+"""
+TAIL = """
+The docstrings are what people wrote in public code; nothing was filtered for bias or accuracy.
+"""
+DECODER = """\
 - Loss on packages that it never saw: {validation}.
 - Context {context} tokens, byte-level BPE of {vocab_size:,} tokens, weights in bfloat16.
 - Chat template: one turn per role token; only the assistant's words are trained on.
 - `receipt.json` holds versions, data fingerprint, loss curve and the sha256 of the weights;
   `benchmarks/bits_per_byte.py` compares it with `xz -9` on text of packages never seen.
-
-The docstrings are what people wrote in public code; nothing was filtered for bias or accuracy.
 """
+ENCODER = """\
+- On {num_rows:,} texts of packages that it never saw: masked words {mlm_accuracy:.3f} right (loss
+  {mlm_loss:.3f} nats), next sentences {nsp_accuracy:.3f}.
+{notes}
+- Context {context} tokens, WordPiece of {vocab_size:,} tokens in lower case, weights in float32.
+- `receipt.json` holds versions, data fingerprint, loss curve, scores and the sha256 of the weights.
+"""
+KNOWS = {
+    "text-generation": "it continues documentation,\n"
+    "and a fine-tuning of seconds teaches it to do something with it. It is no use as an"
+    " assistant.",
+    "fill-mask": "it fills in masked\n"
+    "words and tells whether a sentence follows. A fine-tuning makes it a classifier or a reader.",
+}
 
 
 def build(run: RunDir, folder: Path) -> dict[str, Any]:
@@ -53,11 +74,13 @@ def build(run: RunDir, folder: Path) -> dict[str, Any]:
         ArtefactError: the run has no trained model, or no measurement of it.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     measured = run.read_json(run.measured)
     folder.mkdir(parents=True, exist_ok=True)
-    model = AutoModelForCausalLM.from_pretrained(run.model, dtype=torch.bfloat16)
+    (architecture,) = transformers.AutoConfig.from_pretrained(run.model).architectures
+    dtype = torch.bfloat16 if architecture.endswith("ForCausalLM") else torch.float32
+    model = getattr(transformers, architecture).from_pretrained(run.model, dtype=dtype)
     model.save_pretrained(folder)
     for name in KEPT:
         shutil.copyfile(run.model / name, folder / name)
@@ -74,22 +97,35 @@ def _receipt(run: RunDir, measured: dict[str, Any], weights: Path) -> dict[str, 
     validation = [line["eval_loss"] for line in lines if "eval_loss" in line]
     versions = run.read_json(run.versions)
     return {
-        "recipe_sha256": hashlib.sha256(run.recipe.read_bytes()).hexdigest(),
+        "recipe_sha256": recipe_digest(run.recipe),
         "data_fingerprint": run.read_json(run.data)["fingerprint"],
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "versions": {"python": versions["python"], **versions["packages"]},
         "measured": {k: v for k, v in measured.items() if k != "schema_version"},
         "validation_loss": validation[-1] if validation else None,
+        **({"scores": run.read_json(run.scores)} if run.scores.is_file() else {}),
         "losses": losses[:: max(1, len(losses) // NUM_POINTS)],
     }
 
 
+def recipe_digest(recipe: Path) -> str:
+    """Return the sha256 of what a recipe says, whatever its name and its comments."""
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    del content["name"]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _card(folder: Path, measured: dict[str, Any], receipt: dict[str, Any]) -> str:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    validation = receipt["validation_loss"]
-    return CARD.format(
+    is_decoder = config["architectures"][0].endswith("ForCausalLM")
+    tag = "text-generation" if is_decoder else "fill-mask"
+    validation, scores = receipt["validation_loss"], receipt.get("scores", {})
+    notes = "\n".join(f"- {note}" for note in scores.get("notes", ()))
+    return (HEAD + (DECODER if is_decoder else ENCODER) + TAIL).format(
         name=folder.name,
-        recipe=f"pretrain-{folder.name}",
+        pipeline_tag=tag,
+        knows=KNOWS[tag],
+        recipe=f"pretrain-{folder.name.removeprefix('docstring-')}",
         model_type=config["model_type"],
         num_parameters=measured["num_parameters"],
         num_tokens=measured["num_tokens"],
@@ -99,6 +135,9 @@ def _card(folder: Path, measured: dict[str, Any], receipt: dict[str, Any]) -> st
         validation="not measured" if validation is None else f"{validation:.3f} nats a token",
         context=config["max_position_embeddings"],
         vocab_size=config["vocab_size"],
+        num_rows=scores.get("num_rows", 0),
+        notes=notes,
+        **scores.get("tuned", {}),
     )
 
 

@@ -1,6 +1,6 @@
 """Write NOTICE: the packages whose docstrings the embedded models and samples come from.
 
-    python tools/build_notice.py recipes/pretrain-docstring-lm.yaml FOLDER NOTICE
+    python tools/build_notice.py recipes/pretrain-lm.yaml FOLDER NOTICE
 
 FOLDER is where the recipe's packages were put.
 """

@@ -1,6 +1,6 @@
 """Build the sample of documents and summaries from the pretraining recipe's packages.
 
-    python tools/build_sample.py recipes/pretrain-docstring-lm.yaml FOLDER
+    python tools/build_sample.py recipes/pretrain-lm.yaml FOLDER
 
 FOLDER is where the recipe's packages were put. The choice of rows depends on the text alone.
 """
