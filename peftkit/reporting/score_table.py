@@ -27,8 +27,12 @@ LABELS = {
     "no_ans_f1": "F1, unanswerable",
     "macro_f1": "Macro F1",
     "matthews": "Matthews correlation",
+    "mlm_accuracy": "Masked words",
+    "mlm_loss": "Loss of masked words",
+    "nsp_accuracy": "Next sentences",
+    "nsp_loss": "Loss of next sentences",
 }
-LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "ter"})
+LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "ter", "mlm_loss", "nsp_loss"})
 HUNDREDS = frozenset({"bleu", "chrf", "ter", "perplexity"})
 
 
