@@ -133,6 +133,11 @@ def notes(name: str, audit: SplitAudit) -> Iterator[str]:
             f"{name}: {audit.num_leaked} of {audit.num_used} prompts also stand in train,"
             " so its scores will flatter"
         )
+    if audit.missing_labels:
+        yield f"{name}: no row has the label {' or '.join(audit.missing_labels)}"
+    if audit.weights:
+        shown = (f"{label} {weight:.3g}" for label, weight in audit.weights.items())
+        yield f"{name}: rows count by their label: {', '.join(shown)}"
     num_cut_off = audit.num_windows - audit.num_ended
     if num_cut_off:
         yield f"{name}: {num_cut_off} rows are cut before their answer's end"
@@ -170,6 +175,9 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
     if any(audit.labels for audit in audits):
         for label in dict.fromkeys(label for audit in audits for label in audit.labels):
             yield f"label {label}", [f"{audit.labels.get(label, 0):,}" for audit in audits]
+    elif any(audit.numbers for audit in audits):
+        for name in ("least", "mean", "most"):
+            yield f"{name} number", [f"{audit.numbers.get(name, 0):.4g}" for audit in audits]
     else:
         yield "trained", [f"{audit.share_trained:.1%}" for audit in audits]
     has_targets = any(audit.target_percentiles for audit in audits)

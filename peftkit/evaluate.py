@@ -255,14 +255,13 @@ def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Exa
 
 
 def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> dict[str, list[str]]:
-    """Return trivial answers: the task's own, and the label that most training rows have."""
+    """Return trivial answers: the task's own, and what says the same of every row."""
     if not num_rows:
         return {}
     rows = [dict(row) for row in prepared.rows[split].select(range(num_rows))]
     trivial = built.task.baselines(rows)
-    if not prepared.labels.names:
-        return trivial
-    return {**trivial, "most_frequent": [prepared.labels.most_frequent] * num_rows}
+    constant = prepared.labels.baselines
+    return {**trivial, **{name: [answer] * num_rows for name, answer in constant.items()}}
 
 
 def _take_with_base(evaluator: Evaluator, built: Built, model: Model) -> Contestant | None:

@@ -109,6 +109,8 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "masks": _masks(data),
         "audits": audits,
         "labels": list(dict.fromkeys(name for one in found for name in one.get("labels", {}))),
+        "weights": audits.get("train", {}).get("weights", {}),
+        "has_numbers": any(one.get("numbers") for one in found),
         "has_targets": any(one.get("target_percentiles") for one in found),
         "fingerprint": data.get("fingerprint", ""),
         "decisions": _decisions(resolved),

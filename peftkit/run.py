@@ -132,7 +132,7 @@ def admit(job: Job, screen: Screen) -> None:
 
     if run_state.has_training(job.run_dir):
         return
-    lengths = lengths_of(job.prepared.encoded["train"], job.built.method)
+    lengths = lengths_of(job.prepared.encoded["train"], job.built.method, job.prepared.labels)
     made, reason = plan_run(job.recipe, job.machine, lengths)
     if made is None:
         job.run_dir.plan.unlink(missing_ok=True)  # of an earlier call that was refused

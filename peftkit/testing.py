@@ -32,6 +32,7 @@ from peftkit.recipe.build import construct
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
+from peftkit.reporting.score_table import LOWER_IS_BETTER
 from peftkit.system.checkpoint_files import PEFT_PREFIX
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def _check_scores(
         )
         for what, scores in others.items():
             _require(scores.keys() == best.keys(), f"score() of {what} names other metrics")
-            _require(scores[name] <= value, f"{name} of {what} is above that of the references")
+            is_worse = scores[name] >= value if name in LOWER_IS_BETTER else scores[name] <= value
+            _require(is_worse, f"{name} of {what} is better than that of the references")
         close = math.isclose(backwards[name], value, rel_tol=1e-9, abs_tol=1e-12)
         _require(close, f"{name} depends on the order of the rows")
     if len(set(references)) > 1:

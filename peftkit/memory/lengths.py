@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from peftkit.plugins import Machine
+    from peftkit.preprocessing.class_labels import Labels
     from peftkit.recipe.schema import Recipe
 
 
@@ -33,12 +34,13 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
         built = build(recipe, machine, is_here=False)
         tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
         built.task.prepare_tokenizer(tokenizer)
-        rows = inspect_rows(built, tokenizer, splits=["train"]).encoded.get("train")
+        prepared = inspect_rows(built, tokenizer, splits=["train"])
+        rows = prepared.encoded.get("train")
     except PeftkitError as error:
         return None, error.message
     if rows is None:
         return None, "no row can be used"
-    found = lengths_of(rows, built.method)
+    found = lengths_of(rows, built.method, prepared.labels)
     return found, f"the longest of {len(found):,} rows"
 
 
@@ -48,18 +50,19 @@ class RowLengths(list[int]):
     longest_target: int = 0
     """Tokens of the longest target; 0 where rows are one sequence."""
     num_labels: int = 0
-    """Labels that rows have; 0 where they have none."""
+    """What the head of a model says: labels, or one number; 0 where rows have neither."""
 
 
-def lengths_of(rows: Dataset, method: Method) -> RowLengths:
-    """Return the tokens of each row that a method has arranged."""
+def lengths_of(rows: Dataset, method: Method, labels: Labels | None = None) -> RowLengths:
+    """Return the tokens of each row that a method has arranged.
+
+    Args:
+        labels: what rows may be labelled.
+    """
     lengths = RowLengths(method.lengths(rows))
-    if "labels" not in rows.column_names:
-        return lengths
-    if method.target_option is not None:
+    lengths.num_labels = len(labels.outputs) if labels else 0
+    if method.target_option is not None and "labels" in rows.column_names:
         lengths.longest_target = max(column_lengths(rows, "labels"), default=0)
-    elif method.kind.answers == "labels":
-        lengths.num_labels = max(rows["labels"][:], default=-1) + 1
     return lengths
 
 
@@ -77,14 +80,23 @@ def longest_target(lengths: Sequence[int] | None) -> int:
 
 
 def fit_head(
-    config: PretrainedConfig, kind: ModelKind, lengths: Sequence[int] | None
+    config: PretrainedConfig,
+    kind: ModelKind,
+    lengths: Sequence[int] | None,
+    *,
+    is_regression: bool = False,
 ) -> PretrainedConfig:
-    """Give a configuration what training will: its head's labels, and a padding token."""
-    if kind.answers == "labels":
+    """Give a classifier's configuration what training will: its labels, and a padding token.
+
+    Args:
+        is_regression: whether its head says one number.
+    """
+    stated = 1 if is_regression else getattr(lengths, "num_labels", 0)
+    if stated or kind.answers == "labels":
         text = config.get_text_config()
         if text.pad_token_id is None:
             text.pad_token_id = 0
-        config.num_labels = getattr(lengths, "num_labels", 0) or config.num_labels
+        config.num_labels = stated or config.num_labels
     if kind.num_outputs is not None:
         config.num_labels = kind.num_outputs
     return config

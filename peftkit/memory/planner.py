@@ -277,7 +277,8 @@ def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
     config = planned_config(built.recipe.model)
     check_trains(config, built.method.kind)
     built.method.check_config(config)
-    return fit_head(config, built.method.kind, lengths)
+    is_regression = built.task.is_regression
+    return fit_head(config, built.method.kind, lengths, is_regression=is_regression)
 
 
 def planned_config(model: ModelSection) -> PretrainedConfig:

@@ -6,6 +6,7 @@ it holds, what tells it from others and what a sample shows. A further kind is a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class Example(ABC):
     @property
     def class_label(self) -> str | None:
         """Return the label to predict; None where there is none."""
+        return None
+
+    @property
+    def value(self) -> float | None:
+        """Return the number to predict; None where there is none."""
         return None
 
     def with_label(self, label: str, number: int = -1) -> Example:
@@ -155,19 +161,44 @@ class Text(Example):
 
 
 @dataclass(frozen=True)
-class Labeled(Example):
-    """Hold one training example as a text, or a pair of texts, and the label to predict."""
+class Judged(Example):
+    """Hold a text, or a pair of texts, of which something is to be predicted."""
 
     passages: tuple[str, ...]
     """One text, or two that belong together."""
-    label: str
-    number: int = -1
-    """The label's place among the labels of the training split; set when rows are encoded."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Return the text or the pair."""
         return self.passages
+
+    @property
+    @abstractmethod
+    def target(self) -> int | float:
+        """Return the number that a row is trained on."""
+
+    def question(self) -> Question:
+        """Return the text or the pair."""
+        return Question(texts=self.passages)
+
+    def sample(self) -> dict[str, Any]:
+        """Return the text; of a pair also each by itself."""
+        apart = {"texts": list(self.passages)} if len(self.passages) > 1 else {}
+        return {"prompt": "\n\n".join(self.passages), **apart}
+
+
+@dataclass(frozen=True)
+class Labeled(Judged):
+    """Hold one training example as a text, or a pair of texts, and the label to predict."""
+
+    label: str
+    number: int = -1
+    """The label's place among the labels of the training split; set when rows are encoded."""
+
+    @property
+    def target(self) -> int:
+        """Return the label's number."""
+        return self.number
 
     @property
     def reference(self) -> str:
@@ -182,15 +213,6 @@ class Labeled(Example):
     def with_label(self, label: str, number: int = -1) -> Labeled:
         """Return the same texts under another spelling or number of their label."""
         return Labeled(self.passages, label, number)
-
-    def question(self) -> Question:
-        """Return the text or the pair."""
-        return Question(texts=self.passages)
-
-    def sample(self) -> dict[str, Any]:
-        """Return the text; of a pair also each by itself."""
-        apart = {"texts": list(self.passages)} if len(self.passages) > 1 else {}
-        return {"prompt": "\n\n".join(self.passages), **apart}
 
     def problem(self) -> str:
         """Say whether a text or the label is missing."""
@@ -248,6 +270,37 @@ class Spans(Example):
             if not span.text or self.context[span.start : span.end] != span.text:
                 return f"has an answer {span.text!r} that is not at {span.start} of its context"
         return super().problem()
+
+
+@dataclass(frozen=True)
+class Rated(Judged):
+    """Hold one training example as a text, or a pair of texts, and the number to predict."""
+
+    rating: float
+
+    @property
+    def target(self) -> float:
+        """Return the number."""
+        return self.rating
+
+    @property
+    def value(self) -> float:
+        """Return the number."""
+        return self.rating
+
+    @property
+    def reference(self) -> str:
+        """Return the number as text, which a prediction is scored against."""
+        return show_number(self.rating)
+
+    def problem(self) -> str:
+        """Say whether a text is missing, or the number is none."""
+        return super().problem() or ("" if math.isfinite(self.rating) else "has no finite number")
+
+
+def show_number(value: float) -> str:
+    """Write a number that is to be predicted, or that was, to six digits."""
+    return f"{value:.6g}"
 
 
 def kinds_of(names: Sequence[type]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins.native import native_model
@@ -36,6 +36,26 @@ def plain_loss(args: TrainingArguments) -> Loss:
         return loss
 
     return smoothed
+
+
+def weighted_loss(weights: Sequence[float] | None, *, label_smoothing: float = 0.0) -> Loss:
+    """Return torch's weighted cross entropy of a classifier's labels, computed in float32.
+
+    Args:
+        weights: of each label, by their numbers; all 1 when None.
+    """
+
+    def weighted(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        import torch
+
+        outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+        logits = outputs["logits"].float()
+        counted = logits.new_tensor(weights or [1.0] * logits.shape[-1])
+        return torch.nn.functional.cross_entropy(
+            logits, batch["labels"], weight=counted, label_smoothing=label_smoothing
+        )
+
+    return weighted
 
 
 def fused_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:

@@ -169,6 +169,18 @@ class Method(Plugin):
         """Count one encoded row's tokens, cut and not."""
         return count_sequence(row["labels"], self.max_length, keeps_end=self.keeps_end)
 
+    def weigh(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Say how much each label counts in the loss; empty where all count alike.
+
+        Args:
+            counts: label -> its training rows.
+
+        Raises:
+            DataError: an option names a label that no training row has.
+        """
+        del counts
+        return {}
+
     def arrange(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Truncate, pack or cut encoded rows into what the trainer takes, in a fixed order."""
         del tokenizer

@@ -71,6 +71,9 @@ class Task(Plugin):
     headline: ClassVar[str] = ""
     """The metric that a one-line summary shows, e.g. `rougeL`; empty when nothing is answered."""
 
+    is_regression: ClassVar[bool] = False
+    """Whether a number is predicted, by one output, where other tasks predict a label."""
+
     @property
     @abstractmethod
     def columns(self) -> Sequence[str]:
@@ -121,7 +124,7 @@ class Task(Plugin):
 
     @property
     def label_column(self) -> str | None:
-        """Name the column that holds a label; None where examples have none."""
+        """Name the column that holds a label, or a number to predict; None where there is none."""
         return None
 
     def check_labels(self, names: Sequence[str]) -> None:

@@ -64,20 +64,39 @@ class SplitAudit:
     """Label -> used rows, where a row has one; its tokens are then read, and none is trained."""
     left_out: dict[str, int] = field(default_factory=dict)
     """What the source holds beside its rows, by reason: messages without a translation ..."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Label -> how much it counts in the loss; empty where all count alike."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """`least`, `mean` and `most` of the numbers to predict, where a row has one."""
 
     @property
     def share_trained(self) -> float:
         """Return the share of tokens that the loss counts."""
         return self.num_trained_tokens / self.num_tokens if self.num_tokens else 0.0
 
+    @property
+    def missing_labels(self) -> list[str]:
+        """Name the labels that no used row has."""
+        return [name for name, count in self.labels.items() if not count]
+
+    def _describe_labels(self) -> str:
+        ranked = sorted(self.labels.items(), key=lambda item: -item[1])
+        shown = [f"{name} {count:,}" for name, count in ranked[:SHOWN_LABELS]]
+        if len(ranked) > SHOWN_LABELS:
+            shown.append(f"{len(ranked) - SHOWN_LABELS} more labels")
+        if self.missing_labels:
+            shown.append(f"no row of {', '.join(self.missing_labels[:SHOWN_LABELS])}")
+        return ", ".join(shown)
+
     def describe(self) -> str:
         """Sum the split up in a line."""
         trained = f"{self.share_trained:.0%} trained"
         if self.labels:
-            ranked = sorted(self.labels.items(), key=lambda item: -item[1])
-            shown = [f"{name} {count:,}" for name, count in ranked[:SHOWN_LABELS]]
-            more = [f"{len(ranked) - SHOWN_LABELS} more labels"] * (len(ranked) > SHOWN_LABELS)
-            trained = ", ".join([*shown, *more])
+            trained = self._describe_labels()
+        elif self.numbers:
+            trained = "numbers from {least:.6g} to {most:.6g}, {mean:.4g} on average".format(
+                **self.numbers
+            )
         has_windows = self.num_windows > self.num_used
         windows = f" as {self.num_windows:,} windows" if has_windows else ""
         return (

@@ -95,9 +95,9 @@ def _to_table(rows: Sequence[Mapping[str, np.ndarray]]) -> pa.Table:
 
     columns = {}
     for column, values in rows[0].items():
-        kind = pa.list_(pa.int32()) if values.ndim else pa.int32()
-        taken = [row[column] if values.ndim else int(row[column]) for row in rows]
-        columns[column] = pa.array(taken, kind)
+        number = pa.float64() if values.dtype.kind == "f" else pa.int32()
+        taken = [row[column] if values.ndim else row[column].item() for row in rows]
+        columns[column] = pa.array(taken, pa.list_(number) if values.ndim else number)
     return pa.table(columns)
 
 
@@ -129,7 +129,10 @@ class _Tally:
                 continue
             num_used = 0
             for encoded in result:
-                row = {column: np.asarray(values, np.int32) for column, values in encoded.items()}
+                row = {
+                    column: np.asarray(values, float if isinstance(values, float) else np.int32)
+                    for column, values in encoded.items()
+                }
                 count = self.method.count(row)
                 self.index.append(at)
                 self.counts.append(count)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins.examples import show_number
 from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.audit import Breach, SplitAudit
 from peftkit.preprocessing.pipeline import Prepared
@@ -105,8 +106,10 @@ def _mask_sequence(
     ids: Sequence[int], labels: Any, tokenizer: PreTrainedTokenizerBase, prepared: Prepared
 ) -> MaskedRow:
     tokens = tuple(decode_tokens(ids[:MAX_TOKENS], tokenizer))
-    if isinstance(labels, int):
-        return MaskedRow(tokens, (False,) * len(tokens), prepared.labels.names[labels])
+    if isinstance(labels, int | float):
+        names = prepared.labels.names
+        label = names[int(labels)] if names else show_number(labels)
+        return MaskedRow(tokens, (False,) * len(tokens), label)
     if not prepared.has_targets:
         return MaskedRow(tokens, tuple(label != IGNORED for label in labels[:MAX_TOKENS]))
     target = tuple(decode_tokens(labels[:MAX_TOKENS], tokenizer))

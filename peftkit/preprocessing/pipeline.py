@@ -24,8 +24,10 @@ from peftkit.preprocessing.audit import (
 )
 from peftkit.preprocessing.class_labels import (
     Labels,
+    check_declared,
     count_labels,
     declared_names,
+    describe_numbers,
     find_labels,
     number_labels,
     spell,
@@ -229,7 +231,9 @@ def _number_labels(rows: Mapping[str, _Rows], names: Sequence[str], built: Built
     recipe = built.recipe
     where = recipe.place(f"data.task.{recipe.data.task.name}", "data.task")
     train = rows[TRAIN]
-    labels = find_labels(train.examples, train.declared, built.task, where=where)
+    check_declared({name: rows[name].declared for name in (TRAIN, *names)}, where=where)
+    with blamed(recipe, f"method.{recipe.method.name}.class_weights"):
+        labels = find_labels(train.examples, train.declared, built.task, built.method, where=where)
     if labels.names:
         for name in names:
             held = rows[name]
@@ -315,6 +319,7 @@ def _audit(
     method = built.method
     targets = encoded.measured.target_length
     kept_keys = [rows.keys[at] for at in encoded.kept]
+    used = [rows.examples[at] for at in encoded.kept]
     return SplitAudit(
         split=rows.name,
         num_rows=rows.num_rows,
@@ -333,7 +338,9 @@ def _audit(
         max_length=method.max_length,
         target_percentiles={} if targets is None else percentiles(targets),
         max_target_length=method.max_target_length,
-        labels=count_labels((rows.examples[at] for at in encoded.kept), labels),
+        labels=count_labels(used, labels),
+        numbers=describe_numbers(used),
+        weights=dict(labels.weights) if rows.name == TRAIN else {},
         left_out=dict(rows.left_out),
     )
 

@@ -31,8 +31,11 @@ LABELS = {
     "mlm_loss": "Loss of masked words",
     "nsp_accuracy": "Next sentences",
     "nsp_loss": "Loss of next sentences",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "mse": "Mean squared error",
 }
-LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "ter", "mlm_loss", "nsp_loss"})
+LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte", "ter", "mlm_loss", "nsp_loss", "mse"})
 HUNDREDS = frozenset({"bleu", "chrf", "ter", "perplexity"})
 
 

@@ -10,6 +10,7 @@ from peftkit.plugins.evaluation import Answerer, Asking, Evaluator, Progress, Sc
 from peftkit.plugins.rows import checked_rows
 from peftkit.scoring.classifier import LabelAnswerer, LabelEvaluator
 from peftkit.scoring.generative import GenerativeAnswerer, GenerativeEvaluator
+from peftkit.scoring.regressor import NumberAnswerer, NumberEvaluator
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 EVALUATORS: Mapping[str, type[Evaluator]] = {
     "text": GenerativeEvaluator,
     "labels": LabelEvaluator,
+    "numbers": NumberEvaluator,
 }
 """What a kind of model answers -> what scores it."""
-ANSWERERS: Mapping[str, type[Answerer]] = {"text": GenerativeAnswerer, "labels": LabelAnswerer}
+ANSWERERS: Mapping[str, type[Answerer]] = {
+    "text": GenerativeAnswerer,
+    "labels": LabelAnswerer,
+    "numbers": NumberAnswerer,
+}
 """What a kind of model answers -> what answers with it."""
 
 
@@ -58,9 +64,10 @@ def evaluator_for(
     own = method.evaluator(scoring)
     if own is not None:
         return own
-    if method.kind.answers not in EVALUATORS:
+    answers = _answers(built)
+    if answers not in EVALUATORS:
         raise _refusal(built, "nothing here scores", "evaluate", "evaluator")
-    return EVALUATORS[method.kind.answers](scoring)
+    return EVALUATORS[answers](scoring)
 
 
 def answerer_for(
@@ -97,9 +104,16 @@ def answerer_for(
     own = method.answerer(asking)
     if own is not None:
         return own
-    if method.kind.answers not in ANSWERERS:
+    answers = _answers(built)
+    if answers not in ANSWERERS:
         raise _refusal(built, "does not answer prompts", "generate", "answerer")
-    return ANSWERERS[method.kind.answers](asking)
+    return ANSWERERS[answers](asking)
+
+
+def _answers(built: Built) -> str:
+    """Say what a recipe's model answers: its kind's, but one number where the task is of one."""
+    answers = built.method.kind.answers
+    return "numbers" if answers == "labels" and built.task.is_regression else answers
 
 
 def _refusal(built: Built, lack: str, verb: str, member: str) -> UsageError:

@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.errors import DataError, ResourceError, UsageError
+from peftkit.errors import DataError, UsageError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Labeled
-from peftkit.plugins.native import accepted_inputs, trains_head
-from peftkit.scoring.generation import evaluating
-from peftkit.system.exhaustion import in_batches
+from peftkit.plugins.native import trains_head
+from peftkit.scoring.head_logits import one_each, read_heads
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.plugins import Question, Row
+    from peftkit.plugins import Question
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -57,39 +56,11 @@ def classify(
     """
     import torch
 
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     names: Mapping[int, str] = model.config.id2label
-    found: dict[int, Prediction] = {}
-
-    def shares(chosen: Sequence[int]) -> list[list[float]]:
-        return _probabilities(model, tokenizer, [rows[i] for i in chosen])
-
-    def refusal(index: int) -> ResourceError:
-        return ResourceError(
-            f"a row of {len(rows[index]['input_ids'])} tokens does not fit into device memory",
-            hint="a smaller max_length",
-        )
-
-    with evaluating(model), torch.no_grad():
-        for batch in in_batches(order, batch_size, shares, refusal):
-            for index, row in batch:
-                ranked = sorted(enumerate(row), key=lambda pair: (-pair[1], pair[0]))
-                found[index] = Prediction({names[number]: share for number, share in ranked})
-            if progress:
-                progress(len(found), len(order))
-    return [found[index] for index in range(len(rows))]
-
-
-def _probabilities(
-    model: Model, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]]
-) -> list[list[float]]:
-    taken = accepted_inputs(model)
-    columns = [{k: v for k, v in row.items() if k in taken and k != "labels"} for row in rows]
-    batch = tokenizer.pad(columns, return_tensors="pt")
-    device = model.get_input_embeddings().weight.device
-    logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
-    shares: list[list[float]] = logits.float().softmax(dim=-1).tolist()
-    return shares
+    heads = read_heads(model, tokenizer, rows, batch_size=batch_size, progress=progress)
+    shares = (torch.tensor(row).softmax(dim=-1).tolist() for row in heads)
+    ranked = (sorted(enumerate(row), key=lambda pair: (-pair[1], pair[0])) for row in shares)
+    return [Prediction({names[number]: share for number, share in row}) for row in ranked]
 
 
 class LabelEvaluator(Evaluator):
@@ -114,7 +85,7 @@ class LabelEvaluator(Evaluator):
         self.scores_base = not trains_head(scoring.model)
         if not self.scores_base:
             self.notes = ("The base has no scores: its classification head is new and untrained.",)
-        self._rows = _one_each(scoring.rows)
+        self._rows = one_each(scoring.rows)
 
     def take(self, model: Model, name: str) -> Contestant:
         """Let a model name every row's label."""
@@ -146,15 +117,13 @@ class LabelAnswerer(Answerer):
         Raises:
             UsageError: there are options to generate.
         """
-        if asking.options:
-            option = next(iter(asking.options))
-            raise UsageError(f"a classifier generates nothing, so {option} has no use")
+        refuse_options(asking)
         super().__init__(asking)
         self._encode = asking.encode
 
     def label_many(self, questions: Sequence[Question]) -> list[Prediction]:
         """Name the label of several texts in batches, in their order."""
-        rows = _one_each(self._encode([Labeled(question.texts, "") for question in questions]))
+        rows = one_each(self._encode([Labeled(question.texts, "") for question in questions]))
         return classify(self.model, self.tokenizer, rows, batch_size=self.batch_size)
 
     def reply(self, question: Question, write: Callable[[str], None], *, seed: int = 0) -> Reply:
@@ -172,19 +141,16 @@ class LabelAnswerer(Answerer):
             yield _values(found)
 
 
-def _values(found: Prediction) -> dict[str, Any]:
-    return dict(zip(COLUMNS, (found.label, found.probabilities), strict=True))
-
-
-def _one_each(rows: Sequence[Sequence[Row]]) -> list[Row]:
-    """Return the one row of each text.
+def refuse_options(asking: Asking) -> None:
+    """Refuse options to generate, of a model that reads only.
 
     Raises:
-        UsageError: a text has several, whose labels nobody says how to join.
+        UsageError: there are some.
     """
-    if any(len(windows) != 1 for windows in rows):
-        raise UsageError(
-            "the method makes several rows of a text, and a classifier names one row's label",
-            hint="give the method an evaluator and an answerer of its own: docs/plugins.md",
-        )
-    return [window for (window,) in rows]
+    if asking.options:
+        option = next(iter(asking.options))
+        raise UsageError(f"a classifier generates nothing, so {option} has no use")
+
+
+def _values(found: Prediction) -> dict[str, Any]:
+    return dict(zip(COLUMNS, (found.label, found.probabilities), strict=True))

@@ -30,6 +30,27 @@ def read_text(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
+STANDS_FOR_NOTHING = frozenset({"nan", "null", "<na>", "#n/a", "nat"})
+"""How tables write that a cell holds nothing, in small letters."""
+
+
+def stands_for_nothing(text: str) -> bool:
+    """Tell whether a text is what a table writes into a cell that holds nothing."""
+    return text.strip().lower() in STANDS_FOR_NOTHING
+
+
+def read_asked_text(row: Mapping[str, Any], column: str) -> str:
+    """Return a row's text in a column that is read; an answer may well be `null`, a question not.
+
+    Raises:
+        DataError: as `read_text`, or the text stands for nothing, e.g. `nan`.
+    """
+    text = read_text(row, column)
+    if stands_for_nothing(text):
+        raise DataError(f"{column} is {text.strip()!r}, which stands for no text")
+    return text
+
+
 def require_columns(needed: Sequence[str], available: Sequence[str], *, where: str) -> None:
     """Refuse rows that lack a column.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from peftkit.errors import DataError
 from peftkit.plugins import Example, Labeled, Task
-from peftkit.sources.columns import describe_kind, read_text
+from peftkit.sources.columns import describe_kind, read_asked_text, stands_for_nothing
 from peftkit.tasks.label_metrics import accuracy, f1_of, macro_f1, matthews
 
 
@@ -62,9 +63,9 @@ class Classify(Task):
             DataError: a text is null, empty or no text; the label is null, empty, or a number
                 with a fraction.
         """
-        texts = [read_text(row, self.config.text)]
+        texts = [read_asked_text(row, self.config.text)]
         if self.config.second:
-            texts.append(read_text(row, self.config.second))
+            texts.append(read_asked_text(row, self.config.second))
         return Labeled(tuple(texts), self._label(row))
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -94,12 +95,22 @@ class Classify(Task):
         if isinstance(value, int):
             return str(value)
         if isinstance(value, float):
-            raise DataError(
-                f"{name} is a float: labels are names or whole numbers, and numbers cannot be"
-                " predicted as such (regression)"
-            )
+            return self._of_float(value)
         if not isinstance(value, str):
             raise DataError(f"{name} is {describe_kind(value)}, not a label")
         if not value.strip():
             raise DataError(f"{name} is empty")
+        if stands_for_nothing(value):
+            raise DataError(f"{name} is {value.strip()!r}, which stands for no label")
         return value.strip()
+
+    def _of_float(self, value: float) -> str:
+        """Read a label that a table with gaps holds as 1.0 in place of 1."""
+        if value.is_integer():
+            return str(int(value))
+        if math.isnan(value):
+            raise DataError(f"{self.config.label} is null")
+        raise DataError(
+            f"{self.config.label} is a number with a fraction: labels are names or whole numbers;"
+            " the task regress predicts numbers"
+        )

@@ -63,13 +63,13 @@ def check_same_labels(path: Path, labels: Labels) -> None:
     from peftkit.adapters.continued import adapter_folder
 
     file = adapter_folder(path) / "config.json"
-    if not labels.names or not file.is_file():
+    if not labels.outputs or not file.is_file():
         return
     earlier = tuple(labels_of_config(read_json(file)).get("id2label", {}).values())
-    if earlier != labels.names:
+    if earlier != labels.outputs:
         raise UsageError(
             f"{path} was trained for the labels {', '.join(earlier)}, and these rows have"
-            f" {', '.join(labels.names)}",
+            f" {', '.join(labels.outputs)}",
             hint="train a new adapter, or rows with those labels in that order",
         )
 

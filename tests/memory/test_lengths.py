@@ -67,11 +67,14 @@ def test_targets_and_labels_are_kept_beside_the_lengths() -> None:
     from datasets import Dataset
 
     from peftkit.memory.lengths import lengths_of, longest_target
+    from peftkit.preprocessing.class_labels import Labels
 
     rows = {"input_ids": [[1, 2, 3], [1]], "labels": [[1], [1, 2, 3, 4, 5]]}
     found = lengths_of(Dataset.from_dict(rows), Seq2Seq())
     assert found == [3, 1]
     assert longest_target(found) == 5
-    labelled = lengths_of(Dataset.from_dict({**rows, "labels": [0, 3]}), Classify())
+    labelled = lengths_of(
+        Dataset.from_dict({**rows, "labels": [0, 3]}), Classify(), Labels(("a", "b", "c", "d"))
+    )
     assert (labelled, labelled.num_labels, longest_target(labelled)) == ([3, 1], 4, 0)
     assert longest_target([3]) == longest_target(None) == 0

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:Futu
 
 ROWS = tiny_heads.pairs(14)
 TASK = {"classify": {"text": "text", "second": "second", "label": "label", "positive": "same"}}
+RATINGS = [0.5 + at / 4 for at in range(14)]
 ALONE = {"classify": {"text": "text", "label": "label"}}
 
 
@@ -51,7 +52,9 @@ def decoder_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> R
     return tiny_heads.train(folder / "run", made)
 
 
-def plain_losses(base: Path, out: Path) -> list[float]:
+def plain_losses(
+    base: Path, out: Path, labels: list[int] | list[float], weights: list[float] | None = None
+) -> list[float]:
     """Train with plain transformers and peft alone; return the loss of each step."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
@@ -64,18 +67,23 @@ def plain_losses(base: Path, out: Path) -> list[float]:
         set_seed,
     )
 
+    class Weighted(Trainer):
+        def compute_loss(self, model, inputs, **_):
+            loss = torch.nn.CrossEntropyLoss(weight=torch.tensor(weights))
+            return loss(model(**{**inputs, "labels": None}).logits, inputs["labels"])
+
     own = ("max_length", "save_steps", "save_total_limit")
     options = {key: value for key, value in tiny_heads.CLASSIFY.items() if key not in own}
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = tokenizer([row["text"] for row in ROWS], [row["second"] for row in ROWS])
-    rows["labels"] = [int(row["label"] == "same") for row in ROWS]
+    rows["labels"] = labels
     set_seed(options["seed"])
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, dtype=torch.float32, num_labels=2
+        base, dtype=torch.float32, num_labels=2 if isinstance(labels[0], int) else 1
     )
     set_seed(options["seed"])
     model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **tiny_heads.LORA))
-    trainer = Trainer(
+    trainer = (Weighted if weights else Trainer)(
         model=model,
         args=TrainingArguments(
             output_dir=str(out), use_cpu=True, save_strategy="no", disable_tqdm=True,
@@ -90,7 +98,63 @@ def plain_losses(base: Path, out: Path) -> list[float]:
 
 
 def test_losses_are_plain_transformers_to_the_bit(run: RunDir, bert: Path, tmp_path: Path) -> None:
-    assert losses(run) == plain_losses(bert, tmp_path)
+    assert losses(run) == plain_losses(bert, tmp_path, [int(r["label"] == "same") for r in ROWS])
+
+
+def test_weighted_losses_are_torch_s_own(recipe: Path, bert: Path, tmp_path: Path) -> None:
+    weighed = tiny_heads.train(
+        tmp_path / "run", recipe, "method.classify.class_weights={same: 3.0}", "evaluate=false"
+    )
+    labels = [int(row["label"] == "same") for row in ROWS]
+    assert losses(weighed) == plain_losses(bert, tmp_path, labels, [1.0, 3.0])
+    data = json.loads(weighed.data.read_text())
+    assert data["splits"]["train"]["weights"] == {"other": 1.0, "same": 3.0}
+    assert "Weight of same" in weighed.report.read_text()
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> RunDir:
+    folder = tmp_path_factory.mktemp("regression")
+    task = {"regress": {"text": "text", "second": "second", "label": "label"}}
+    rated = [{**row, "label": RATINGS[at]} for at, row in enumerate(ROWS)]
+    made = tiny_heads.recipe(folder, bert, rated, {"classify": tiny_heads.CLASSIFY}, task)
+    return tiny_heads.train(folder / "run", made)
+
+
+def test_a_regression_is_plain_transformers_to_the_bit(
+    regression: RunDir, bert: Path, tmp_path: Path
+) -> None:
+    assert losses(regression) == plain_losses(bert, tmp_path, RATINGS)
+    scores = json.loads(regression.scores.read_text())
+    assert set(scores["tuned"]) == {"pearson", "spearman", "mse"}
+    mean = sum(RATINGS) / len(RATINGS)
+    wanted = sum((value - mean) ** 2 for value in RATINGS[:6]) / 6
+    assert scores["baselines"]["mean_of_train"]["mse"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_regression_answers_and_merges_as_plain_transformers_loads_it(
+    regression: RunDir, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from peftkit.generate import answer_file, open_answerer, read_questions
+    from peftkit.merge import merge
+
+    answerer = open_answerer(regression.path)
+    asked = [{"text": row["text"], "second": row["second"]} for row in ROWS[:2]]
+    file = tiny.write_jsonl(tmp_path / "asked.jsonl", asked)
+    out = io.StringIO()
+    answer_file(answerer, read_questions(answerer, file), out)
+    found = [json.loads(line)["predicted"] for line in out.getvalue().splitlines()]
+    merge(regression.path, out=tmp_path / "merged", verify=True)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    assert model.config.num_labels == 1
+    assert model.config.problem_type == "regression"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    for row, number in zip(asked, found, strict=True):
+        with torch.no_grad():
+            logits = model(**tokenizer(row["text"], row["second"], return_tensors="pt")).logits
+        assert logits.item() == pytest.approx(number, abs=1e-5)
 
 
 def test_a_run_resumes_to_the_bit(run: RunDir, recipe: Path, tmp_path: Path) -> None:
@@ -396,7 +460,7 @@ def test_wrong_labels_and_tasks_are_refused_by_name(recipe: Path, bert: Path, tm
         load_recipe(recipe, ["data.task={summarize: {document: text, summary: second}}"])
     floats = [{**row, "label": 0.5} for row in ROWS]
     made = tiny_heads.recipe(tmp_path, bert, floats, {"classify": tiny_heads.CLASSIFY}, TASK)
-    with pytest.raises(DataError, match=r"label is a float.*regression"):
+    with pytest.raises(DataError, match=r"a number with a fraction.*regress predicts"):
         tiny_heads.train(tmp_path / "run", made)
 
 
