@@ -131,7 +131,7 @@ def evaluate(  # noqa: PLR0913
             *_gain(intervals),
             *evaluator.notes,
             *_unfinished(evaluator, contestants),
-            *(built.task.metric_notes() if references else ()),
+            *(built.task.notes_on(references) if references else ()),
         ),
         samples=make_samples(examples, contestants, row_scores),
     )

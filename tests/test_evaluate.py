@@ -101,7 +101,7 @@ def test_the_baseline_and_whose_metrics_these_are_stand_beside_the_scores(tiny_r
     # The tiny documents are one sentence each, so the baseline answers with the whole document.
     assert 0 < scores["baselines"]["first_sentence"]["rougeL"] < 1
     notes = " ".join(scores["notes"])
-    assert "ROUGE: F1 of rouge-score 0.1.2, stemmer on, sentences split at newlines." in notes
+    assert "ROUGE: F1 of rouge-score 0.1.2, stemmer on, sentences split at newlines, words" in notes
     assert "chrf nrefs:1|" in notes
     assert scores["generation"]["max_new_tokens"] == 12
     assert scores["num_unfinished"]["base"] <= 4

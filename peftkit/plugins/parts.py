@@ -122,6 +122,11 @@ class Task(Plugin):
         """Return a sentence for each kind of metric: whose, which version, which options."""
         return ()
 
+    def notes_on(self, references: Sequence[str]) -> Sequence[str]:
+        """Return those sentences where they depend on what answers are scored against."""
+        del references
+        return self.metric_notes()
+
     @property
     def label_column(self) -> str | None:
         """Name the column that holds a label, or a number to predict; None where there is none."""

@@ -63,9 +63,9 @@ class Chat(Task):
             **bleu_and_chrf(predictions, references),
         }
 
-    def metric_notes(self) -> tuple[str, ...]:
+    def notes_on(self, references: Sequence[str]) -> tuple[str, ...]:
         """Say how the scores are computed."""
-        return (rouge_note(), sacrebleu_note("bleu", "chrf"))
+        return (rouge_note(), sacrebleu_note("bleu", "chrf", references=references))
 
     def _message(self, item: object) -> dict[str, str]:
         name, config = self.config.messages, self.config

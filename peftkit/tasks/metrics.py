@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 from peftkit.errors import DataError
+from peftkit.tasks.words import bleu_tokenizer, rouge_tokenizer, split_unspaced
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -20,13 +22,12 @@ def rouge(
     """Return mean ROUGE F1, each in 0..1.
 
     The `rouge-score` package with its Porter stemmer on; rougeLsum takes each line as a sentence
-    (split at newlines). Its tokenizer keeps only the letters a-z and digits, so text in another
-    script scores 0: prefer chrF there.
+    (split at newlines). Words are its own on the letters a-z and digits, and `words` elsewhere.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
     check_pairs(predictions, references)
-    scorer = RougeScorer(list(types), use_stemmer=True, split_summaries=False)
+    scorer = RougeScorer(list(types), split_summaries=False, tokenizer=rouge_tokenizer())
     sums = dict.fromkeys(types, 0.0)
     for prediction, reference in zip(predictions, references, strict=True):
         for name, score in scorer.score(reference, prediction).items():
@@ -35,30 +36,37 @@ def rouge(
 
 
 def bleu_and_chrf(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return corpus BLEU and chrF (chrF2), each in 0..100, with sacrebleu's defaults."""
+    """Return corpus BLEU and chrF (chrF2), each in 0..100, with sacrebleu's defaults.
+
+    But for BLEU's tokenizer where the references' script puts no spaces between words.
+    """
     from sacrebleu.metrics import BLEU, CHRF
 
     check_pairs(predictions, references)
+    bleu = BLEU(tokenize=bleu_tokenizer(references))
     return {
-        "bleu": BLEU().corpus_score(list(predictions), [list(references)]).score,
+        "bleu": bleu.corpus_score(list(predictions), [list(references)]).score,
         "chrf": CHRF().corpus_score(list(predictions), [list(references)]).score,
     }
 
 
 def ter(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return the corpus's translation edit rate in percent (lower is better), by sacrebleu."""
-    from sacrebleu.metrics import TER
-
     check_pairs(predictions, references)
-    return {"ter": TER().corpus_score(list(predictions), [list(references)]).score}
+    return {"ter": _ter(references).corpus_score(list(predictions), [list(references)]).score}
 
 
-def signatures() -> dict[str, str]:
-    """Return sacrebleu's signature of each of its metrics: what to quote beside a number."""
-    from sacrebleu.metrics import BLEU, CHRF, TER
+def signatures(references: Sequence[str] = ()) -> dict[str, str]:
+    """Return sacrebleu's signature of each of its metrics: what to quote beside a number.
 
+    Args:
+        references: whose script chooses the tokenizers.
+    """
+    from sacrebleu.metrics import BLEU, CHRF
+
+    bleu = BLEU(tokenize=bleu_tokenizer(references))
     found = {}
-    for name, metric in {"bleu": BLEU(), "chrf": CHRF(), "ter": TER()}.items():
+    for name, metric in {"bleu": bleu, "chrf": CHRF(), "ter": _ter(references)}.items():
         metric.corpus_score(["a"], [["a"]])
         found[name] = str(metric.get_signature())
     return found
@@ -68,13 +76,13 @@ def rouge_note() -> str:
     """Say how `rouge` is computed, for whoever quotes its numbers."""
     return (
         f"ROUGE: F1 of rouge-score {metadata.version('rouge-score')}, stemmer on, sentences split"
-        " at newlines."
+        " at newlines, words of every script (characters, where it has no spaces)."
     )
 
 
-def sacrebleu_note(*names: str) -> str:
+def sacrebleu_note(*names: str, references: Sequence[str] = ()) -> str:
     """Say how sacrebleu's metrics are computed: their signatures, e.g. of `bleu` and `chrf`."""
-    found = signatures()
+    found = signatures(references)
     quoted = ", ".join(f"{name} {found[name]}" for name in names)
     return f"By sacrebleu: {quoted}."
 
@@ -90,7 +98,8 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> dict[s
 def token_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return the mean F1 of the words that answer and reference share, in 0..1.
 
-    Words are split at whitespace and lower-cased; a word counts as often as it stands.
+    Words are split at whitespace and lower-cased, in scripts without spaces at each character; a
+    word counts as often as it stands.
     """
     check_pairs(predictions, references)
     pairs = zip(predictions, references, strict=True)
@@ -112,8 +121,16 @@ def check_pairs(predictions: Sequence[str], references: Sequence[str]) -> None:
 
 
 def _word_f1(prediction: str, reference: str) -> float:
-    ours, theirs = prediction.lower().split(), reference.lower().split()
+    ours, theirs = (split_unspaced(text.lower()) for text in (prediction, reference))
     num_shared = sum((Counter(ours) & Counter(theirs)).values())
     if not num_shared:
         return float(ours == theirs)
     return 2 * num_shared / (len(ours) + len(theirs))
+
+
+def _ter(references: Sequence[str]) -> Any:
+    from sacrebleu.metrics import TER
+
+    if bleu_tokenizer(references) == "13a":
+        return TER()
+    return TER(normalized=True, asian_support=True)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from peftkit.plugins import Conversation, Example, Task
 from peftkit.sources.columns import read_text
 from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
+from peftkit.tasks.words import split_unspaced
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Summarize(Task):
         """
         return {**rouge(predictions, references), **bleu_and_chrf(predictions, references)}
 
-    def metric_notes(self) -> tuple[str, ...]:
+    def notes_on(self, references: Sequence[str]) -> tuple[str, ...]:
         """Say how the scores are computed."""
-        return (rouge_note(), sacrebleu_note("bleu", "chrf"))
+        return (rouge_note(), sacrebleu_note("bleu", "chrf", references=references))
 
     def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         """Answer with the document's first sentence."""
@@ -70,7 +71,7 @@ class Summarize(Task):
         return {"first_sentence": [first_sentence(document) for document in documents]}
 
 
-_SENTENCE = re.compile(r".+?[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
+_SENTENCE = re.compile(r".+?(?:[.!?؟।][\"')\]»]*(?=\s|$)|[。！？][”’」』）]*)", re.DOTALL)  # noqa: RUF001
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|Dr|Mr|Mrs|No|Fig|Eq)|\d)\.$")
 _SIGNATURE = re.compile(r"\w+(?:\.\w+)+:?|[\w.]+\(.*\)?(?:\s*->.*)?:?")
 _UNDERLINE = re.compile(r"[-=~^*#\"]{3,}")
@@ -86,7 +87,8 @@ def first_sentence(document: str) -> str:
     """Return the first sentence of a document's prose, as a reader would pick it.
 
     The baseline must not be a straw man, so: lines at the head that are only a dotted name or a
-    call signature are passed over; a sentence ends in `.`, `!` or `?` before whitespace, not
+    call signature are passed over; a sentence ends in `.`, `!` or `?` before whitespace (and in
+    their Chinese, Hindi and Arabic kin), not
     inside `numpy.mean`, after `e.g.` or after a list's number; paragraphs of code or under a
     section's heading (`Parameters`, `Args:`) give way to the first paragraph of prose, and lend
     their first sentence, without the heading, where there is no prose. Without any sentence the
@@ -126,7 +128,7 @@ def _leading_sentence(paragraph: str) -> str:
     start = 0
     while match := _SENTENCE.match(text, start):
         sentence = text[: match.end()]
-        if len(sentence.split()) > 1 and not _ABBREVIATION.search(sentence):
+        if len(split_unspaced(sentence)) > 1 and not _ABBREVIATION.search(sentence):
             return sentence
         start = match.end()
     return ""

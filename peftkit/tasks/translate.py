@@ -95,9 +95,9 @@ class Translate(Task):
         """
         return {**bleu_and_chrf(predictions, references), **ter(predictions, references)}
 
-    def metric_notes(self) -> tuple[str, ...]:
+    def notes_on(self, references: Sequence[str]) -> tuple[str, ...]:
         """Say how the scores are computed."""
-        return (sacrebleu_note("bleu", "chrf", "ter"),)
+        return (sacrebleu_note("bleu", "chrf", "ter", references=references),)
 
     def baselines(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         """Answer with the source, untranslated."""

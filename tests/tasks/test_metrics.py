@@ -87,7 +87,7 @@ def test_signatures_name_the_settings():
 def test_notes_quote_the_versions_and_options_that_made_the_numbers() -> None:
     assert rouge_note() == (
         f"ROUGE: F1 of rouge-score {version('rouge-score')}, stemmer on,"
-        " sentences split at newlines."
+        " sentences split at newlines, words of every script (characters, where it has no spaces)."
     )
     note = sacrebleu_note("bleu", "ter")
     assert note == f"By sacrebleu: bleu {signatures()['bleu']}, ter {signatures()['ter']}."
