@@ -82,8 +82,10 @@ def build(run: RunDir, folder: Path) -> dict[str, Any]:
     dtype = torch.bfloat16 if architecture.endswith("ForCausalLM") else torch.float32
     model = getattr(transformers, architecture).from_pretrained(run.model, dtype=dtype)
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it
     for name in KEPT:
-        shutil.copyfile(run.model / name, folder / name)
+        if (run.model / name).is_file():
+            shutil.copyfile(run.model / name, folder / name)
     receipt = _receipt(run, measured, folder / "model.safetensors")
     write_json(folder / "receipt.json", receipt)
     write_atomically(folder / "README.md", _card(folder, measured, receipt))
