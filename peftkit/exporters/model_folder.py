@@ -37,11 +37,6 @@ class ModelFolder:
         """Return the architecture's name in transformers."""
         return str(self.config.get("model_type", ""))
 
-    @property
-    def num_bytes(self) -> int:
-        """Return the size of the weights on the disk."""
-        return sum(file.stat().st_size for file in set(self.files.values()))
-
     def read(self, name: str) -> Tensor:
         """Read one tensor."""
         from safetensors import safe_open

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -110,19 +109,3 @@ def read_float64(tensor: Tensor) -> F64:
     import numpy as np
 
     return np.zeros(tensor.shape) if values is None else values.reshape(tensor.shape)
-
-
-def read_integers(tensor: Tensor) -> NDArray[np.int64]:
-    """Read a whole tensor of integers."""
-    import numpy as np
-
-    kinds = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
-    stored = np.empty(tensor.shape, dtype=kinds[tensor.dtype])
-    descriptor = os.open(tensor.file, os.O_RDONLY)
-    try:
-        read_into(
-            descriptor, memoryview(stored.reshape(-1).data).cast("B"), tensor.offset, tensor.file
-        )
-    finally:
-        os.close(descriptor)
-    return stored.astype(np.int64)

@@ -12,6 +12,7 @@ from peftkit.errors import ArtefactError, UsageError
 from peftkit.merging.adapter import OpenedAdapter
 from peftkit.merging.changes import Change, LowRank, Matrix, Rows
 from peftkit.merging.factors import distance, norm, weighted_low_rank
+from peftkit.merging.folder import text_config
 from peftkit.merging.formulas.low_rank import is_more_than_factors
 from peftkit.merging.modules import Module, find_module
 from peftkit.merging.plan import same_bytes
@@ -359,7 +360,7 @@ def _combined_config(
 
 def changes_tied(adapter: OpenedAdapter, model_config: Mapping[str, Any]) -> bool:
     """Tell whether an adapter changes an embedding or a head that are one weight in the base."""
-    text: Mapping[str, Any] = model_config.get("text_config") or model_config
+    text = text_config(model_config)
     tensors = adapter.base.tensors
     is_tied = text.get("tie_word_embeddings", model_config.get("tie_word_embeddings", True))
     return bool(is_tied) and any(

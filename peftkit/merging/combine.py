@@ -14,8 +14,8 @@ from typing import Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.merging import folder as folders
 from peftkit.merging.adapter import OpenedAdapter, open_adapter
+from peftkit.merging.card import write_combined_card
 from peftkit.merging.combination import combine_opened, deviation, without_copies
-from peftkit.merging.combined_card import write_combined_card
 from peftkit.merging.inputs import Inputs, find_inputs
 from peftkit.merging.layout import index_of
 from peftkit.merging.method import WHERE, read_method

@@ -145,6 +145,13 @@ def model_config(base: Path) -> dict[str, Any]:
     return read_json(base / CONFIG)
 
 
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that describes the language model."""
+    nested = config.get("text_config")
+    found: Any = nested if isinstance(nested, dict) and "vocab_size" in nested else config
+    return found  # type: ignore[no-any-return]
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy a small file whole: there or not there, never half."""
     partial = target.with_name(f".{target.name}{PARTIAL}")

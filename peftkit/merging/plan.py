@@ -9,6 +9,7 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 from peftkit.merging.adapter import OpenedAdapter
+from peftkit.merging.folder import text_config
 from peftkit.merging.heads import find_new_head, labels_of
 from peftkit.merging.layout import Written, WrittenShard, lay_out
 from peftkit.merging.meta_model import label_parameters, tied_parameters
@@ -88,7 +89,7 @@ class _Draft:
 
 def _may_be_tied(adapter: OpenedAdapter, config: Mapping[str, Any]) -> bool:
     """Tell whether the adapter touches an embedding or a head, so that ties matter."""
-    vocabulary = _text_config(config).get("vocab_size")
+    vocabulary = text_config(config).get("vocab_size")
     for name in adapter.targets:
         old = adapter.base.tensors.get(name)
         if old is None or adapter.source(name).shape != old.shape:
@@ -175,7 +176,7 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
 
 def _untie(draft: _Draft, head: str) -> None:
     """Record in the configuration that a head has weights of its own."""
-    text = _text_config(draft.config)
+    text = text_config(draft.config)
     text["tie_word_embeddings"] = False
     draft.config["tie_word_embeddings"] = False
     draft.notes.append(
@@ -186,7 +187,7 @@ def _untie(draft: _Draft, head: str) -> None:
 
 def _follow_vocabulary(draft: _Draft) -> None:
     """Adopt the number of tokens of a resized embedding."""
-    text = _text_config(draft.config)
+    text = text_config(draft.config)
     vocabulary = text.get("vocab_size")
     for name, tensor in draft.adapter.replaced.items():
         old = draft.adapter.base.tensors.get(name)
@@ -215,13 +216,6 @@ def _follow_head(draft: _Draft) -> None:
         for name in head.left_over:
             del draft.written[name]
     draft.config.update(labels_of(draft.adapter, draft.config))
-
-
-def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that describes the language model."""
-    nested = config.get("text_config")
-    found: Any = nested if isinstance(nested, dict) and "vocab_size" in nested else config
-    return found  # type: ignore[no-any-return]
 
 
 def plan_copy(base: Checkpoint, config: Mapping[str, Any]) -> Plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.merging.folder import text_config
 from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import LogitError, Verification
@@ -163,7 +164,7 @@ def compare_with_quantized(
 def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
     """Take texts of the run, or of the embedded sample, as the merged tokenizer reads them."""
     texts, origin = _texts(inputs)
-    text = config.get("text_config") or config
+    text = text_config(config)
     sizes = [text.get(key) for key in ("vocab_size", "src_vocab_size", "tgt_vocab_size")]  # FSMT's
     vocabulary = min(filter(None, sizes), default=0)
     if not vocabulary:
@@ -236,7 +237,7 @@ def _load_reference(inputs: Inputs, merged: Mapping[str, Any]) -> Any:
     if adapter is None:
         return base.eval()
     vocabulary = base.config.get_text_config().vocab_size
-    wanted = (merged.get("text_config") or merged).get("vocab_size", vocabulary)
+    wanted = text_config(merged).get("vocab_size", vocabulary)
     if wanted != vocabulary:
         base.resize_token_embeddings(wanted, mean_resizing=False)
     return load_adapter(base, adapter, is_trainable=False)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftkit.merging.card import front_matter
 from peftkit.plugins import ModelKind
 from peftkit.rundir.paths import write_atomically
 
 _TEMPLATE = """\
----
-{{ front_matter }}---
-
+{{ front_matter }}
 # {{ card.name }}
 
 {{ what }} trained with peftkit by the recipe below.
@@ -78,7 +77,6 @@ def write_card(folder: Path, card: Card) -> Path:
 def render_card(card: Card) -> str:
     """Return the card as Markdown with the front matter that the Hub reads."""
     import jinja2
-    import yaml
 
     contestants = _contestants(card.scores or {})
     environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML
@@ -93,23 +91,18 @@ def render_card(card: Card) -> str:
         card=card,
         what=what,
         usage=_usage(card),
-        front_matter=yaml.safe_dump(_front_matter(card), sort_keys=False),
+        front_matter=front_matter(
+            "peft" if card.adapter else "transformers",
+            [card.method, *([card.adapter] if card.adapter else [])],
+            pipeline_tag=card.kind.pipeline_tag or None,
+            base=card.base_model if card.is_on_hub else None,
+        ),
         versions=", ".join(f"{name} {number}" for name, number in card.packages.items()),
         fence="`" * max(3, 1 + _longest_run(card.recipe)),
         contestants=list(contestants),
         metrics=list(dict.fromkeys(m for scores in contestants.values() for m in scores)),
         shown=lambda who, metric: _number(contestants[who].get(metric)),
     )
-
-
-def _front_matter(card: Card) -> dict[str, Any]:
-    matter: dict[str, Any] = {"library_name": "peft" if card.adapter else "transformers"}
-    if card.is_on_hub:
-        matter["base_model"] = card.base_model
-    matter["tags"] = ["peftkit", card.method, *([card.adapter] if card.adapter else [])]
-    if card.kind.pipeline_tag:
-        matter["pipeline_tag"] = card.kind.pipeline_tag
-    return matter
 
 
 def _usage(card: Card) -> str:

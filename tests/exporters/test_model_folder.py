@@ -22,7 +22,6 @@ def test_shards_are_read_tensor_by_tensor(tmp_path: Path) -> None:
     whole, sharded = open_model(folder), open_model(tmp_path / "sharded")
     assert len(set(sharded.files.values())) > 1
     assert dict(whole.shapes) == dict(sharded.shapes)
-    assert whole.num_bytes == (folder / "model.safetensors").stat().st_size
     for name in whole.shapes:
         assert torch.equal(whole.read(name), sharded.read(name))
 
