@@ -126,6 +126,8 @@ def notes(name: str, audit: SplitAudit) -> Iterator[str]:
     """Give what deserves a look in one split, threshold or not."""
     if audit.left_out:
         yield f"{name}: the source leaves out {describe_dropped(audit.left_out)}"
+    if audit.num_unread:
+        yield f"{name}: {audit.num_unread} answers are another text once their tokens are read back"
     if audit.dropped:
         yield f"{name}: dropped {describe_dropped(audit.dropped)}"
     if audit.num_leaked:

@@ -47,6 +47,8 @@ class SplitAudit:
     """Encoded rows whose last trained token is still there, so that the model learns to stop."""
     num_double_bos: int = 0
     """Rows that begin with two BOS tokens."""
+    num_unread: int = 0
+    """Used rows whose answer is another text once its tokens are read back."""
     num_duplicates: int = 0
     """Rows whose prompt stands in an earlier row of this split."""
     num_leaked: int = 0
@@ -118,6 +120,8 @@ class Measured:
     """Smallest `max_length` that keeps a trained token; 0 when none is trained at all."""
     is_double_bos: np.ndarray
     """Whether the row begins with two BOS tokens."""
+    lost: Mapping[int, str] = field(default_factory=dict)
+    """Row -> the characters that its answer's tokens do not give back, where there are any."""
     longest_arranged: int = 0
     """Tokens of the longest row that the trainer gets, a packed one included."""
     target_length: np.ndarray | None = None
@@ -176,6 +180,7 @@ def find_breaches(audit: SplitAudit, measured: Measured, limits: Limits) -> Iter
         yield from _truncated(targets, of_targets, limits.of_target)
     yield from _masked(audit, measured, limits)
     yield from _double_bos(audit, measured, limits)
+    yield from _unread(audit, measured, limits)
     if _is_beyond(audit.num_leaked, audit.num_used, limits.audit.max_leaked):
         share = _share(audit.num_leaked, audit.num_used, limits.audit.max_leaked)
         yield Breach(
@@ -309,6 +314,21 @@ def _double_bos(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterat
             f" one that the tokenizer adds; the first is row {first}",
             f"remove {limits.bos_token!r} from the rows",
         )
+
+
+def _unread(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
+    if not _is_beyond(audit.num_unread, audit.num_used, limits.audit.max_unread):
+        return
+    first, limit = min(measured.lost), limits.audit.max_unread
+    lost = " ".join(measured.lost[first])
+    yield Breach(
+        audit.split,
+        f"the answers of {audit.num_unread} of {audit.num_used} rows are another text once their"
+        f" tokens are read back {_share(audit.num_unread, audit.num_used, limit)};"
+        f" the first is row {first}{lost and f', which loses {lost}'}",
+        "a base whose vocabulary has these characters, answers without them, or raise"
+        " data.audit.max_unread",
+    )
 
 
 def _longer(lengths: np.ndarray, share: float, limits: Limits, threshold: str) -> str:

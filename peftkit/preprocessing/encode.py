@@ -13,6 +13,7 @@ from peftkit.plugins.examples import Example
 from peftkit.plugins.rows import LENGTH, Row, RowCount
 from peftkit.preprocessing.audit import Measured
 from peftkit.preprocessing.chat_labels import has_double_bos
+from peftkit.preprocessing.readback import lost_characters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,8 +83,9 @@ def encode_rows(
     tally = _Tally(method)
     batches = []
     for start in range(0, len(examples), BATCH_ROWS):
-        results = method.encode(examples[start : start + BATCH_ROWS], tokenizer)
-        good = list(tally.take(start, results, tokenizer))
+        batch = examples[start : start + BATCH_ROWS]
+        tally.lost += lost_characters(batch, tokenizer)
+        good = list(tally.take(start, method.encode(batch, tokenizer), tokenizer))
         if good:
             batches.append(_to_table(good))
     empty = pa.schema([(column, pa.list_(pa.int32())) for column in COLUMNS]).empty_table()
@@ -110,6 +112,8 @@ class _Tally:
     index: list[int] = field(default_factory=list)
     counts: list[RowCount] = field(default_factory=list)
     double_bos: list[bool] = field(default_factory=list)
+    lost: list[str | None] = field(default_factory=list)
+    """Of each example, encoded or not."""
     dropped: Counter[str] = field(default_factory=Counter)
     first_dropped: int | None = None
 
@@ -155,6 +159,7 @@ class _Tally:
             length=np.asarray([count.length for count in self.counts], np.int64),
             needed=np.asarray([count.needed for count in self.counts], np.int64),
             is_double_bos=np.asarray(self.double_bos, bool),
+            lost={at: self.lost[at] or "" for at in self.kept if self.lost[at] is not None},
             target_length=(
                 np.asarray([count.target_length for count in self.counts], np.int64)
                 if self.method.target_option

@@ -159,6 +159,7 @@ def inspect_rows(
         measured = replace(
             encoded[name].measured,
             index=_at(rows[name].index, encoded[name].measured.index),
+            lost={rows[name].index[at]: t for at, t in encoded[name].measured.lost.items()},
             longest_arranged=longest.get(name, 0),
         )
         first = _first_dropped(rows[name], encoded[name])
@@ -333,6 +334,7 @@ def _audit(
         length_percentiles=percentiles(encoded.measured.length),
         num_ended=encoded.num_ended,
         num_double_bos=int(encoded.measured.is_double_bos.sum()),
+        num_unread=len(encoded.measured.lost),
         num_duplicates=len(kept_keys) - len(set(kept_keys)),
         num_leaked=0 if rows.name == TRAIN else sum(key in trained for key in kept_keys),
         max_length=method.max_length,

@@ -75,6 +75,8 @@ class AuditSection:
     """Largest share of rows that may be cut at `max_length`."""
     max_masked: float = 0.01
     """Largest share of rows in which no token is trained after truncation."""
+    max_unread: float = 0.01
+    """Largest share of rows whose answer a vocabulary cannot write: JSON in T5's, say."""
     max_leaked: float = 1.0
     """Largest share of a held-out split's rows whose prompt stands in `train`; always reported."""
 

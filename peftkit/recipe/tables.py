@@ -126,6 +126,7 @@ BOUNDS: Mapping[str, Bound] = {
     "max_truncated": Bound(0, 1),
     "max_masked": Bound(0, 1),
     "max_leaked": Bound(0, 1),
+    "max_unread": Bound(0, 1),
     "limit": _AT_LEAST_1,
     "batch_size": _AT_LEAST_1,
 }

@@ -34,7 +34,15 @@ def options() -> dict[tuple[str, str], object]:
 
 
 def test_every_bound_has_an_option(options: dict[tuple[str, str], object]) -> None:
-    ours = {"max_dropped", "max_truncated", "max_masked", "max_leaked", "limit", "batch_size"}
+    ours = {
+        "max_dropped",
+        "max_truncated",
+        "max_masked",
+        "max_leaked",
+        "max_unread",
+        "limit",
+        "batch_size",
+    }
     assert set(BOUNDS) - {name for _, name in options} - ours == set()
 
 
