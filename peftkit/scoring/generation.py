@@ -19,6 +19,7 @@ from peftkit.preprocessing.seq2seq_rows import (
 )
 from peftkit.recipe.strict import instead, suggest
 from peftkit.recipe.tables import OWNED
+from peftkit.scoring.answer_text import AnswerText
 from peftkit.system.exhaustion import in_batches
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def answer(  # noqa: PLR0913
     order = sorted(range(len(prompts.input_ids)), key=lambda i: -len(prompts.input_ids[i]))
     is_soft = num_virtual_tokens(model) > 0
     texts: dict[int, str] = {}
+    text_of = AnswerText(tokenizer)
     num_unfinished = 0
 
     def answers(chosen: Sequence[int]) -> list[tuple[list[int], bool]]:
@@ -246,7 +248,7 @@ def answer(  # noqa: PLR0913
         torch.manual_seed(0)  # of consequence only where the options ask for sampling
         for batch in in_batches(order, batch_size, answers, refusal):
             for index, (ids, is_finished) in batch:
-                texts[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                texts[index] = text_of.decode(ids)
                 num_unfinished += not is_finished
             if progress:
                 progress(len(texts), len(order))
@@ -287,7 +289,7 @@ class _Pieces:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, stops: set[int], write: Callable[[str], None]
     ) -> None:
-        self._tokenizer, self._stops, self._write = tokenizer, stops, write
+        self._text, self._stops, self._write = AnswerText(tokenizer), stops, write
         self._is_prompt = True
         self._ids: list[int] = []
         self._written = ""
@@ -298,7 +300,7 @@ class _Pieces:
             self._is_prompt = False
             return
         self._ids += [token for token in value.flatten().tolist() if token not in self._stops]
-        text = self._decode(self._ids)
+        text = self._text.decode(self._ids)
         # A character may be spread over tokens, and trailing whitespace may turn out to be the end
         sure = text.rstrip("\ufffd").rstrip()
         if sure.startswith(self._written):
@@ -309,13 +311,9 @@ class _Pieces:
 
     def finish(self, ids: Sequence[int]) -> str:
         """Write what is left of the whole answer, and return it."""
-        text = self._decode(ids)
+        text = self._text.decode(ids)
         self._emit(text)
         return text
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text.strip()
 
     def _emit(self, text: str) -> None:
         if piece := text[len(self._written) :]:
