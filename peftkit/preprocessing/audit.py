@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from peftkit.recipe.schema import AuditSection
 
 SHOWN_LABELS = 4
+MAX_REASONS = 20
+"""A plugin whose reasons differ from row to row must not fill the audit with them."""
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 
@@ -214,6 +216,15 @@ def describe_dropped(dropped: Mapping[str, int], *, limit: int = 5) -> str:
     if len(ranked) > limit:
         parts.append(f"{sum(count for _, count in ranked[limit:])} for other reasons")
     return "; ".join(parts)
+
+
+def shorten_reasons(reasons: Mapping[str, int]) -> dict[str, int]:
+    """Keep the most frequent reasons, and count the rest as one."""
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    kept = dict(ranked[:MAX_REASONS])
+    if len(ranked) > MAX_REASONS:
+        kept["other reasons"] = sum(count for _, count in ranked[MAX_REASONS:])
+    return kept
 
 
 def _dropped(audit: SplitAudit, limits: Limits) -> Iterator[Breach]:

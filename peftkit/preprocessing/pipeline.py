@@ -16,11 +16,13 @@ from peftkit.plugins.examples import Example, kinds_of
 from peftkit.preprocessing.audit import (
     Breach,
     Limits,
+    Measured,
     SplitAudit,
     describe_dropped,
     find_breaches,
     percentiles,
     raise_breaches,
+    shorten_reasons,
 )
 from peftkit.preprocessing.class_labels import (
     Labels,
@@ -52,9 +54,6 @@ if TYPE_CHECKING:
 
     from peftkit.recipe.build import Built
     from peftkit.recipe.schema import Recipe
-
-MAX_REASONS = 20
-"""A plugin whose reasons differ from row to row must not fill the audit with them."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +155,7 @@ def inspect_rows(
     limits = _limits(built, tokenizer, max_positions)
     breaches: list[Breach] = []
     for name in names:
-        measured = replace(
-            encoded[name].measured,
-            index=_at(rows[name].index, encoded[name].measured.index),
-            lost={rows[name].index[at]: t for at, t in encoded[name].measured.lost.items()},
-            longest_arranged=longest.get(name, 0),
-        )
+        measured = _in_source(rows[name], encoded[name].measured, longest.get(name, 0))
         first = _first_dropped(rows[name], encoded[name])
         breaches += find_breaches(audits[name], measured, replace(limits, first_dropped=first))
     return Prepared(
@@ -325,7 +319,7 @@ def _audit(
         split=rows.name,
         num_rows=rows.num_rows,
         num_used=len(encoded.kept),
-        dropped=_shorten(rows.dropped + Counter(encoded.dropped)),
+        dropped=shorten_reasons(rows.dropped + Counter(encoded.dropped)),
         num_truncated=encoded.num_truncated,
         num_fully_masked=encoded.num_encoded - len(encoded.kept),
         num_windows=encoded.num_rows,
@@ -345,14 +339,6 @@ def _audit(
         weights=dict(labels.weights) if rows.name == TRAIN else {},
         left_out=dict(rows.left_out),
     )
-
-
-def _shorten(reasons: Counter[str]) -> dict[str, int]:
-    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    kept = dict(ranked[:MAX_REASONS])
-    if len(ranked) > MAX_REASONS:
-        kept["other reasons"] = sum(count for _, count in ranked[MAX_REASONS:])
-    return kept
 
 
 def _limits(built: Built, tokenizer: PreTrainedTokenizerBase, max_positions: int | None) -> Limits:
@@ -382,6 +368,16 @@ def _first_dropped(rows: _Rows, encoded: EncodedRows) -> int | None:
     if encoded.first_dropped is not None:
         found.append(rows.index[encoded.first_dropped])
     return min(found, default=None)
+
+
+def _in_source(rows: _Rows, measured: Measured, longest: int) -> Measured:
+    """Number what was measured by the rows of the source."""
+    return replace(
+        measured,
+        index=_at(rows.index, measured.index),
+        lost={rows.index[at]: text for at, text in measured.lost.items()},
+        longest_arranged=longest,
+    )
 
 
 def _at(index: Sequence[int], positions: Any) -> Any:
