@@ -25,6 +25,9 @@ class EmbeddedConfig:
     mismatched: bool = False
     """Give half of the documents another one's summary, and every row a column `match`: yes or
     no. A hash of the document says which half, so that it is the same wherever it is read."""
+    kinds: bool = False
+    """Give every row a column `kind`: class, function, method or module, as the form of its name
+    and its signature say."""
 
 
 class EmbeddedSource(Source):
@@ -40,6 +43,7 @@ class EmbeddedSource(Source):
             )
         self._folder = embedded.dataset_path(config.name)
         self._is_mismatched = config.mismatched
+        self._has_kinds = config.kinds
 
     def splits(self) -> list[str]:
         """List the splits, training first."""
@@ -57,7 +61,11 @@ class EmbeddedSource(Source):
             raise DataError(f"embedded: no split {split!r}", hint=f"use one of {self.splits()}")
         with (self._folder / f"{split}.jsonl").open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
-        return Dataset.from_list(mismatch(rows) if self._is_mismatched else rows)
+        if self._is_mismatched:
+            rows = mismatch(rows)
+        if self._has_kinds:
+            rows = [{**row, "kind": kind_of(row)} for row in rows]
+        return Dataset.from_list(rows)
 
 
 def mismatch(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -73,6 +81,25 @@ def mismatch(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         others = (rows[other]["summary"] for other in (*half[place + 1 :], *half[:place]))
         made[at] = {**rows[at], "match": "no", "summary": next(s for s in others if s != own)}
     return made
+
+
+def kind_of(row: Mapping[str, str]) -> str:
+    """Say what a row documents, by PEP 8's forms of names: classes begin with a capital.
+
+    A document begins with its name and its signature, which no module has.
+    """
+    *above, name = row["name"].split(".")
+    has_signature = row["document"].partition("\n")[0].removeprefix(row["name"]).startswith("(")
+    if _is_class(name):
+        return "class"
+    if not has_signature:
+        return "module"
+    return "method" if above and _is_class(above[-1]) else "function"
+
+
+def _is_class(name: str) -> bool:
+    bare = name.lstrip("_")
+    return bare[:1].isupper() and not bare.isupper()
 
 
 def _hash(text: str) -> bytes:

@@ -124,3 +124,23 @@ def test_half_of_the_pairs_are_mismatched_the_same_way_every_time(rows) -> None:
             assert row["summary"] in own.values()
         # no summary gives a mismatch away by coming twice
         assert len({row["summary"] for row in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "signature", "kind"),
+    [
+        ("a.b.Tree", "(left=None)", "class"), ("a.b._Tree", "", "class"),
+        ("a.b.Tree.walk", "(order)", "method"), ("a.b.walk", "()", "function"),
+        ("a.b.URL.join", "()", "function"), ("a.b", "", "module"),
+    ],
+)  # fmt: skip
+def test_a_name_s_form_and_signature_say_what_it_is(name: str, signature: str, kind: str) -> None:
+    from peftkit.sources.embedded import kind_of
+
+    assert kind_of({"name": name, "document": f"{name}{signature}\n\nBody (a note)."}) == kind
+
+
+def test_every_row_has_its_kind_where_it_is_asked_for() -> None:
+    source = EmbeddedSource(EmbeddedConfig("docstring-summaries", kinds=True))
+    rows = source.load("test")
+    assert set(rows["kind"]) == {"class", "function", "method", "module"}
