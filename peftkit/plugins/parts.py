@@ -54,6 +54,18 @@ class Source(Plugin):
         del split
         return {}
 
+    @classmethod
+    def named_splits(cls, options: Mapping[str, Any]) -> Sequence[str]:
+        """Name the splits that the options themselves speak of, before anything is read.
+
+        A recipe without `splits` takes these, and one with them may leave none unread.
+
+        Args:
+            options: its own as the recipe has them, paths absolute.
+        """
+        del options
+        return ()
+
     @abstractmethod
     def load(self, split: str) -> Dataset:
         """Read one native split.
@@ -61,6 +73,18 @@ class Source(Plugin):
         Raises:
             DataError: a file, column or row is missing or malformed; names it.
         """
+
+    def load_columns(self, split: str, needed: Sequence[str]) -> Dataset:
+        """Read one native split, of which only these columns must fit a table.
+
+        A source whose other columns can be in the way (of mixed types, or of types that a dataset
+        cannot hold) leaves those out; by default all are read.
+
+        Raises:
+            DataError: as `load`.
+        """
+        del needed
+        return self.load(split)
 
 
 class Task(Plugin):

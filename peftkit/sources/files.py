@@ -1,4 +1,4 @@
-"""Read rows from local files: JSON, CSV, Parquet and plain text.
+"""Read rows from local files: JSON, CSV and plain text.
 
 No code in a file is ever run (no pickles), and nothing is fetched. In a recipe, relative paths
 start from its folder; patterns (`data/*.jsonl`) and `.gz` are understood.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from peftkit.errors import DataError
 from peftkit.plugins import Source
@@ -27,12 +28,54 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class _FilesSource(Source):
-    """What sources of local files share: which of them a split has."""
+class FilesSource(Source):
+    """Say what sources of local files share: which of them a split has."""
+
+    suffixes: ClassVar[Sequence[str]]
+    """Of the files that are looked for in a folder."""
+
+    @classmethod
+    def named_splits(cls, options: Mapping[str, Any]) -> Sequence[str]:
+        """Name the splits of a mapping, or those that a folder's files are named for."""
+        files = options.get("files")
+        if isinstance(files, dict):
+            return list(files)
+        if isinstance(files, (str, Path)) and Path(files).expanduser().is_dir():
+            with suppress(DataError):  # which is raised with its reason once rows are read
+                return list(by_split(Path(files), cls.suffixes))
+        return ()
 
     def splits(self) -> Sequence[str]:
         """Name the splits that `files` gives."""
-        return list(by_split(self.config.files))
+        return list(by_split(self.config.files, self.suffixes))
+
+    def load(self, split: str) -> Dataset:
+        """Read one split.
+
+        Raises:
+            DataError: names every malformed line, or what does not fit together.
+        """
+        return self._load(split, None)
+
+    def load_columns(self, split: str, needed: Sequence[str]) -> Dataset:
+        """Read one split, leaving out other columns that cannot stand in a table.
+
+        Raises:
+            DataError: as `load`, of the needed columns alone.
+        """
+        return self._load(split, needed)
+
+    def _load(self, split: str, needed: Sequence[str] | None) -> Dataset:
+        files = find_files(self.config.files, split, self.suffixes)
+        table = self.read_table(files, needed)
+        if not table.num_rows:
+            names = ", ".join(str(path) for path in files)
+            raise DataError(f"{names}: no rows", hint="check that it is the file you mean")
+        return to_dataset(table)
+
+    @abstractmethod
+    def read_table(self, files: Sequence[Path], needed: Sequence[str] | None) -> pa.Table:
+        """Read files one after the other; all columns must fit a table where `needed` is None."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +88,17 @@ class JsonConfig:
     """The key that holds the list of rows, where a file is one JSON object."""
 
 
-class JsonSource(_FilesSource):
+class JsonSource(FilesSource):
     """Read JSON lines or lists of objects."""
 
     Config: ClassVar[type | str] = JsonConfig
 
-    def load(self, split: str) -> Dataset:
-        """Read one split.
+    suffixes = (".jsonl", ".ndjson", ".json")
 
-        Raises:
-            DataError: names every malformed line, or the first value of another kind.
-        """
-        files = find_files(self.config.files, split)
+    def read_table(self, files: Sequence[Path], needed: Sequence[str] | None) -> pa.Table:
+        """Read the files, naming every malformed line, or the first value of another kind."""
         read = partial(json_rows.read_json, files, self.config.field)
-        return _to_dataset(build_table(read, hint=json_rows.HINT), files)
+        return build_table(read, hint=json_rows.HINT, needed=needed)
 
 
 @dataclass(frozen=True)
@@ -75,53 +115,18 @@ class CsvConfig:
     """Names of the columns, where the files have no header line."""
 
 
-class CsvSource(_FilesSource):
+class CsvSource(FilesSource):
     """Read comma- or tab-separated values; every value is text."""
 
     Config: ClassVar[type | str] = CsvConfig
 
-    def load(self, split: str) -> Dataset:
-        """Read one split.
+    suffixes = (".csv", ".tsv")
 
-        Raises:
-            DataError: names every line with too few or too many cells.
-        """
-        files = find_files(self.config.files, split)
+    def read_table(self, files: Sequence[Path], needed: Sequence[str] | None) -> pa.Table:
+        """Read the files, naming every line with too few or too many cells."""
+        del needed  # text always fits
         hint = "a cell that holds the separator or a newline stands in quotes"
-        return _to_dataset(build_table(partial(_read_csv, files, self.config), hint=hint), files)
-
-
-@dataclass(frozen=True)
-class ParquetConfig:
-    """Name Parquet files."""
-
-    files: Path | list[Path] | dict[str, Path | list[Path]]
-    """A file, several, or a mapping of split to files."""
-    columns: list[str] | None = None
-    """Which columns to read; all when absent."""
-
-
-class ParquetSource(_FilesSource):
-    """Read Parquet files."""
-
-    Config: ClassVar[type | str] = ParquetConfig
-
-    def load(self, split: str) -> Dataset:
-        """Read one split.
-
-        Raises:
-            DataError: a file is no Parquet, lacks a column, or differs from the others.
-        """
-        import pyarrow as pa
-
-        files = find_files(self.config.files, split)
-        tables = [_read_parquet(path, self.config.columns) for path in files]
-        try:
-            return _to_dataset(pa.concat_tables(tables, promote_options="permissive"), files)
-        except pa.ArrowException as error:
-            raise DataError(
-                f"{', '.join(map(str, files))} do not have the same columns: {error}"
-            ) from None
+        return build_table(partial(_read_csv, files, self.config), hint=hint)
 
 
 @dataclass(frozen=True)
@@ -134,27 +139,18 @@ class TextConfig:
     """What becomes a row: a line, a paragraph (up to a blank line), or a whole file."""
 
 
-class TextSource(_FilesSource):
+class TextSource(FilesSource):
     """Read plain text into one column, `text`; blank lines are no rows."""
 
     Config: ClassVar[type | str] = TextConfig
 
-    def load(self, split: str) -> Dataset:
-        """Read one split.
+    suffixes = (".txt", ".md")
 
-        Raises:
-            DataError: a file is not UTF-8; names line and byte.
-        """
-        files = find_files(self.config.files, split)
+    def read_table(self, files: Sequence[Path], needed: Sequence[str] | None) -> pa.Table:
+        """Read the files, naming line and byte of what is not UTF-8."""
+        del needed
         read = partial(_read_text, files, self.config.sample_by)
-        return _to_dataset(build_table(read, hint="write the file as UTF-8"), files)
-
-
-def _to_dataset(table: pa.Table, files: Sequence[Path]) -> Dataset:
-    if not table.num_rows:
-        names = ", ".join(str(path) for path in files)
-        raise DataError(f"{names}: no rows", hint="check that it is the file you mean")
-    return to_dataset(table)
+        return build_table(read, hint="write the file as UTF-8")
 
 
 def _read_csv(files: Sequence[Path], config: CsvConfig, bad: BadLines) -> Iterator[Row]:
@@ -232,22 +228,6 @@ def _locate_bad_byte(path: Path) -> DataError:
     except DataError as error:
         return error
     return DataError(f"{path} is not UTF-8")
-
-
-def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from peftkit.sources.columns import require_columns
-
-    try:
-        available = pq.read_schema(path).names
-        require_columns(columns or (), available, where=str(path))
-        return pq.ParquetFile(path).read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is no readable Parquet file: {error}", hint="write or download it again"
-        ) from None
 
 
 def _read_text(files: Sequence[Path], sample_by: str, bad: BadLines) -> Iterator[Row]:

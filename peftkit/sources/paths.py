@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,29 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def by_split(files: Files) -> dict[str, list[str]]:
-    """Return the file names of each split; without a mapping there is only `train`."""
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Our split -> words of a file's or folder's name that stand for it, as datasets has them."""
+_NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What datasets writes beside the rows."""
+
+
+def by_split(files: Files, suffixes: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return the file names of each split; without a mapping or a folder there is only `train`.
+
+    A folder's files belong to the splits that they, or the folders inside it, are named for.
+
+    Args:
+        suffixes: of the files that are looked for in a folder.
+
+    Raises:
+        DataError: some of a folder's files are named for splits, and others are not.
+    """
+    if isinstance(files, (str, Path)) and Path(files).expanduser().is_dir():
+        return _split_folder(Path(files).expanduser(), suffixes)
     mapping: Mapping[str, Path | list[Path]] = (
         files if isinstance(files, dict) else {"train": files}
     )
@@ -31,16 +53,77 @@ def by_split(files: Files) -> dict[str, list[str]]:
     }
 
 
-def find_files(files: Files, split: str) -> list[Path]:
-    """Find one split's files, in the order named; a pattern's matches are sorted.
+def _split_folder(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
+    found = files_inside(folder, suffixes)
+    named: dict[str | None, list[str]] = {}
+    for path in found:
+        split = split_of(path.relative_to(folder))
+        named.setdefault(split, []).append(str(path))
+    unnamed = named.pop(None, [])
+    if unnamed and named:
+        others = ", ".join(str(split) for split in named)
+        raise DataError(
+            f"{folder} has files for {others}, and also {Path(unnamed[0]).relative_to(folder)},"
+            " which is named for no split",
+            hint="say which are read: files: {train: ..., test: ...}",
+        )
+    if not named:
+        return {"train": unnamed}
+    return {split: named[split] for split in SPLIT_WORDS if split in named}
+
+
+def split_of(path: Path) -> str | None:
+    """Return the split that a file is named for: `data/train-00001.jsonl`, `valid/a.csv`."""
+    for part in (path.name.partition(".")[0], *reversed(path.parts[:-1])):
+        words = re.split(r"[^a-z]+", part.lower())
+        for split, names in SPLIT_WORDS.items():
+            if any(word in names for word in words):
+                return split
+    return None
+
+
+def files_inside(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return a folder's files of one format, those of folders inside it too, by name.
 
     Raises:
-        DataError: no such split, or a file is missing, a folder or an address; shows the nearest.
+        DataError: there are none.
     """
-    splits = by_split(files)
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and suffix_of(path) in suffixes
+        and path.name not in _NO_ROWS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if found:
+        return found
+    there = sorted({suffix_of(path) for path in folder.rglob("*") if path.is_file()} - {""})
+    raise DataError(
+        f"{folder} is a folder without {', '.join(suffixes)} files",
+        hint=f"it has {', '.join(there)}" if there else "it is empty",
+    )
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix that tells a file's format: `.jsonl`, also of `rows.jsonl.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
+
+
+def find_files(files: Files, split: str, suffixes: Sequence[str] = ()) -> list[Path]:
+    """Find one split's files, in the order named; a pattern's matches are sorted.
+
+    Args:
+        suffixes: of the files that are looked for in a folder.
+
+    Raises:
+        DataError: no such split, or a file is missing or an address; shows the nearest.
+    """
+    splits = by_split(files, suffixes)
     if split not in splits:
         raise DataError(f"no split {split!r} among the files; there are {', '.join(splits)}")
-    found = [_shorten(path) for name in splits[split] for path in _expand(name)]
+    found = [_shorten(path) for name in splits[split] for path in _expand(name, suffixes)]
     if not found:
         raise DataError(f"split {split!r} names no file", hint="give `files` at least one file")
     return found
@@ -52,7 +135,7 @@ def _shorten(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _expand(name: str) -> Sequence[Path]:
+def _expand(name: str, suffixes: Sequence[str]) -> Sequence[Path]:
     if ":/" in name:  # a path keeps one of the two slashes
         raise DataError(
             f"{name} is an address, not a file",
@@ -68,7 +151,7 @@ def _expand(name: str) -> Sequence[Path]:
             return matches
         raise DataError(f"no file matches {name}")
     if path.is_dir():
-        raise DataError(f"{name} is a folder", hint=f"name its files, e.g. {name.rstrip('/')}/*")
+        return files_inside(path, suffixes)
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = "in a recipe, relative paths start from its folder"

@@ -6,7 +6,7 @@ slowly, to find out in which line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,38 +69,55 @@ class BadLines:
         raise DataError("\n".join(lines), hint=hint)
 
 
-def build_table(read: Callable[[BadLines], Iterable[Row]], *, hint: str) -> pa.Table:
+def build_table(
+    read: Callable[[BadLines], Iterable[Row]],
+    *,
+    hint: str,
+    needed: Collection[str] | None = None,
+) -> pa.Table:
     """Build a table of all rows that `read` gives; columns are the union of the rows' keys.
 
     Args:
         read: gives the rows from the start each time it is called, and notes malformed lines.
         hint: how to mend a malformed line.
+        needed: columns that must fit; others that do not are left out. All must when absent.
 
     Raises:
         DataError: malformed lines, or a column whose values are of different kinds.
     """
     import pyarrow as pa
 
-    bad = BadLines()
-    rows = iter(read(bad))
-    try:
-        tables = list(_chunks(rows, bad))
-        bad.check(hint=hint)
-        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError) as error:
-        for _ in rows:  # the lines after the chunk that failed
-            pass
-        bad.check(hint=hint)
-        raise explain_mismatch(read(BadLines()), error) from None
+    left_out: frozenset[str] = frozenset()
+    while True:
+        bad = BadLines()
+        rows = iter(read(bad))
+        try:
+            tables = list(_chunks(rows, bad, left_out))
+            bad.check(hint=hint)
+            return (
+                pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+            )
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError) as error:
+            for _ in rows:  # the lines after the chunk that failed
+                pass
+            bad.check(hint=hint)
+            misfits = find_misfits(read(BadLines()))
+            in_the_way = misfits.keys() - (needed if needed is not None else misfits.keys())
+            for column, problem in misfits.items():
+                if column not in in_the_way:
+                    raise problem from None
+            if in_the_way <= left_out:
+                raise DataError(f"the rows do not fit one table: {error}") from None
+            left_out |= in_the_way
 
 
-def _chunks(rows: Iterator[Row], bad: BadLines) -> Iterator[pa.Table]:
+def _chunks(rows: Iterator[Row], bad: BadLines, left_out: Collection[str]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     while chunk := [row.values for row in islice(rows, CHUNK_ROWS)]:
         if bad.num_lines:
             continue  # the file is refused anyway: only find the other malformed lines
-        names = dict.fromkeys(name for values in chunk for name in values)
+        names = dict.fromkeys(name for values in chunk for name in values if name not in left_out)
         yield pa.table({name: pa.array([values.get(name) for values in chunk]) for name in names})
 
 
@@ -113,26 +130,36 @@ def to_dataset(table: pa.Table) -> Dataset:
     return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
 
-def explain_mismatch(rows: Iterable[Row], error: Exception) -> DataError:
-    """Find the first value that cannot stand in one column with the values before it."""
+def find_misfits(rows: Iterable[Row]) -> dict[str, DataError]:
+    """Find in each column the first value that cannot stand there with the values before it."""
     first_seen: dict[str, tuple[str, str]] = {}
+    found: dict[str, DataError] = {}
     for row in rows:
-        for path, value in _walk(row.values, ""):
-            problem = _unstorable(value)
-            if problem:
-                return DataError(
-                    f"{row.place}: {path} holds {problem}", hint="mend or remove that row"
-                )
-            kind = describe_kind(value)
-            if kind == "null":
-                continue
-            known, place = first_seen.setdefault(path, (kind, row.place))
-            if known != kind:
-                return DataError(
-                    f"{row.place}: {path} is {kind}, but {known} in {place}",
-                    hint=f"write every {path} as the same kind of value",
-                )
-    return DataError(f"the rows do not fit one table: {error}")
+        for column, value in row.values.items():
+            if column not in found:
+                problem = _misfit(str(column), value, row.place, first_seen)
+                if problem is not None:
+                    found[column] = problem
+    return found
+
+
+def _misfit(
+    column: str, value: object, place: str, first_seen: dict[str, tuple[str, str]]
+) -> DataError | None:
+    for path, inner in _walk(value, column):
+        problem = _unstorable(inner)
+        if problem:
+            return DataError(f"{place}: {path} holds {problem}", hint="mend or remove that row")
+        kind = describe_kind(inner)
+        if kind == "null":
+            continue
+        known, before = first_seen.setdefault(path, (kind, place))
+        if known != kind:
+            return DataError(
+                f"{place}: {path} is {kind}, but {known} in {before}",
+                hint=f"write every {path} as the same kind of value",
+            )
+    return None
 
 
 def _walk(value: object, path: str) -> Iterator[tuple[str, object]]:

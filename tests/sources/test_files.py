@@ -15,8 +15,6 @@ from peftkit.sources.files import (
     CsvSource,
     JsonConfig,
     JsonSource,
-    ParquetConfig,
-    ParquetSource,
     TextConfig,
     TextSource,
 )
@@ -148,25 +146,6 @@ def test_csv_that_is_not_utf8_names_line_and_offset():
     )
 
 
-def test_parquet_columns_and_errors():
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table({"a": ["x"], "b": [1]}), "a.parquet")
-    pq.write_table(pa.table({"a": [1], "b": [1]}), "b.parquet")
-    assert ParquetSource(ParquetConfig("a.parquet")).load("train").to_list() == [{"a": "x", "b": 1}]
-    assert ParquetSource(ParquetConfig("a.parquet", ["b"])).load("train").to_list() == [{"b": 1}]
-    refuse(
-        ParquetSource(ParquetConfig("a.parquet", ["c"])),
-        "a.parquet has no column 'c'; it has a, b\n  try: name the columns in data.task",
-    )
-    with pytest.raises(DataError, match=r"a.parquet, b.parquet do not have the same columns"):
-        ParquetSource(ParquetConfig(["a.parquet", "b.parquet"])).load("train")
-    Path("c.parquet").write_text("no")
-    with pytest.raises(DataError, match=r"c.parquet is no readable Parquet file"):
-        ParquetSource(ParquetConfig("c.parquet")).load("train")
-
-
 def test_text_by_line_paragraph_and_document():
     Path("a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n\r\n  \nthree\n")
 
@@ -199,3 +178,34 @@ def test_a_large_file_is_read_at_disk_like_speed():
     start = time.perf_counter()
     assert len(JsonSource(JsonConfig("a.jsonl")).load("train")) == 100_000
     assert time.perf_counter() - start < 20
+
+
+def test_a_folder_is_read_by_the_splits_that_its_files_are_named_for(here):
+    (here / "d" / "valid").mkdir(parents=True)
+    for name, text in (("train-1.jsonl", "a"), ("train-2.jsonl", "b"), ("valid/rows.jsonl", "c")):
+        (here / "d" / name).write_text(json.dumps({"text": text}))
+    (here / "d" / "dataset_info.json").write_text("{}")
+    source = JsonSource(JsonConfig(Path("d")))
+    assert source.splits() == ["train", "validation"]
+    assert source.load("train")["text"][:] == ["a", "b"]
+    assert source.load("validation")["text"][:] == ["c"]
+    assert JsonSource.named_splits({"files": "d"}) == ["train", "validation"]
+    (here / "d" / "more.jsonl").write_text(json.dumps({"text": "d"}))
+    with pytest.raises(DataError, match=r"also more.jsonl, which is named for no split"):
+        source.splits()
+    with pytest.raises(DataError, match=r"d is a folder without .csv, .tsv files"):
+        CsvSource(CsvConfig(Path("d"))).load("train")
+
+
+def test_a_column_that_nobody_needs_is_not_in_the_way(here):
+    rows = [{"id": 1, "text": "a"}, {"id": "two", "text": "b"}, {"id": [3], "text": "c"}]
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = JsonSource(JsonConfig(Path("a.jsonl")))
+    assert source.load_columns("train", ["text"]).to_list() == [{"text": t} for t in "abc"]
+    refuse(
+        source,
+        "a.jsonl:2: id is text, but a number in a.jsonl:1\n"
+        "  try: write every id as the same kind of value",
+    )
+    with pytest.raises(DataError, match="id is text"):
+        source.load_columns("train", ["text", "id"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from peftkit.errors import DataError
-from peftkit.sources.paths import by_split, find_files, open_bytes
+from peftkit.sources.paths import by_split, find_files, open_bytes, split_of, suffix_of
 
 
 @pytest.fixture
@@ -44,7 +44,11 @@ def test_patterns_match_in_a_fixed_order_and_names_are_short(here):
             "there is no file nothing\n  try: in a recipe, relative paths start from its folder",
         ),
         ("*.csv", "train", "no file matches *.csv"),
-        ("folder/", "train", "folder/ is a folder\n  try: name its files, e.g. folder/*"),
+        (
+            ["folder/"],
+            "train",
+            "folder is a folder without .jsonl, .json files\n  try: it is empty",
+        ),
         (
             "https://example.org/a.jsonl",
             "train",
@@ -63,7 +67,7 @@ def test_a_file_that_is_not_there_says_what_is(here, files, split, message):
     (here / "rows.jsonl").write_text("{}")
     (here / "folder").mkdir()
     with pytest.raises(DataError) as caught:
-        find_files(files, split)
+        find_files(files, split, (".jsonl", ".json"))
     assert str(caught.value) == message
 
 
@@ -95,3 +99,20 @@ def test_a_file_that_cannot_be_opened_says_so(here):
     wanted = pytest.raises(DataError, match=r"cannot read gone.jsonl: No such file")
     with wanted, open_bytes(Path("gone.jsonl")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.jsonl", "train"),
+        ("data/train-00000-of-00002.parquet", "train"),
+        ("dev.csv", "validation"),
+        ("valid/a.txt", "validation"),
+        ("my_test_set.json", "test"),
+        ("latest.jsonl", None),
+        ("trainer.jsonl", None),
+    ],
+)
+def test_files_are_named_for_splits_by_whole_words(name, split):
+    assert split_of(Path(name)) == split
+    assert suffix_of(Path(name + ".gz")) == Path(name).suffix
