@@ -107,6 +107,7 @@ def render_data(view: DataView) -> Group:
     from rich.text import Text
 
     shown: list[Any] = [audit_table(view.audit)]
+    shown += [Text(note, style="yellow") for note in view.notes]
     for name, audit in view.audit.items():
         shown += [Text(note, style="yellow") for note in notes(name, audit)]
     if any(any(row.trained) for rows in view.rows.values() for row in rows):
@@ -174,6 +175,7 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
         del counts["windows"]
     for label, numbers in counts.items():
         yield label, [f"{number:,}" for number in numbers]
+    yield from _source_rows(audits)
     if any(audit.labels for audit in audits):
         for label in dict.fromkeys(label for audit in audits for label in audit.labels):
             yield f"label {label}", [f"{audit.labels.get(label, 0):,}" for audit in audits]
@@ -193,3 +195,18 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
             label = "longest" if percentile == "max" else f"length {percentile}"
             yield f"{side}{label}", [f"{one.get(percentile, 0):,}" for one in found]
         yield f"{side}cut at", [f"{limit:,}" if limit else "-" for limit in limits]
+
+
+def _source_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]:
+    for source in dict.fromkeys(source for audit in audits for source in audit.sources):
+        yield f"from {source}", [_share_of(audit, source) for audit in audits]
+
+
+def _share_of(audit: SplitAudit, source: str) -> str:
+    """Say how many rows an epoch sees of one of several sources, and how that came about."""
+    if source not in audit.sources:
+        return "-"
+    one = audit.sources[source]
+    total = sum(share.num_seen for share in audit.sources.values())
+    times = "" if one.weight == 1 else f"{one.num_used:,} x {one.weight:g} = "
+    return f"{times}{one.num_seen:,} ({one.num_seen / max(total, 1):.0%})"

@@ -14,7 +14,7 @@ from peftkit.errors import DataError, UsageError
 from peftkit.plugins.evaluation import Contestant, Evaluator, Progress
 from peftkit.plugins.examples import Example
 from peftkit.preprocessing.class_labels import labels_of_config
-from peftkit.recipe.sections import SPLITS
+from peftkit.recipe.data_section import SPLITS
 from peftkit.reporting.score_table import LABELS, format_score, render_table
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.scoring.by_kind import evaluator_for
@@ -213,7 +213,7 @@ def _with_split(run: TrainedRun, chosen: str, overrides: Sequence[str]) -> tuple
     """
     from peftkit.training.open_run import open_run
 
-    splits, native = run.built.recipe.data.splits, run.built.source.splits()
+    splits, native = run.built.recipe.data.all_splits, run.built.source.splits()
     if chosen in splits:
         return run, chosen
     if native and chosen not in native:
@@ -258,7 +258,7 @@ def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> d
     """Return trivial answers: the task's own, and what says the same of every row."""
     if not num_rows:
         return {}
-    rows = [dict(row) for row in prepared.rows[split].select(range(num_rows))]
+    rows = prepared.rows[split][:num_rows].to_list()
     trivial = built.task.baselines(rows)
     constant = prepared.labels.baselines
     return {**trivial, **{name: [answer] * num_rows for name, answer in constant.items()}}

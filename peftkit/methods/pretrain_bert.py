@@ -119,7 +119,7 @@ class PretrainMLM(Method):
         texts: Iterable[str],
         *,
         vocab_size: int,
-        max_length: int,
+        max_length: int | None,
         lowercase: bool = True,
     ) -> PreTrainedTokenizerFast:
         """Train a WordPiece tokenizer as BERT's."""

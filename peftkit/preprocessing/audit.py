@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
+from peftkit.preprocessing.mixing import SourceShare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +73,8 @@ class SplitAudit:
     """Label -> how much it counts in the loss; empty where all count alike."""
     numbers: dict[str, float] = field(default_factory=dict)
     """`least`, `mean` and `most` of the numbers to predict, where a row has one."""
+    sources: dict[str, SourceShare] = field(default_factory=dict)
+    """What each of several sources gives; empty where there is one."""
 
     @property
     def share_trained(self) -> float:
@@ -103,10 +106,12 @@ class SplitAudit:
             )
         has_windows = self.num_windows > self.num_used
         windows = f" as {self.num_windows:,} windows" if has_windows else ""
+        mixed = [f"{one.num_seen:,} of {name}" for name, one in self.sources.items()]
+        seen = f", an epoch sees {' and '.join(mixed)}" if mixed else ""
         return (
             f"{self.num_used:,} of {self.num_rows:,} rows{windows},"
             f" {self.num_truncated:,} truncated,"
-            f" {self.num_tokens:,} tokens, {trained}"
+            f" {self.num_tokens:,} tokens, {trained}{seen}"
         )
 
 
@@ -114,16 +119,16 @@ class SplitAudit:
 class Measured:
     """Hold what was measured of each encoded row of a split, in order."""
 
-    index: np.ndarray
-    """Row in the source's split, from 0."""
+    index: Any
+    """Which row of the source's split it is, from 0."""
     length: np.ndarray
     """Tokens before any cut."""
     needed: np.ndarray
     """Smallest `max_length` that keeps a trained token; 0 when none is trained at all."""
     is_double_bos: np.ndarray
     """Whether the row begins with two BOS tokens."""
-    lost: Mapping[int, str] = field(default_factory=dict)
-    """Row -> the characters that its answer's tokens do not give back, where there are any."""
+    lost: Mapping[Any, str] = field(default_factory=dict)
+    """Row, in order -> the characters that its answer's tokens do not give back, where there are any."""
     longest_arranged: int = 0
     """Tokens of the longest row that the trainer gets, a packed one included."""
     target_length: np.ndarray | None = None
@@ -155,8 +160,8 @@ class Limits:
     """Whether the recipe says that key itself."""
     length_line: int | None = None
     """Its line in the recipe."""
-    first_dropped: int | None = None
-    """Index of the split's first unusable row."""
+    first_dropped: str | None = None
+    """Which is the split's first unusable row."""
     bos_token: str = ""
     """The tokenizer's BOS token."""
     noun: str = "row"
@@ -330,7 +335,7 @@ def _double_bos(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterat
 def _unread(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:
     if not _is_beyond(audit.num_unread, audit.num_used, limits.audit.max_unread):
         return
-    first, limit = min(measured.lost), limits.audit.max_unread
+    first, limit = next(iter(measured.lost)), limits.audit.max_unread
     lost = " ".join(measured.lost[first])
     yield Breach(
         audit.split,

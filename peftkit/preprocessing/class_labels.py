@@ -182,7 +182,7 @@ def _find_numbers(values: Sequence[float], task: Task, *, where: str) -> Labels:
 
 
 def number_labels(
-    examples: Sequence[Example], labels: Labels, index: Sequence[int], *, split: str, where: str
+    examples: Sequence[Example], labels: Labels, index: Sequence[object], *, split: str, where: str
 ) -> list[Example]:
     """Give each example its label's number.
 
@@ -193,7 +193,7 @@ def number_labels(
         DataError: labels are not among those of the training rows; names them.
     """
     numbers = {name: number for number, name in enumerate(labels.names)}
-    unknown: dict[str, int] = {}
+    unknown: dict[str, object] = {}
     for row, example in zip(index, examples, strict=True):
         label = example.class_label
         if label is not None and label not in numbers:
@@ -203,7 +203,7 @@ def number_labels(
     return [_numbered(example, numbers) for example in examples]
 
 
-def _unknown(unknown: Mapping[str, int], labels: Labels, *, split: str, where: str) -> DataError:
+def _unknown(unknown: Mapping[str, object], labels: Labels, *, split: str, where: str) -> DataError:
     """Say which labels train lacks; that names differ between splits, where none agrees."""
     label, row = next(iter(unknown.items()))
     more = f", and {len(unknown) - 1} more labels are new there" if len(unknown) > 1 else ""

@@ -33,6 +33,8 @@ class EncodedRows:
     """Columns of the rows in `kept`: `input_ids`, `labels` and what else the method encodes."""
     kept: list[int]
     """Which examples have a row with a trained token, once cut."""
+    example_of: list[int]
+    """The example of each row in `table`."""
     measured: Measured
     """Of every row of the examples that could be encoded, kept or not."""
     dropped: dict[str, int]
@@ -109,6 +111,7 @@ class _Tally:
 
     method: Method
     kept: list[int] = field(default_factory=list)
+    example_of: list[int] = field(default_factory=list)
     index: list[int] = field(default_factory=list)
     counts: list[RowCount] = field(default_factory=list)
     double_bos: list[bool] = field(default_factory=list)
@@ -144,6 +147,7 @@ class _Tally:
                 self.double_bos.append(any(has_double_bos(ids, tokenizer) for ids, _ in read))
                 if count.num_trained:
                     num_used += 1
+                    self.example_of.append(at)
                     row.pop(LENGTH, None)
                     yield row
             if num_used:
@@ -169,6 +173,7 @@ class _Tally:
         return EncodedRows(
             table=table,
             kept=self.kept,
+            example_of=self.example_of,
             measured=measured,
             dropped=dict(self.dropped),
             first_dropped=self.first_dropped,

@@ -48,12 +48,14 @@ class DataView:
     """Split -> its first rows."""
     fingerprint: str
     source_revision: str | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the view as JSON data, in the form of a run's data.json."""
         return {
             "fingerprint": self.fingerprint,
             "source_revision": self.source_revision,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "splits": {name: asdict(audit) for name, audit in self.audit.items()},
             "breaches": [asdict(breach) for breach in self.breaches],
             "mask_samples": {
@@ -78,6 +80,7 @@ def make_view(
         },
         fingerprint=prepared.fingerprint,
         source_revision=prepared.source_revision,
+        notes=prepared.notes,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,48 +17,74 @@ from typing import Any
 
 from peftkit.errors import DataError
 from peftkit.plugins.examples import Example
+from peftkit.recipe.split_values import Slice, read_split
 
 TRAIN = "train"
 SALT = b"peftkit-split-1"
 """Seeds the cut; fixed, so that runs with different seeds hold out the same rows."""
-
-_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 @dataclass(frozen=True)
 class SplitPlan:
     """Say where each split's rows come from."""
 
-    native: Mapping[str, str]
-    """Split -> the source's split."""
-    cuts: Mapping[str, Fraction]
-    """Split -> share of the native training rows."""
+    native: Mapping[str, tuple[Slice, ...]]
+    """Split -> the source's splits, or rows of them."""
+    cuts: Mapping[str, Fraction | int]
+    """Split -> share of the training rows, or a number of them."""
 
 
-def plan_splits(splits: Mapping[str, str]) -> SplitPlan:
-    """Read the recipe's `data.splits`.
+def plan_splits(splits: Mapping[str, str], *, key: str = "data.splits") -> SplitPlan:
+    """Read one source's splits.
+
+    Args:
+        key: where they stand in the recipe.
 
     Raises:
-        DataError: no `train`, or shares that leave it nothing.
+        DataError: shares without a `train` to cut them from, or that leave it nothing.
     """
-    cuts, native = {}, {}
-    for name, value in splits.items():
-        match = _PERCENTAGE.fullmatch(value.strip())
-        if match:
-            cuts[name] = Fraction(match.group(1)) / 100
-        else:
-            native[name] = value
-    if TRAIN not in native:
-        raise DataError(
-            "data.splits names no native split for train", hint="data.splits: {train: train}"
-        )
-    total = sum(cuts.values())
-    if any(not share for share in cuts.values()) or total >= 1:
+    values = {name: read_split(value) for name, value in splits.items()}
+    native = {name: value.slices for name, value in values.items() if not value.is_cut}
+    cuts: dict[str, Fraction | int] = {
+        name: value.count if value.share is None else value.share  # type: ignore[misc]
+        for name, value in sorted(values.items())
+        if value.is_cut
+    }
+    if TRAIN not in native and (cuts or key == "data.splits"):
+        raise DataError(f"{key} names no native split for train", hint=f"{key}: {{train: train}}")
+    total = sum(share for share in cuts.values() if isinstance(share, Fraction))
+    if not all(cuts.values()) or total >= 1:
         shown = ", ".join(f"{name} {splits[name]}" for name in cuts)
         raise DataError(
-            f"data.splits cuts {shown} from train: each must be above 0 % and together below 100 %"
+            f"{key} cuts {shown} from train: each must be above 0 % and together below 100 %"
         )
-    return SplitPlan(native, dict(sorted(cuts.items())))
+    return SplitPlan(native, cuts)
+
+
+def to_shares(cuts: Mapping[str, Fraction | int], keys: Sequence[bytes]) -> dict[str, Fraction]:
+    """Turn numbers of rows into the shares that hold as many.
+
+    Rows that ask the same stay together, so that a cut can hold a few more than its number.
+
+    Args:
+        keys: of all rows that are cut from.
+
+    Raises:
+        ValueError: a number, with those before it, leaves nothing to train on.
+    """
+    shares: dict[str, Fraction] = {}
+    positions = sorted(position_of(key) for key in keys)
+    for name, cut in cuts.items():
+        before = sum(shares.values(), Fraction(0))
+        if isinstance(cut, Fraction):
+            shares[name] = cut
+            continue
+        behind = positions[bisect_left(positions, before) :]
+        last = behind[cut - 1] if cut <= len(behind) else None
+        if last is None or last == positions[-1]:
+            raise ValueError(f"{cut} of {len(behind)} rows leave none to train on")
+        shares[name] = last - before + Fraction(1, 2**64)
+    return shares
 
 
 def content_key(row: Mapping[str, Any], example: Example | None) -> bytes:

@@ -16,13 +16,13 @@ MAX_CHARACTERS = 1000
 
 
 def train_wordpiece(
-    texts: Iterable[str], *, vocab_size: int, max_length: int, lowercase: bool = True
+    texts: Iterable[str], *, vocab_size: int, max_length: int | None, lowercase: bool = True
 ) -> PreTrainedTokenizerFast:
     """Train WordPiece on words and punctuation, with BERT's special tokens.
 
     Args:
         vocab_size: tokens in all, the special ones included.
-        max_length: tokens of the model's context.
+        max_length: tokens of the model's context; None where it is unbounded.
         lowercase: whether case and accents are dropped, as by `bert-base-uncased`.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from peftkit.errors import PeftkitError, RecipeError
 from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Source, Task, find
 from peftkit.plugins.machine import decided
 from peftkit.recipe.kinds import Kind
+from peftkit.recipe.plain_data import plain_data
 from peftkit.recipe.quantization import decide_quantization
-from peftkit.recipe.schema import Choice, Recipe
+from peftkit.recipe.schema import Choice, Part, Recipe
 from peftkit.recipe.signatures import (
     Signature,
     load_class,
@@ -69,12 +70,25 @@ from the built object and recorded, stated or not."""
 
 
 @dataclass(frozen=True)
+class BuiltPart:
+    """Hold one source of rows with its task."""
+
+    part: Part
+    source: Source
+    task: Task
+
+
+@dataclass(frozen=True)
 class Built:
     """Hold a recipe with every object it names constructed."""
 
     recipe: Recipe
+    parts: tuple[BuiltPart, ...]
+    """The sources of its rows, each with its task."""
     source: Source
+    """The one whose rows are scored, or the first."""
     task: Task
+    """Its task, by which answers are scored."""
     method: Method
     adapter: Adapter | None
     """None when the recipe continues an existing adapter."""
@@ -106,17 +120,18 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
         arguments["output_dir"] = recipe.name
     if not is_here and "use_cpu" in signature_of(method_class.Config).options:
         arguments["use_cpu"] = True
-    source = builder.plugin("sources", "data.source", recipe.data.source)
-    task = builder.plugin("tasks", "data.task", recipe.data.task)
+    parts = builder.parts()
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
     adapter = builder.adapter(method_class.kind)
     quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
+    main = parts[recipe.data.parts.index(recipe.data.main_part(recipe.scoring.split))]
     return Built(
         recipe=recipe,
-        source=source,
-        task=task,
+        parts=parts,
+        source=main.source,
+        task=main.task,
         method=method,
         adapter=adapter,
         quantizer=quantizer,
@@ -163,6 +178,17 @@ class _Builder:
             return None
         self.configs[key] = config
         return self._try(path, lambda: plugin(config), choice.options)
+
+    def parts(self) -> tuple[BuiltPart, ...]:
+        """Construct every source with its task."""
+        return tuple(
+            BuiltPart(
+                part,
+                self.plugin("sources", part.key, part.source),
+                self.plugin("tasks", part.task_key, part.task),
+            )
+            for part in self.recipe.data.parts
+        )
 
     def config(self, path: str, reference: str | type | None, options: Mapping[str, Any]) -> Any:
         """Construct a config of ours or a native one; `_FAILED` when it is refused."""
@@ -272,12 +298,7 @@ def _resolve(
     recipe: Recipe, decisions: tuple[Decision, ...], configs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the recipe as plain data, in the order of its sections."""
-    data = {
-        "source": {recipe.data.source.name: _filled(configs["data.source"], recipe.data.source)},
-        "splits": dict(recipe.data.splits),
-        "task": {recipe.data.task.name: _filled(configs["data.task"], recipe.data.task)},
-        "audit": asdict(recipe.data.audit),
-    }
+    data = plain_data(recipe.data, configs)
     arguments = configs["method"]
     method = {
         name: to_plain(getattr(arguments, name)) for name in RECORDED if hasattr(arguments, name)
@@ -297,13 +318,6 @@ def _resolve(
     }
     plain: dict[str, Any] = _plain(resolved)
     return plain
-
-
-def _filled(config: Any, choice: Choice) -> Any:
-    """Return a plugin's options, defaults included where its config is a dataclass."""
-    if is_dataclass(config) and not isinstance(config, type):
-        return {item.name: getattr(config, item.name) for item in fields(config)}
-    return dict(choice.options)
 
 
 def _plain_model(recipe: Recipe, quantize: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
 from peftkit.recipe import training_contradictions
-from peftkit.recipe.schema import DataSection
+from peftkit.recipe.schema import DataSection, Part
+from peftkit.recipe.split_values import read_split
 from peftkit.recipe.stated import Found, Stated, is_count
 from peftkit.recipe.strict import Gate, suggest
 from peftkit.recipe.yaml_file import parent_of
@@ -23,16 +25,21 @@ def find_contradictions(gate: Gate, sections: Mapping[str, Any]) -> None:
     """Note every contradiction in the sections that could be read."""
     known = {problem.key for problem in gate.problems}
     data: DataSection | None = sections["data"]
-    is_split_wrong = any(parent_of(key) in ("data", "data.splits") for key in known if key)
+    is_split_wrong = any(_is_about_splits(key) for key in known if key)
     read = Stated(
         **{name: sections[name] for name in ("model", "data", "adapter", "method", "evaluate")},
-        splits=None if data is None or is_split_wrong else data.splits,
+        splits=None if data is None or data.source is None or is_split_wrong else data.all_splits,
     )
     for rule in RULES:
         for key, problem, suggestion in rule(read):
             # What is wrong by itself needs no second line about what it would mean.
             if not any(wrong == key or wrong.startswith(f"{key}.") for wrong in known):
                 gate.refuse(key, problem, suggestion)
+
+
+def _is_about_splits(key: str) -> bool:
+    parent = parent_of(key)
+    return key.startswith("data.source") or parent in ("data", "data.splits")
 
 
 def _model_origin(stated: Stated) -> Found:
@@ -203,36 +210,58 @@ def _lora_start(stated: Stated, options: Mapping[str, Any], at: str) -> Found:
 
 
 def _splits(stated: Stated) -> Found:
-    if stated.splits is None:
+    if stated.data is None or stated.splits is None:
         return
+    seen = set()
+    for part in stated.data.parts:
+        key = "data.splits"
+        if part.splits is not stated.data.splits and part.key != "data.source":
+            key = f"{part.key}.splits"
+        if (key, *part.splits.items()) not in seen:
+            seen.add((key, *part.splits.items()))
+            yield from _splits_of(key, part.splits)
+
+
+def _splits_of(key: str, splits: Mapping[str, str]) -> Found:
     natives: dict[str, str] = {}
-    total = 0.0
-    for name, native in stated.splits.items():
-        key = f"data.splits.{name}"
-        if native.endswith("%"):
-            try:
-                share = float(native[:-1])
-            except ValueError:
-                yield key, f"expected a percentage, got {native!r}", "e.g. 5%"
-                continue
-            total += share
-            if name == "train":
-                yield key, "train is what remains of a native split", "write train: train"
-            elif not 0 < share < 100:
-                yield key, f"must be above 0% and below 100%, got {native}", "e.g. 5%"
+    total = Fraction(0)
+    for name, native in splits.items():
+        value = read_split(native)
+        total += value.share or 0
+        if value.is_cut:
+            if "train" not in splits:
+                yield f"{key}.{name}", "is cut from train, which is not there", "write train: train"
         elif native in natives:
             yield (
-                key,
+                f"{key}.{name}",
                 f"is {natives[native]}'s own split {native!r}: scores on trained rows mean nothing",
                 "name another split, or cut one: 5%",
             )
         else:
             natives[native] = name
-    if total >= 100:
+    if total >= 1:
         yield (
-            "data.splits",
-            f"the percentages leave nothing to train on: {total:g}%",
+            key,
+            f"the percentages leave nothing to train on: {float(total * 100):g}%",
             "e.g. 5% each",
+        )
+
+
+def _mixed(stated: Stated) -> Found:
+    """Look at a list of sources as a whole."""
+    if stated.data is None or stated.data.source is None or not stated.data.is_list:
+        return
+    parts = stated.data.parts
+    if parts and not any("train" in part.splits for part in parts):
+        yield "data.source", "no source has a split train", "write train: train"
+    split = stated.evaluate.split if stated.evaluate else None
+    scored = [part for part in parts if split in part.splits]
+    if len({repr(part.task) for part in scored}) > 1:
+        names = " and ".join(dict.fromkeys(part.task.name for part in scored))
+        yield (
+            "evaluate.split",
+            f"{split!r} would mix rows of several tasks ({names}), which no one metric scores",
+            f"leave {split} to one source: splits: {{train: train}} at {scored[1].key}",
         )
 
 
@@ -270,9 +299,18 @@ def _examples(stated: Stated) -> Found:
     """Compare what the task makes with what the method trains on."""
     if stated.data is None or stated.data.task is None or stated.method is None:
         return
+    for key, name in {part.task_key: part.task.name for part in _parts(stated.data)}.items():
+        yield from _examples_of(key, name, stated.method.name)
+
+
+def _parts(data: DataSection) -> tuple[Part, ...]:
+    """Return the sources that could be read."""
+    return data.parts if data.source is not None else ()
+
+
+def _examples_of(key: str, task_name: str, method_name: str) -> Found:
     try:
-        task = find("tasks", stated.data.task.name)
-        method = find("methods", stated.method.name)
+        task, method = find("tasks", task_name), find("methods", method_name)
     except UsageError:
         return
     if _can_train(method, task):
@@ -286,8 +324,8 @@ def _examples(stated: Stated) -> Found:
     }
     others = [f"the {noun} {_either(names)}" for noun, names in ways.items() if names]
     yield (
-        f"data.task.{stated.data.task.name}",
-        f"makes {made} examples, {stated.method.name} trains on {trained}",
+        f"{key}.{task_name}",
+        f"makes {made} examples, {method_name} trains on {trained}",
         f"use {', or '.join(others)}" if others else None,
     )
 
@@ -318,6 +356,7 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     _lora,
     *training_contradictions.RULES,
     _splits,
+    _mixed,
     _evaluate,
     _generation,
     _examples,

@@ -7,10 +7,11 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
+from peftkit.recipe.data_section import SPLITS
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.kinds import Kind, matches, to_json_schema
 from peftkit.recipe.schema import AuditSection, EvaluateSection, ModelSection
-from peftkit.recipe.sections import REQUIRED, SECTIONS, SPLITS, TOKENIZERS
+from peftkit.recipe.sections import REQUIRED, SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
     Option,
     Signature,
@@ -18,6 +19,7 @@ from peftkit.recipe.signatures import (
     model_config_classes,
     signature_of,
 )
+from peftkit.recipe.split_values import EXAMPLES
 from peftkit.recipe.strict import bound_of, kind_of
 from peftkit.recipe.tables import OWNED, owned_by
 
@@ -80,21 +82,32 @@ class _Writer:
 
     def data(self) -> Schema:
         """Return the schema of the section `data`."""
-        split = {"type": "string", "description": "a native split's name, or e.g. 5%"}
+        splits: Schema = {
+            "type": "object",
+            "properties": {name: {"type": ["string", "integer"]} for name in SPLITS},
+            "description": EXAMPLES,
+            "additionalProperties": False,
+        }
+        source, task = self.plugins("sources"), self.plugins("tasks")
+        mixed: Schema = {
+            "type": "object",
+            "properties": {
+                **source["properties"],
+                "weight": {"type": "number", "exclusiveMinimum": 0, "default": 1},
+                "task": task,
+                "splits": splits,
+            },
+            "additionalProperties": False,
+        }
         return {
             "type": "object",
             "properties": {
-                "source": self.plugins("sources"),
-                "splits": {
-                    "type": "object",
-                    "properties": dict.fromkeys(SPLITS, split),
-                    "required": ["train"],
-                    "additionalProperties": False,
-                },
-                "task": self.plugins("tasks"),
+                "source": {"anyOf": [source, {"type": "array", "items": mixed, "minItems": 1}]},
+                "splits": {**splits, "required": ["train"]},
+                "task": task,
                 "audit": self._object(signature_of(AuditSection)),
             },
-            "required": ["source", "task"],
+            "required": ["source"],
             "additionalProperties": False,
         }
 

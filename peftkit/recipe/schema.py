@@ -82,17 +82,65 @@ class AuditSection:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Name one of the sources whose rows a recipe mixes, and what they mean."""
+
+    key: str
+    """Where it stands: `data.source`, or `data.source.1` in a list."""
+    source: Choice
+    task: Choice
+    task_key: str
+    """Where its task stands: `data.task`, or its own, `data.source.1.task`."""
+    splits: Mapping[str, str]
+    weight: float = 1.0
+    """How often an epoch sees each of its training rows; 0.5 is every other, by a hash."""
+    label: str = ""
+    """Its name in the audit: the source's, numbered where it stands in the list twice."""
+
+
+@dataclass(frozen=True)
 class DataSection:
     """Say where rows come from, how they are split and what they mean."""
 
-    source: Choice = field(default_factory=lambda: Choice(""))
-    """Where rows come from: one plugin of the group `sources`."""
+    source: Choice | tuple[Part, ...] = field(default_factory=lambda: Choice(""))
+    """Where rows come from: one plugin of the group `sources`, or a list of several to mix:
+    `[{json: {...}, weight: 2}, {csv: {...}, task: ..., splits: ...}]`. `weight` is how often an
+    epoch sees each of its rows; a source without a `task` or `splits` of its own has `data`'s."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train"})
-    """Our split -> a native split's name, or a percentage cut from `train` by a hash of the row."""
+    """Our split -> a native split, a slice of one (`train[:1000]`), or what is cut from `train` by
+    a hash of the row: a share (`5%`) or a number of rows (`500`). Where it is absent, the splits
+    that `files` names."""
     task: Choice = field(default_factory=lambda: Choice(""))
     """What a row means: one plugin of the group `tasks`."""
     audit: AuditSection = field(default_factory=AuditSection)
     """Thresholds whose breach stops the run before any weight is read."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Return each source with its task and splits, also where there is one alone."""
+        match self.source:
+            case tuple() as parts:
+                return parts
+            case one:
+                task = self.task
+                return (Part("data.source", one, task, "data.task", self.splits, label=one.name),)
+
+    @property
+    def is_list(self) -> bool:
+        """Tell whether the recipe lists its sources."""
+        return self.parts[:1] == () or self.parts[0].key != "data.source"
+
+    @property
+    def all_splits(self) -> dict[str, str]:
+        """Return our splits that any source has, each with the first value that is said of it."""
+        found: dict[str, str] = {}
+        for part in self.parts:
+            found = {**part.splits, **found}
+        return {name: found[name] for name in ("train", "validation", "test") if name in found}
+
+    def main_part(self, split: str | None) -> Part:
+        """Return the first source that has rows of a split; the first one where none has."""
+        return next((part for part in self.parts if split in part.splits), self.parts[0])
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftkit.errors import UsageError
-from peftkit.plugins import find, plugin_names
+from peftkit.plugins import plugin_names
+from peftkit.recipe.choices import check_own, check_plugin, pick
+from peftkit.recipe.data_section import read_data
 from peftkit.recipe.kinds import ANY, Kind, show
 from peftkit.recipe.schema import (
     AdapterSection,
-    AuditSection,
     BpeTokenizer,
     Choice,
-    DataSection,
     EvaluateSection,
     MemorySection,
     ModelSection,
@@ -29,7 +28,7 @@ from peftkit.recipe.signatures import (
     signature_of,
 )
 from peftkit.recipe.strict import Gate, suggest
-from peftkit.recipe.tables import OWNED, owned_by
+from peftkit.recipe.tables import OWNED
 from peftkit.recipe.yaml_file import join
 
 SECTIONS = {
@@ -42,7 +41,6 @@ SECTIONS = {
     "evaluate": "what is scored after training; nothing when absent or false",
 }
 REQUIRED = ("model", "data", "adapter", "method")
-SPLITS = ("train", "validation", "test")
 TOKENIZERS = {"bpe": BpeTokenizer, "wordpiece": WordPieceTokenizer}
 UNITS = {
     "KiB": 1 << 10,
@@ -69,7 +67,7 @@ def read_sections(gate: Gate, data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": _read_name(gate, data.get("name", Path(gate.file).stem)),
         "model": _read_model(gate, data.get("model", {}) if "model" in data else None),
-        "data": _read_data(gate, data["data"]) if "data" in data else None,
+        "data": read_data(gate, data["data"]) if "data" in data else None,
         "adapter": _read_adapter(gate, data["adapter"]) if "adapter" in data else None,
         "method": _read_method(gate, data["method"]) if "method" in data else None,
         "memory": _read_memory(gate, data.get("memory")),
@@ -96,83 +94,13 @@ def _read_name(gate: Gate, value: Any) -> str:
     return str(value)
 
 
-def pick(gate: Gate, key: str, value: Any, noun: str) -> Choice | None:
-    """Read a one-key mapping: the plugin's name and its options."""
-    if isinstance(value, str):
-        gate.refuse(key, f"expected a one-key mapping, got {value!r}", f"write {{{value}: {{}}}}")
-        return None
-    if not isinstance(value, Mapping) or len(value) != 1:
-        names = list(value) if isinstance(value, Mapping) else []
-        added = [name for name in names if join(key, name) not in gate.lines]
-        if len(names) > 1 and added:
-            gate.refuse_override(
-                join(key, added[0]),
-                f"{key} has {', '.join(value)}, and takes one {noun}",
-                f"replace it: {key}={{{added[0]}: {{...}}}}",
-            )
-            return None
-        got = ", ".join(names) or show(value)
-        hint = "keep one of them" if names else None
-        gate.refuse(key, f"expected a mapping with one key, the {noun}'s name, got {got}", hint)
-        return None
-    ((name, options),) = value.items()
-    return Choice(name, {} if options is None else options)
-
-
-def _check_plugin(gate: Gate, key: str, value: Any, group: str) -> Choice | None:
-    """Check a plugin's options against its Config; return them with absolute paths."""
-    noun = group.removesuffix("s")
-    choice = pick(gate, key, value, noun)
-    if choice is None:
-        return None
-    path = join(key, choice.name)
-    known = plugin_names(group)
-    if choice.name not in known:
-        suggestion = suggest(choice.name, known) or f"the {group} are {', '.join(known)}"
-        gate.refuse(path, f"there is no {noun} {choice.name!r}", suggestion)
-        return None
-    try:
-        plugin = find(group, choice.name)
-        signature = None if plugin.Config is None else signature_of(plugin.Config)
-    except UsageError as error:
-        gate.refuse(path, error.message, error.hint)
-        return None
-    if signature is None:
-        if choice.options:
-            gate.refuse(path, f"{choice.name} takes no options", "write the bare word")
-        return choice
-    gate.elsewhere[path] = tuple(signature.options)
-    options = gate.check_options(path, choice.options, signature, owned=owned_by(group, plugin))
-    return Choice(choice.name, _absolute(gate, path, options, signature))
-
-
-def _absolute(
-    gate: Gate, path: str, options: Mapping[str, Any], signature: Signature
-) -> dict[str, Any]:
-    return {
-        name: gate.resolve_paths(join(path, name), value, signature.options[name].kind)
-        for name, value in options.items()
-    }
-
-
-def _check_own(
-    gate: Gate, key: str, value: Any, cls: type, skip: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Check one of our own sections against its dataclass."""
-    if value is None:
-        value = {}
-    signature = signature_of(cls)
-    gate.elsewhere[key] = tuple(signature.options)
-    return gate.check_options(key, value, signature, skip=skip)
-
-
 def _read_model(gate: Gate, value: Any) -> ModelSection | None:
     if value is None:
         return None
     skip = ("config", "tokenizer", "quantize")
-    options = _check_own(gate, "model", value, ModelSection, skip)
+    options = check_own(gate, "model", value, ModelSection, skip)
     if options.get("quantize") is not None:
-        options["quantize"] = _check_plugin(
+        options["quantize"] = check_plugin(
             gate, "model.quantize", options["quantize"], "quantizers"
         )
     if options.get("config") is not None:
@@ -238,44 +166,9 @@ def _read_tokenizer(gate: Gate, value: Any) -> Choice | None:
         gate.refuse(path, f"there is no tokenizer {choice.name!r}", f"use {', '.join(TOKENIZERS)}")
         return choice
     chosen = TOKENIZERS[choice.name]
-    options = _check_own(gate, path, choice.options, chosen)
+    options = check_own(gate, path, choice.options, chosen)
     defaults = {one.name: one.default for one in dataclasses.fields(chosen)}
     return Choice(choice.name, {**defaults, **options})
-
-
-def _read_data(gate: Gate, value: Any) -> DataSection | None:
-    options = _check_own(gate, "data", value, DataSection, ("source", "splits", "task", "audit"))
-    for key, group in (("source", "sources"), ("task", "tasks")):
-        if key in options:
-            options[key] = _check_plugin(gate, f"data.{key}", options[key], group)
-        elif isinstance(value, Mapping):
-            known = ", ".join(plugin_names(group))
-            gate.require("data", key, "data requires this key", f"one of {known}")
-    if "splits" in options:
-        options["splits"] = _read_splits(gate, options["splits"])
-    if "audit" in options:
-        before = len(gate.problems)
-        audit = _check_own(gate, "data.audit", options["audit"], AuditSection)
-        options["audit"] = AuditSection(**audit) if len(gate.problems) == before else AuditSection()
-    return DataSection(**options)
-
-
-def _read_splits(gate: Gate, value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not value:
-        gate.refuse("data.splits", f"expected a mapping, got {show(value)}", "{train: train}")
-        return {}
-    for name, native in value.items():
-        path = join("data.splits", name)
-        if name not in SPLITS:
-            suggestion = suggest(name, SPLITS) or f"they are {', '.join(SPLITS)}"
-            gate.refuse(path, f"there is no split {name!r}", suggestion)
-        elif not isinstance(native, str) or not native:
-            is_share = isinstance(native, float) and 0 < native < 1
-            hint = f"write {native * 100:g}%" if is_share else "a native split's name, or 5%"
-            gate.refuse(path, f"expected a split's name or a percentage, got {show(native)}", hint)
-    if "train" not in value:
-        gate.refuse("data.splits", "the split train is missing", "write train: train")
-    return {str(name): str(native) for name, native in value.items()}
 
 
 def _read_adapter(gate: Gate, value: Any) -> AdapterSection | None:
@@ -297,14 +190,14 @@ def _read_adapter(gate: Gate, value: Any) -> AdapterSection | None:
         hint = f"write {{{value}: {{}}}}" if value in known else suggest(value, ["full", *known])
         gate.refuse("adapter", f"the only bare word is full, got {value!r}", hint)
         return None
-    choice = _check_plugin(gate, "adapter", value, "adapters")
+    choice = check_plugin(gate, "adapter", value, "adapters")
     if choice is not None and choice.name == "full":
         gate.refuse("adapter.full", "full is written as a bare word", "write adapter: full")
     return None if choice is None else AdapterSection(choice)
 
 
 def _read_method(gate: Gate, value: Any) -> Choice | None:
-    return _check_plugin(gate, "method", value, "methods")
+    return check_plugin(gate, "method", value, "methods")
 
 
 def _read_memory(gate: Gate, value: Any) -> MemorySection:
@@ -335,7 +228,7 @@ def _read_evaluate(gate: Gate, value: Any) -> EvaluateSection | None:
     if value is True:
         return EvaluateSection()
     before = len(gate.problems)
-    options = _check_own(gate, "evaluate", value, EvaluateSection, ("generation",))
+    options = check_own(gate, "evaluate", value, EvaluateSection, ("generation",))
     if "generation" in options:
         signature = signature_of("transformers:GenerationConfig")
         gate.elsewhere["evaluate.generation"] = tuple(signature.options)

@@ -91,6 +91,8 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     process.by_main(run_state.check_same_data, run_dir, prepared.fingerprint)
     for split, audit in prepared.audit.items():
         screen.say(f"  data     {split}: {audit.describe()}")
+    for note in prepared.notes:
+        screen.say(f"  data     {note}")
     check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)

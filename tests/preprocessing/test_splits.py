@@ -18,6 +18,7 @@ from peftkit.preprocessing.splits import (
     position_of,
     smallest_share,
 )
+from peftkit.recipe.split_values import Slice
 
 CUTS = {"test": Fraction(1, 5), "validation": Fraction(1, 10)}
 
@@ -71,7 +72,7 @@ def test_unusable_rows_are_dealt_by_their_whole_content():
 
 def test_the_plan_parts_native_names_from_percentages():
     plan = plan_splits({"train": "train", "test": "2.5%", "validation": "dev"})
-    assert plan.native == {"train": "train", "validation": "dev"}
+    assert plan.native == {"train": (Slice("train"),), "validation": (Slice("dev"),)}
     assert plan.cuts == {"test": Fraction(1, 40)}
 
 

@@ -252,7 +252,7 @@ TYPES = [
     Case("share instead of percent", "test: test}\n", "validation: 0.05, test: test}\n", 8,
          "data.splits.validation", "got 0.05", "write 5%"),
     Case("split as a list", "test: test}\n", "test: [test]}\n", 8, "data.splits.test",
-         "a split's name or a percentage"),
+         "expected a split, got ['test']"),
     Case("evaluate as text", "evaluate: {split: test, limit: 4}", "evaluate: test", 22,
          "evaluate", "expected a mapping"),
     Case("name with a slash", "name: good", "name: runs/good", 1, "name", "names the folder",
@@ -321,7 +321,7 @@ PLUGINS = [
          "task: summarize", 9, "data.task", "one-key mapping, got 'summarize'",
          "write {summarize: {}}"),
     Case("list of sources", "source:\n    json: {files: {train: rows.jsonl, test: more.jsonl}}",
-         "source: [json]", 6, "data.source", "one key, the source's name"),
+         "source: [json]", 6, "data.source.0", "one key, the source's name"),
     Case("bare adapter", "  lora:\n    r: 8\n    lora_alpha: 16\n    target_modules: all-linear\n",
          "  lora\n", 11, "adapter", "the only bare word is full, got 'lora'", "{lora: {}}"),
     Case("full as a mapping", "  lora:\n    r: 8\n    lora_alpha: 16\n"
