@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("source", "target", "context", "language", "file")
+SUFFIXES = (".po", ".mo")
 _LINE = re.compile(
     r'\s*(#.*|((msgctxt|msgid|msgid_plural|msgstr(\[\d+\])?)\s*)?"([^"\\]|\\.)*"\s*)?', re.DOTALL
 )
@@ -63,7 +64,7 @@ class GettextSource(Source):
 
     def splits(self) -> list[str]:
         """Name the splits that `files` gives."""
-        return list(by_split(self.config.files))
+        return list(by_split(self.config.files, SUFFIXES))
 
     def load(self, split: str) -> Dataset:
         """Read one split's catalogues in their order, each pair of a language once.
@@ -73,7 +74,7 @@ class GettextSource(Source):
         """
         import pyarrow as pa
 
-        files = find_files(self.config.files, split)
+        files = find_files(self.config.files, split, SUFFIXES)
         left_out: Counter[str] = Counter()
         rows: dict[tuple[Any, ...], dict[str, str | None]] = {}
         found: set[str] = set()
