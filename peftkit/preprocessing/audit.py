@@ -128,7 +128,7 @@ class Measured:
     is_double_bos: np.ndarray
     """Whether the row begins with two BOS tokens."""
     lost: Mapping[Any, str] = field(default_factory=dict)
-    """Row, in order -> the characters that its answer's tokens do not give back, where there are any."""
+    """Row, in order -> the characters that its answer's tokens do not give back."""
     longest_arranged: int = 0
     """Tokens of the longest row that the trainer gets, a packed one included."""
     target_length: np.ndarray | None = None
