@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import available, find, plugin_names
+from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.docstrings import field_docs, first_paragraph, first_sentence
 from peftkit.recipe.json_schema import json_schema
 from peftkit.recipe.kinds import show
@@ -307,6 +308,7 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "model.tokenizer": _explain_named(lambda: TOKENIZERS, ""),
     "data": _section(DataSection),
     "data.audit": _section(AuditSection),
+    "data.dialogue": _section(Rendering),
     "memory": _explain_memory,
     "evaluate": _section(EvaluateSection),
     "evaluate.generation": _explain_generation,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from peftkit.errors import DataError, ResourceError, UsageError
 from peftkit.plugins.evaluation import Answerer, Reply
-from peftkit.plugins.examples import Question
+from peftkit.plugins.examples import Message, Question
 from peftkit.rundir.paths import RunDir
 from peftkit.scoring.by_kind import answerer_for
 from peftkit.scoring.prompts import question_of_row, question_of_text
@@ -45,7 +45,7 @@ class Conversation:
                 hint="peftkit generate RUN 'a text', or --file ROWS.jsonl",
             )
         self._answerer = answerer
-        self._messages: list[Mapping[str, str]] = []
+        self._messages: list[Message] = []
         self._num_asked = 0
         probe = question_of_text(answerer.task, "a")
         self.is_kept = probe.messages == ({"role": "user", "content": "a"},)
@@ -59,16 +59,20 @@ class Conversation:
             return self._answerer.reply(question, write, seed=self._num_asked)
         self._messages += question.messages
         num_before = len(self._messages)
-        while len(self._messages) > 1 and not self._answerer.fits(self._messages):
+        while len(self._messages) > 1 and not self._answerer.fits(self._asked):
             del self._messages[:2]
         num_left_out = num_before - len(self._messages)
-        asked = Question(messages=tuple(self._messages))
+        asked = self._asked
         reply = self._answerer.reply(asked, write, seed=self._num_asked)
         self._messages.append({"role": "assistant", "content": reply.text})
         if not num_left_out:
             return reply
         note = f"the first {num_left_out} messages were left out to make room"
         return replace(reply, notes=(note, *reply.notes))
+
+    @property
+    def _asked(self) -> Question:
+        return Question(messages=tuple(self._messages))
 
     def forget_last(self) -> None:
         """Take back a prompt whose answer was stopped."""

@@ -190,7 +190,7 @@ def test_recipes_in_the_docs_pass_the_gate(tmp_path: Path) -> None:
             content = yaml.safe_load(block)
             if not isinstance(content, dict):
                 continue
-            is_data = set(content) <= {"source", "splits", "task", "audit"}
+            is_data = set(content) <= {"source", "splits", "task", "audit", "dialogue"}
             below = {"data": {**whole["data"], **content}} if is_data else content
             sections = {**whole, **below}
             file = tmp_path / "r.yaml"

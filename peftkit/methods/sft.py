@@ -105,11 +105,12 @@ class SFT(Method):
         self, examples: Sequence[Conversation | Text], tokenizer: PreTrainedTokenizerBase
     ) -> list[list[Row] | DataError]:
         """Return `input_ids` and `labels` (-100 where not trained), not yet truncated."""
-        from peftkit.preprocessing.chat_labels import encode_conversations, encode_texts
+        from peftkit.preprocessing.chat_labels import encode_texts
+        from peftkit.preprocessing.dialogue import encode_dialogues
 
-        chats = [one.messages for one in examples if isinstance(one, Conversation)]
+        chats = [one for one in examples if isinstance(one, Conversation)]
         texts = [one.text for one in examples if isinstance(one, Text)]
-        encoded_chats = iter(encode_conversations(chats, tokenizer) if chats else ())
+        encoded_chats = iter(encode_dialogues(chats, tokenizer))
         encoded_texts = iter(encode_texts(texts, tokenizer))
         rows = (
             next(encoded_chats if isinstance(one, Conversation) else encoded_texts)

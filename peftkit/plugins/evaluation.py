@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from peftkit.plugins.rendering import PLAIN, Rendering
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -131,6 +133,8 @@ class Asking:
     """Those of the command line, which win."""
     is_base: bool = False
     """Whether the model is the base, as it was before training."""
+    rendering: Rendering = PLAIN
+    """How messages become text."""
 
 
 class Answerer(ABC):
@@ -158,7 +162,7 @@ class Answerer(ABC):
     def reply_many(self, questions: Sequence[Question]) -> Iterator[Mapping[str, Any]]:
         """Answer several questions in batches, in their order: `columns` -> values."""
 
-    def fits(self, messages: Sequence[Mapping[str, str]]) -> bool:
+    def fits(self, question: Question) -> bool:
         """Tell whether a conversation leaves room for an answer."""
-        del messages
+        del question
         return True

@@ -6,14 +6,19 @@ it holds, what tells it from others and what a sample shows. A further kind is a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Message = Mapping[str, str]
-"""`{"role": ..., "content": ...}`"""
+from peftkit.plugins.rendering import PLAIN, Rendering
+
+Message = Mapping[str, Any]
+"""`{"role": ..., "content": ...}`, both text, and what else the chat template is to render:
+`tool_calls`, `reasoning_content` ...; `weight: 0` marks an answer that is not trained."""
+_PLAIN_KEYS = {"role", "content"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class Question:
     """Running text that the model goes on writing."""
     texts: tuple[str, ...] = ()
     """A text, or two that belong together, whose label is asked for."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """JSON schemas of the functions that the chat template offers."""
+    rendering: Rendering = PLAIN
+    """How the messages become text."""
 
 
 class Example(ABC):
@@ -79,6 +88,11 @@ class Example(ABC):
         del label, number
         return self
 
+    def rendered(self, rendering: Rendering) -> Example:
+        """Return the same example, to become text as a recipe's `data.dialogue` says."""
+        del rendering
+        return self
+
     def question(self) -> Question:
         """Return what a trained model is given of it."""
         return Question(messages=self.prompt)
@@ -98,6 +112,10 @@ class Conversation(Example):
 
     messages: tuple[Message, ...]
     """Each `{"role": ..., "content": ...}`; the last one is the assistant's."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """JSON schemas of the functions that the assistant may call."""
+    rendering: Rendering = PLAIN
+    """How it becomes text."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -106,8 +124,11 @@ class Conversation(Example):
 
     @property
     def asked(self) -> Any:
-        """Return roles and texts before the last answer."""
-        return [[message["role"], message["content"]] for message in self.prompt]
+        """Return roles and texts before the last answer, and what else the template is told."""
+        turns = [
+            [message["role"], message["content"], *_further(message)] for message in self.prompt
+        ]
+        return [*turns, list(self.tools)] if self.tools else turns
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -117,12 +138,28 @@ class Conversation(Example):
     @property
     def reference(self) -> str:
         """Return the last answer, which generation is scored against."""
-        return self.messages[-1]["content"]
+        return str(self.messages[-1]["content"])
 
     @property
     def answer(self) -> str:
         """Return the last answer."""
         return self.reference
+
+    @property
+    def trained_turns(self) -> tuple[int, ...]:
+        """Return the places of the answers that are trained."""
+        turns = [at for at, message in enumerate(self.messages) if message["role"] == "assistant"]
+        if self.rendering.train == "last_answer":
+            turns = turns[-1:]
+        return tuple(at for at in turns if self.messages[at].get("weight", 1))
+
+    def rendered(self, rendering: Rendering) -> Conversation:
+        """Return the same conversation, to become text as the recipe says."""
+        return dataclasses.replace(self, rendering=rendering)
+
+    def question(self) -> Question:
+        """Return the messages before the last answer."""
+        return Question(messages=self.prompt, tools=self.tools, rendering=self.rendering)
 
     def sample(self) -> dict[str, Any]:
         """Return the messages, or the text alone where a user asked just that."""
@@ -134,7 +171,7 @@ class Conversation(Example):
         """Say whether the assistant answers something."""
         if self.messages[-1]["role"] != "assistant":
             return "ends in a message that is not the assistant's"
-        if not self.reference.strip():
+        if not self.reference.strip() and not _further(self.messages[-1]):
             return "has an empty answer"
         return "" if self.prompt else "answers nothing"
 
@@ -301,6 +338,12 @@ class Rated(Judged):
 def show_number(value: float) -> str:
     """Write a number that is to be predicted, or that was, to six digits."""
     return f"{value:.6g}"
+
+
+def _further(message: Message) -> list[Any]:
+    """Return what a message holds besides its role and its text; nothing for most."""
+    further = {key: value for key, value in message.items() if key not in _PLAIN_KEYS}
+    return [further] if further else []
 
 
 def kinds_of(names: Sequence[type]) -> str:

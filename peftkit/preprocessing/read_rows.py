@@ -191,7 +191,8 @@ class RowReader:
             chosen = table if len(rows) == len(table) else table.select(rows)
             for at, row in zip(rows, chosen, strict=True):
                 try:
-                    example, reason = spell(part.task.example(row), declared), ""
+                    made = part.task.example(row).rendered(self.built.recipe.data.dialogue)
+                    example, reason = spell(made, declared), ""
                     check_kind(example, self.built, part.part)
                 except UnusableRow as error:
                     raise error.problem from None

@@ -7,24 +7,20 @@ it by itself, and the target is the answer with the end token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
+from peftkit.plugins.examples import Question
+from peftkit.plugins.rendering import PLAIN, Rendering
 from peftkit.plugins.rows import IGNORED
-from peftkit.preprocessing.chat_labels import (
-    Encoded,
-    TemplateError,
-    encode_chats,
-    encode_conversations,
-)
+from peftkit.preprocessing.chat_template import TemplateError
+from peftkit.preprocessing.dialogue import Encoded, encode_dialogues, encode_question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from peftkit.plugins.examples import Conversation
-
-Message = Mapping[str, str]
+    from peftkit.plugins.examples import Conversation, Message
 
 
 def encode_pairs(
@@ -43,7 +39,11 @@ def encode_pairs(
     return [next(encoded) if problem is None else problem for problem in problems]
 
 
-def encode_source(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode_source(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    rendering: Rendering = PLAIN,
+) -> list[int]:
     """Encode what is asked, as `encode_pairs` does.
 
     Raises:
@@ -53,14 +53,9 @@ def encode_source(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBas
     if problem is not None:
         raise problem
     if tokenizer.chat_template:
-        return encode_question(messages, tokenizer)
+        return encode_question(Question(messages=tuple(messages), rendering=rendering), tokenizer)
     ids: list[int] = tokenizer(_text(messages), verbose=False)["input_ids"]
     return ids
-
-
-def encode_question(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Encode messages by the chat template, up to where the answer begins."""
-    return encode_chats([[dict(message) for message in messages]], tokenizer, is_prompt=True)[0]
 
 
 def num_closing(encode: Callable[[str], Sequence[int]]) -> int:
@@ -126,7 +121,7 @@ def _encode_plainly(
 def _encode_by_template(
     examples: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase
 ) -> list[Encoded | DataError]:
-    rows = encode_conversations([example.messages for example in examples], tokenizer)
+    rows = encode_dialogues(examples, tokenizer)
     return [row if isinstance(row, DataError) else _part(row) for row in rows]
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, RecipeError
-from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Source, Task, find
+from peftkit.plugins import (
+    Adapter,
+    Decision,
+    Machine,
+    Method,
+    ModelKind,
+    Source,
+    Task,
+    find,
+)
 from peftkit.plugins.machine import decided
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.plain_data import plain_data

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from peftkit.plugins import find, plugin_names
+from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.choices import check_own, check_plugin
 from peftkit.recipe.kinds import is_number, show
 from peftkit.recipe.schema import AuditSection, Choice, DataSection, Part
@@ -22,7 +24,8 @@ _NO_CHOICE = Choice("")
 
 def read_data(gate: Gate, value: Any) -> DataSection | None:
     """Check and read the section; what could not be read is left at its default."""
-    options = check_own(gate, "data", value, DataSection, ("source", "splits", "task", "audit"))
+    nested = ("source", "splits", "task", "audit", "dialogue")
+    options = check_own(gate, "data", value, DataSection, nested)
     stated = value if isinstance(value, Mapping) else {}
     if "task" in options:
         options["task"] = check_plugin(gate, "data.task", options["task"], "tasks")
@@ -47,7 +50,21 @@ def read_data(gate: Gate, value: Any) -> DataSection | None:
         before = len(gate.problems)
         audit = check_own(gate, "data.audit", options["audit"], AuditSection)
         options["audit"] = AuditSection(**audit) if len(gate.problems) == before else AuditSection()
+    if "dialogue" in options:
+        options["dialogue"] = _read_dialogue(gate, options["dialogue"])
     return DataSection(**options)
+
+
+def _read_dialogue(gate: Gate, value: Any) -> Rendering:
+    before = len(gate.problems)
+    options = check_own(gate, "data.dialogue", value, Rendering)
+    stated = options.get("date")
+    if isinstance(stated, str):
+        try:
+            date.fromisoformat(stated)
+        except ValueError:
+            gate.refuse("data.dialogue.date", f"is no day: {show(stated)}", "e.g. 2026-11-30")
+    return Rendering(**options) if len(gate.problems) == before else Rendering()
 
 
 def _read_list(gate: Gate, options: Mapping[str, Any]) -> tuple[Part, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
+from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.data_section import SPLITS
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.kinds import Kind, matches, to_json_schema
@@ -106,6 +107,7 @@ class _Writer:
                 "splits": {**splits, "required": ["train"]},
                 "task": task,
                 "audit": self._object(signature_of(AuditSection)),
+                "dialogue": self._object(signature_of(Rendering)),
             },
             "required": ["source"],
             "additionalProperties": False,

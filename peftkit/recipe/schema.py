@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peftkit.plugins.rendering import Rendering
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -114,6 +116,8 @@ class DataSection:
     """What a row means: one plugin of the group `tasks`."""
     audit: AuditSection = field(default_factory=AuditSection)
     """Thresholds whose breach stops the run before any weight is read."""
+    dialogue: Rendering = field(default_factory=Rendering)
+    """How conversations become text, and which turns of them are trained."""
 
     @property
     def parts(self) -> tuple[Part, ...]:

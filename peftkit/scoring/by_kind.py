@@ -100,6 +100,7 @@ def answerer_for(
         generation=scoring.generation,
         options=options,
         is_base=is_base,
+        rendering=built.recipe.data.dialogue,
     )
     own = method.answerer(asking)
     if own is not None:

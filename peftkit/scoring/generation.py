@@ -5,18 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError, UsageError
 from peftkit.models.decoder_start import settle_start
-from peftkit.preprocessing.seq2seq_rows import (
-    cut_before_closing,
-    encode_question,
-    encode_source,
-    num_closing,
-)
+from peftkit.plugins.examples import Question
+from peftkit.preprocessing.dialogue import Dialogue, encode_question
+from peftkit.preprocessing.seq2seq_rows import cut_before_closing, encode_source, num_closing
 from peftkit.recipe.strict import instead, suggest
 from peftkit.recipe.tables import OWNED
 from peftkit.scoring.answer_text import AnswerText
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Message = Mapping[str, str]
 Progress = Callable[[int, int], None]
 """Called with the number of rows done and their total."""
 
@@ -102,20 +98,10 @@ def generation_config(
 def stop_token_ids(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    """Collect what ends an answer: the model's end tokens, the tokenizer's, the template's.
-
-    A base model's template may end turns with another token than its EOS, and that one is trained.
-    """
+    """Collect what ends an answer: what training teaches, and the model's own end tokens."""
     named = getattr(model.generation_config, "eos_token_id", None)
-    found: set[int | None] = set(named if isinstance(named, list | tuple) else [named])
-    found.add(tokenizer.eos_token_id)
-    if tokenizer.chat_template:
-        from peftkit.preprocessing.chat_labels import encode_conversation
-
-        turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
-        labels = encode_conversation(turns, tokenizer)["labels"]
-        found.add(next((label for label in reversed(labels) if label >= 0), tokenizer.eos_token_id))
-    return tuple(sorted(token for token in found if token is not None))
+    own = named if isinstance(named, list | tuple) else [] if named is None else [named]
+    return tuple(sorted({*own, *Dialogue(tokenizer).stop_ids}))
 
 
 def max_prompt_tokens(
@@ -154,26 +140,30 @@ def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
     return int(config.num_virtual_tokens or 0)
 
 
-def encode_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode_prompt(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Encode messages up to where the assistant's answer begins; never empty."""
-    ids = encode_question(messages, tokenizer) if messages else []
+    ids = encode_question(question, tokenizer) if question.messages else []
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return ids or [start]
 
 
 def prompt_encoder(
     model: PreTrainedModel | PeftModel,
-) -> Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]]:
-    """Return what encodes the messages that a model is asked: as its training did."""
-    return encode_source if model.config.is_encoder_decoder else encode_prompt
+) -> Callable[[Question, PreTrainedTokenizerBase], list[int]]:
+    """Return what encodes the question that a model is asked: as its training did."""
+    return _encode_source if model.config.is_encoder_decoder else encode_prompt
+
+
+def _encode_source(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return encode_source(question.messages, tokenizer, question.rendering)
 
 
 def encode_prompts(
-    prompts: Sequence[Sequence[Message]],
+    questions: Sequence[Question],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int | None,
-    encode: Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]] = encode_prompt,
+    encode: Callable[[Question, PreTrainedTokenizerBase], list[int]] = encode_prompt,
 ) -> Prompts:
     """Encode prompts, cutting those that are too long at the end of their last message.
 
@@ -184,10 +174,10 @@ def encode_prompts(
         encode: see `prompt_encoder`.
     """
     encoded, num_cut = [], 0
-    for messages in prompts:
-        ids = encode(messages, tokenizer)
+    for question in questions:
+        ids = encode(question, tokenizer)
         if max_tokens is not None and len(ids) > max_tokens:
-            closing = num_closing(partial(_encode_with, encode, tokenizer, messages))
+            closing = num_closing(partial(_encode_with, encode, tokenizer, question))
             ids = cut_before_closing(ids, max_tokens, closing)
             num_cut += 1
         encoded.append(tuple(ids))
@@ -195,13 +185,14 @@ def encode_prompts(
 
 
 def _encode_with(
-    encode: Callable[[Sequence[Message], PreTrainedTokenizerBase], list[int]],
+    encode: Callable[[Question, PreTrainedTokenizerBase], list[int]],
     tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
+    question: Question,
     text: str,
 ) -> list[int]:
-    """Encode messages with another text in the last one."""
-    return encode([*messages[:-1], {**messages[-1], "content": text}], tokenizer)
+    """Encode a question with another text in its last message."""
+    *before, last = question.messages
+    return encode(replace(question, messages=(*before, {**last, "content": text})), tokenizer)
 
 
 def answer(  # noqa: PLR0913

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftkit.errors import UsageError
@@ -54,7 +55,7 @@ class GenerativeEvaluator(Evaluator):
             if key != "transformers_version"
         }  # fmt: skip
         self.prompts = generation.encode_prompts(
-            [example.prompt for example in asked],
+            [example.question() for example in asked],
             scoring.tokenizer,
             max_tokens=generation.max_prompt_tokens(
                 scoring.model, self._config, longest=scoring.source_limit
@@ -138,6 +139,7 @@ class GenerativeAnswerer(Answerer):
             UsageError: a generation option is unknown or impossible.
         """
         super().__init__(asking)
+        self._rendering = asking.rendering
         self.config = generation.generation_config(
             {**asking.generation, **asking.options},
             self.tokenizer,
@@ -182,14 +184,14 @@ class GenerativeAnswerer(Answerer):
         for text in found.texts:
             yield {ANSWER: text}
 
-    def fits(self, messages: Sequence[Mapping[str, str]]) -> bool:
+    def fits(self, question: Question) -> bool:
         """Tell whether a conversation leaves room for an answer."""
-        return self._encode([Question(messages=tuple(messages))]).num_cut == 0
+        return self._encode([question]).num_cut == 0
 
     def _encode(self, questions: Sequence[Question]) -> generation.Prompts:
         if not any(question.text for question in questions):
             return generation.encode_prompts(
-                [question.messages for question in questions],
+                [replace(question, rendering=self._rendering) for question in questions],
                 self.tokenizer,
                 max_tokens=self.max_tokens,
                 encode=generation.prompt_encoder(self.model),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
 from peftkit.plugins.examples import Question
-from peftkit.sources.columns import describe_kind
+from peftkit.sources.messages import read_messages, read_tools
 
 if TYPE_CHECKING:
     from peftkit.plugins import Task
@@ -69,8 +69,9 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
                 f"the row has none of {', '.join(task.columns)}, prompt or messages;"
                 f" it has {', '.join(row) or 'nothing'}"
             )
-    if _ends_with_user(row):
-        return Question(messages=tuple(_messages(row["messages"])))
+    if "messages" in row and _ends_with_question(row["messages"]):
+        messages = read_messages(row["messages"], "messages")
+        return Question(messages=messages, tools=read_tools(row.get("tools"), "tools"))
     filled = dict(row)
     missing = [column for column in task.columns if not _has(row, column)]
     stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
@@ -108,16 +109,8 @@ def _put(row: dict[str, Any], column: str, value: str) -> None:
     row[last] = value
 
 
-def _ends_with_user(row: Mapping[str, Any]) -> bool:
-    messages = row.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    return isinstance(last, Mapping) and last.get("role") == "user"
-
-
-def _messages(values: Sequence[Any]) -> Iterator[Mapping[str, str]]:
-    for value in values:
-        if not isinstance(value, Mapping):
-            raise DataError(f"messages holds {describe_kind(value)} where a message should be")
-        if not isinstance(value.get("role"), str) or not isinstance(value.get("content"), str):
-            raise DataError("every message needs a role and a content, both text")
-        yield {"role": value["role"], "content": value["content"]}
+def _ends_with_question(value: Any) -> bool:
+    try:
+        return read_messages(value, "messages")[-1]["role"] in ("user", "tool")
+    except DataError:
+        return False

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from peftkit.errors import DataError
 from peftkit.plugins import Conversation, Example, Task
-from peftkit.sources.columns import describe_kind
+from peftkit.sources.messages import Words, read_messages, read_tools
 from peftkit.tasks.metrics import bleu_and_chrf, rouge, rouge_note, sacrebleu_note
-
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,15 @@ class ChatConfig:
     content: str = "content"
     """Key of a message's text; `value` in ShareGPT files."""
     roles: dict[str, str] = field(default_factory=dict)
-    """The file's word for a role -> ours, e.g. `{human: user, gpt: assistant}`."""
+    """The file's word for a role -> ours; ShareGPT's `human` and `gpt` are known."""
+    tools: str = "tools"
+    """Column of the functions that the assistant may call, where rows have one."""
+    ignore: list[str] = field(default_factory=list)
+    """Keys of a message that are left out; others must be rendered by the chat template."""
 
 
 class Chat(Task):
-    """Take a list of messages as it is; every assistant turn is trained."""
+    """Take a list of messages as it is; which turns are trained is `data.dialogue.train`."""
 
     Config: ClassVar[type | str] = ChatConfig
     headline: ClassVar[str] = "rougeL"
@@ -47,14 +50,11 @@ class Chat(Task):
             DataError: no list of messages, an unknown role, empty content, turns that do not
                 alternate, or no assistant's turn at the end.
         """
-        name = self.config.messages
-        value = row.get(name)
-        if not isinstance(value, list | tuple) or not value:
-            kind = "empty" if isinstance(value, list | tuple) else describe_kind(value)
-            raise DataError(f"{name} is {kind}, not a list of messages")
-        messages = tuple(self._message(item) for item in value)
+        config: ChatConfig = self.config
+        words = Words(config.role, config.content, config.roles, config.ignore)
+        messages = read_messages(row.get(config.messages), config.messages, words)
         self._check_turns([message["role"] for message in messages])
-        return Conversation(messages)
+        return Conversation(messages, read_tools(row.get(config.tools), config.tools))
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Score last answers: ROUGE-L as F1 in 0..1 (stemmer on), BLEU and chrF in 0..100."""
@@ -67,31 +67,27 @@ class Chat(Task):
         """Say how the scores are computed."""
         return (rouge_note(), sacrebleu_note("bleu", "chrf", references=references))
 
-    def _message(self, item: object) -> dict[str, str]:
-        name, config = self.config.messages, self.config
-        if not isinstance(item, Mapping):
-            raise DataError(f"{name} holds {describe_kind(item)} where a message should be")
-        role, content = item.get(config.role), item.get(config.content)
-        if not isinstance(role, str):
-            raise DataError(f"{name} has a message without {config.role!r}")
-        role = config.roles.get(role, role)
-        if role not in ROLES:
-            raise DataError(f"{name} has the role {role!r}; known are {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise DataError(f"{name} has a message of {role} whose {config.content} is no text")
-        if not content.strip():
-            raise DataError(f"{name} has an empty message of {role}")
-        return {"role": role, "content": content}
-
     def _check_turns(self, roles: Sequence[str]) -> None:
         name = self.config.messages
-        turns = roles[1:] if roles[0] == "system" else roles
+        turns = list(roles)
+        while turns and turns[0] in ("system", "developer"):
+            del turns[0]
         if "assistant" not in turns:
             raise DataError(f"{name} has no assistant's turn")
-        if "system" in turns:
+        if {"system", "developer"} & set(turns):
             raise DataError(f"{name} has a system message after the first")
-        expected = ["user", "assistant"] * (len(turns) // 2 + 1)
-        if list(turns) != expected[: len(turns)]:
+        asked = [turn for turn in turns if turn != "tool"]
+        has_lost = any(
+            turn == "tool" and before not in ("assistant", "tool")
+            for before, turn in zip(["", *turns], turns, strict=False)
+        )
+        if has_lost:
+            raise DataError(f"{name} has a tool's message that follows no call")
+        alternates = all(
+            one != other or (one == "assistant" and "tool" in turns)
+            for one, other in pairwise(asked)
+        )
+        if asked[0] != "user" or not alternates:
             raise DataError(f"{name} does not alternate between user and assistant")
         if turns[-1] != "assistant":
-            raise DataError(f"{name} ends with a user's turn")
+            raise DataError(f"{name} ends with a {turns[-1]}'s turn")

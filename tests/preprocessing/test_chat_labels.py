@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftkit.errors import DataError
+from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.chat_labels import (
-    IGNORED,
     TemplateError,
+    encode_chats,
     encode_conversation,
     encode_conversations,
     encode_text,
@@ -134,16 +135,12 @@ def test_a_template_that_never_ends_a_turn_is_refused(tokenizers):
     )
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizers):
+def test_answers_are_found_where_a_template_rewrites_earlier_turns(tokenizers):
     tokenizer = tokenizers["thinking"]
     single = encode_conversation(chat("a", "one"), tokenizer)
     assert trained(single, tokenizer) == "thought one<|endoftext|>"
-    with pytest.raises(TemplateError) as caught:
-        encode_conversation(chat("a", "one", "b", "two"), tokenizer)
-    assert caught.value.message == (
-        "the chat template has no {% generation %} marks and renders the answer in message 1"
-        " differently once more turns follow, so its trained tokens are unknown"
-    )
+    several = encode_conversation(chat("a", "one", "b", "two"), tokenizer)
+    assert trained(several, tokenizer) == "one<|endoftext|>thought two<|endoftext|>"
 
 
 def test_a_row_that_the_template_refuses_leaves_the_others(tokenizers, tmp_path):
@@ -156,16 +153,20 @@ def test_a_row_that_the_template_refuses_leaves_the_others(tokenizers, tmp_path)
     assert refused.message == "the chat template refuses the messages: no system role"
 
 
-def test_an_answer_that_merges_with_the_prompt_is_one_rows_problem(tmp_path):
+def test_an_answer_that_merges_with_the_prompt_is_parted_where_it_is_generated(tmp_path):
     template = UNMARKED.replace("'<|assistant|>\n'", "'<|assistant|>\n t'").replace(
         "{% if message['role'] == 'assistant' %}",
         "{% if message['role'] == 'assistant' %}{{ ' t' }}",
     )
     tokenizer = tiny.tiny_tokenizer(tmp_path, template)
     merged, apart = encode_conversations([chat("a", "he end"), chat("a", "! b")], tokenizer)
-    assert isinstance(merged, DataError)
-    assert merged.message == "the answer's first characters merge with the prompt's last token"
+    assert trained(merged, tokenizer) == "he end<|endoftext|>"
     assert trained(apart, tokenizer) == "! b<|endoftext|>"
+    prompt = encode_chats([chat("a")], tokenizer, is_prompt=True)[0]
+    assert merged["input_ids"][: len(prompt)] == prompt
+    (several,) = encode_conversations([chat("a", "he end", "b", "c")], tokenizer)
+    assert isinstance(several, DataError)  # the second question sees both as one token
+    assert several.message == "the answer's first characters merge with the prompt's last token"
 
 
 def test_two_bos_tokens_are_seen(tokenizers):
@@ -194,16 +195,12 @@ END_TOKENS = {
 def test_real_templates_train_the_answer_up_to_its_end(tmp_path, name):
     tokenizer = with_template(tmp_path, name)
     single = trained(encode_conversation(chat("sort keys", "by name"), tokenizer), tokenizer)
-    closing = "\n<|endoftext|>" if name == "phi3" else ""  # phi3 closes the conversation too
-    assert single.endswith(f"by name{END_TOKENS[name]}{closing}")
+    assert single.endswith(f"by name{END_TOKENS[name]}")  # phi3 closes the conversation too
     assert "sort keys" not in single
     turns = chat("a", "one", "b", "two")
-    if name == "qwen3":  # it drops the thoughts of earlier turns
-        with pytest.raises(TemplateError, match="message 1 differently once more turns follow"):
-            encode_conversation(turns, tokenizer)
-    else:
-        several = trained(encode_conversation(turns, tokenizer), tokenizer)
-        assert several == f"one{END_TOKENS[name]}two{END_TOKENS[name]}{closing}"
+    several = trained(encode_conversation(turns, tokenizer), tokenizer)
+    thought = "<think>\n\n</think>\n\n" if name == "qwen3" else ""  # with the last answer alone
+    assert several == f"one{END_TOKENS[name]}{thought}two{END_TOKENS[name]}"
 
 
 @pytest.mark.parametrize("name", END_TOKENS)

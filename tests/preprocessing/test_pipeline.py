@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from peftkit.errors import DataError
-from peftkit.preprocessing.chat_labels import IGNORED
+from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.pipeline import (
     inspect_rows,
     prepare,

@@ -1,6 +1,7 @@
 import pytest
 
 from peftkit.errors import UsageError
+from peftkit.plugins.examples import Question
 from peftkit.scoring import generation
 
 DOCUMENTS = (
@@ -35,7 +36,7 @@ def model(tiny_model):
 
 
 def ask(*documents):
-    return [({"role": "user", "content": document},) for document in documents]
+    return [Question(messages=({"role": "user", "content": document},)) for document in documents]
 
 
 def config_of(tokenizer, **options):
@@ -47,9 +48,9 @@ def one_by_one(model, tokenizer, prompts, max_new_tokens):
     import torch
 
     texts = []
-    for messages in prompts:
+    for question in prompts:
         text = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False
+            list(question.messages), add_generation_prompt=True, tokenize=False
         )
         ids = torch.tensor([tokenizer(text)["input_ids"]])
         made = model.generate(
@@ -218,4 +219,4 @@ def test_a_batch_that_does_not_fit_is_halved(model, tokenizer, monkeypatch):
 
 
 def test_an_empty_conversation_still_has_a_prompt(tokenizer):
-    assert generation.encode_prompt((), tokenizer) == [tokenizer.eos_token_id]
+    assert generation.encode_prompt(Question(), tokenizer) == [tokenizer.eos_token_id]

@@ -125,7 +125,7 @@ def test_a_row_without_the_task_s_columns_may_hold_a_prompt() -> None:
     ("messages", "problem"),
     [
         (["hello", {"role": "user", "content": "a"}], "messages holds text where a message"),
-        ([{"role": "user", "content": 3}], "every message needs a role and a content"),
+        ([{"role": "user", "content": 3}], "whose content is no text but a number"),
     ],
 )
 def test_malformed_messages_are_named(messages: list, problem: str) -> None:

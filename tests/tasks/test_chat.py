@@ -44,12 +44,12 @@ def test_sharegpt_words_are_translated():
         ({"messages": ["hi"]}, "messages holds text where a message should be"),
         ({"messages": [{"content": "a"}]}, "messages has a message without 'role'"),
         (
-            say(("human", "a")),
-            "messages has the role 'human'; known are system, user, assistant",
+            say(("expert", "a")),
+            "messages has the role 'expert'; known are system, developer, user, assistant, tool",
         ),
         (
             {"messages": [{"role": "user", "content": None}]},
-            "messages has a message of user whose content is no text",
+            "messages has a message of user whose content is no text but null",
         ),
         (say(("user", " "), ("assistant", "b")), "messages has an empty message of user"),
         (say(("user", "a")), "messages has no assistant's turn"),
