@@ -46,13 +46,16 @@ def read_data(gate: Gate, value: Any) -> DataSection | None:
     if "task" not in options and isinstance(value, Mapping):
         known = ", ".join(plugin_names("tasks"))
         gate.require("data", "task", "data requires this key", f"one of {known}")
-    if "audit" in options:
-        before = len(gate.problems)
-        audit = check_own(gate, "data.audit", options["audit"], AuditSection)
-        options["audit"] = AuditSection(**audit) if len(gate.problems) == before else AuditSection()
-    if "dialogue" in options:
-        options["dialogue"] = _read_dialogue(gate, options["dialogue"])
+    for key, read in (("audit", _read_audit), ("dialogue", _read_dialogue)):
+        if key in options:
+            options[key] = read(gate, options[key])
     return DataSection(**options)
+
+
+def _read_audit(gate: Gate, value: Any) -> AuditSection:
+    before = len(gate.problems)
+    options = check_own(gate, "data.audit", value, AuditSection)
+    return AuditSection(**options) if len(gate.problems) == before else AuditSection()
 
 
 def _read_dialogue(gate: Gate, value: Any) -> Rendering:

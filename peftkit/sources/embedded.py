@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from peftkit import embedded
 from peftkit.errors import DataError
 from peftkit.plugins import Source
+from peftkit.sources.embedded_dialogues import as_dialogues
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,6 +29,8 @@ class EmbeddedConfig:
     kinds: bool = False
     """Give every row a column `kind`: class, function, method or module, as the form of its name
     and its signature say."""
+    dialogue: bool = False
+    """Give every row a column `messages`: a conversation of three questions about the document."""
 
 
 class EmbeddedSource(Source):
@@ -42,7 +45,12 @@ class EmbeddedSource(Source):
                 f"embedded: no sample data is called {config.name!r}", hint=f"use one of {known}"
             )
         self._folder = embedded.dataset_path(config.name)
-        self._is_mismatched = config.mismatched
+        if config.mismatched and config.dialogue:
+            raise DataError(
+                "embedded: a row is a mismatched pair or a dialogue, not both",
+                hint="keep one of mismatched and dialogue",
+            )
+        self._is_mismatched, self._is_dialogue = config.mismatched, config.dialogue
         self._has_kinds = config.kinds
 
     def splits(self) -> list[str]:
@@ -61,6 +69,8 @@ class EmbeddedSource(Source):
             raise DataError(f"embedded: no split {split!r}", hint=f"use one of {self.splits()}")
         with (self._folder / f"{split}.jsonl").open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
+        if self._is_dialogue:
+            rows = as_dialogues(rows)
         if self._is_mismatched:
             rows = mismatch(rows)
         if self._has_kinds:
