@@ -46,10 +46,9 @@ def read_data(gate: Gate, value: Any) -> DataSection | None:
     if "task" not in options and isinstance(value, Mapping):
         known = ", ".join(plugin_names("tasks"))
         gate.require("data", "task", "data requires this key", f"one of {known}")
-    for key, read in (("audit", _read_audit), ("dialogue", _read_dialogue)):
-        if key in options:
-            options[key] = read(gate, options[key])
-    return DataSection(**options)
+    own = {"audit": _read_audit, "dialogue": _read_dialogue}
+    read = {key: take(gate, options[key]) for key, take in own.items() if key in options}
+    return DataSection(**{**options, **read})
 
 
 def _read_audit(gate: Gate, value: Any) -> AuditSection:
