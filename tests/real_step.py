@@ -45,6 +45,7 @@ BERT = {
     "model_type": "bert", "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 6,
     "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512,
 }  # fmt: skip
+ROBERTA = {**BERT, "model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 0}
 NUM_WRITTEN = 20
 """Tokens of an encoder-decoder's targets."""
 NUM_LABELS = 3
@@ -68,6 +69,16 @@ QUESTIONS = {
     "data.task": {"question_answering": {"question": "document", "context": "document",
                                          "answers": "summary"}},
 }  # fmt: skip
+NUM_MASKED = 7
+"""Words that are masked of 48."""
+MASKED_WORDS = {
+    name: {
+        "adapter": "full",
+        "method": {name: {"per_device_train_batch_size": 2, "max_length": 48, "use_cpu": True}},
+        "data.task": {"text": {"text": "document"}},
+    }
+    for name in ("pretrain_bert", "pretrain_mlm")
+}
 
 
 def kind_of(changes: dict[str, Any]) -> ModelKind:
@@ -144,6 +155,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(native_model(model), outputs=("log_probs", "entropy", "is_top1"))
+    method.prepare_model(model)
     loss_of = method.loss()
     settings = step.StepSettings.of(args, "cpu")
     optimizer = step.make_optimizer(model, method)
@@ -212,6 +224,12 @@ def batch_of(recipe: Any, *, padded: bool = False) -> tuple[dict[str, Any], Any]
     elif method == "seq2seq":
         rows["labels"] = rows["labels"][:, :NUM_WRITTEN].clone()
         rows["decoder_input_ids"] = rows["labels"].clone().clamp(min=0)
+    elif method in MASKED_WORDS:
+        rows["labels"] = rows["labels"][:, :NUM_MASKED].clone()
+        rows["masked_positions"] = torch.arange(NUM_MASKED).repeat(2, 1)
+        if method == "pretrain_bert":
+            rows["token_type_ids"] = torch.zeros_like(rows["input_ids"])
+            rows["next_sentence_label"] = torch.tensor([0, 1])
     elif method in ("classify", "question_answering"):
         rows.pop("labels")
         if method == "classify":

@@ -39,6 +39,7 @@ QUICK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "logits-layer-types": ({**real_step.QWEN3, "num_hidden_layers": 8}, PRETRAIN),
     "bert": (real_step.BERT, real_step.CLASSIFY),
     "bert-questions": (real_step.BERT, real_step.QUESTIONS),
+    "bert-pretrained": (real_step.BERT, real_step.MASKED_WORDS["pretrain_bert"]),
 }
 SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora-checkpointed": (real_step.LLAMA, CHECKPOINTED),
@@ -111,6 +112,21 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**real_step.QUESTIONS, "method.question_answering.activation_checkpointing": True},
     ),
     "bert-questions-nf4": (real_step.BERT, {**real_step.QUESTIONS, "model.quantize": NF4}),
+    "bert-pretrained-muon": (
+        real_step.BERT,
+        {**real_step.MASKED_WORDS["pretrain_bert"], "method.pretrain_bert.muon": True},
+    ),
+    "bert-pretrained-lora": (
+        real_step.BERT,
+        {**real_step.MASKED_WORDS["pretrain_bert"],
+         "adapter": {"lora": {"r": 4, "target_modules": ["query", "value"]}}},
+    ),
+    "bert-pretrained-checkpointed": (
+        real_step.BERT,
+        {**real_step.MASKED_WORDS["pretrain_bert"],
+         "method.pretrain_bert.activation_checkpointing": True},
+    ),
+    "roberta-masked": (real_step.ROBERTA, real_step.MASKED_WORDS["pretrain_mlm"]),
     "bert-nf4": (real_step.BERT, {**real_step.CLASSIFY, "model.quantize": NF4}),
     "llama-classifier": (real_step.LLAMA, real_step.CLASSIFY),
     "llama-classifier-nf4": (real_step.LLAMA, {**real_step.CLASSIFY, "model.quantize": NF4}),
