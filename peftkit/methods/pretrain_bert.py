@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-    from peftkit.plugins import Evaluator, Scoring
+    from peftkit.plugins import Answerer, Asking, Evaluator, Scoring
     from peftkit.plugins.losses import Loss
     from peftkit.preprocessing.pretraining_rows import RowMaker
 
@@ -189,6 +189,12 @@ class PretrainMLM(Method):
 
         collate = MaskedBatches(scoring.tokenizer.pad_token_id or 0, self.config.mlm_probability)
         return MaskedWordsEvaluator(scoring, self.arrange, collate)
+
+    def answerer(self, asking: Asking) -> Answerer:
+        """Fill in the mask tokens of a text."""
+        from peftkit.methods.masked_answers import MaskedWordsAnswerer
+
+        return MaskedWordsAnswerer(asking)
 
 
 class PretrainBert(PretrainMLM):
