@@ -79,6 +79,29 @@ FACTS = {
             "num_attention_heads": 4,
         },
     ),
+    "pretrain-bert-base": Facts(
+        "google-bert/bert-base-uncased",
+        {
+            "model_type": "bert",
+            "vocab_size": 30522,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "max_position_embeddings": 512,
+        },
+        # the body's; the words' transform, norm and biases; and two next sentences
+        109_482_240 + 768 * 769 + 2 * 768 + 30522 + 2 * 769,
+        bert_lora_parameters(64, 12, hidden=768, mlp=3072) + 64 * 2 * 768 + 64 * (768 + 2),
+        "AutoModelForPreTraining",
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "vocab_size": 512,
+            "num_attention_heads": 4,
+        },
+    ),
     "summarize-flan-t5-small": Facts(
         "google/flan-t5-small",
         {
@@ -227,9 +250,11 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
     model = built(name).adapter.attach(base).train()
     ids = torch.arange(5, 21).unsqueeze(0)
     with torch.autocast("cpu", torch.bfloat16):
-        is_labelled = "Classification" in FACTS[name].auto_class
+        auto = FACTS[name].auto_class
+        is_labelled = "Classification" in auto
         labels = torch.tensor([1]) if is_labelled else ids.clone()
-        model(input_ids=ids, labels=labels).loss.backward()
+        pairs = {"next_sentence_label": torch.tensor([1])} if "PreTraining" in auto else {}
+        model(input_ids=ids, labels=labels, **pairs).loss.backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
 
