@@ -50,6 +50,12 @@ def t5_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int, heads: int
     return layers * r * ((attention + feed_forward) + (2 * attention + feed_forward))
 
 
+def nllb_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int) -> int:
+    """Count a LoRA on all linear modules of an encoder and a decoder of that many layers each."""
+    attention, feed_forward = 4 * 2 * hidden, 2 * (hidden + mlp)
+    return layers * r * ((attention + feed_forward) + (2 * attention + feed_forward))
+
+
 def bert_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int) -> int:
     """Count a LoRA on all linear modules of a BERT, its pooler included."""
     return r * (layers * (4 * 2 * hidden + 2 * (hidden + mlp)) + 2 * hidden)
@@ -144,6 +150,35 @@ FACTS = {
         },
         494_032_768,
         lora_parameters(16, 24, hidden=896, mlp=4864, q=896, k=128),
+    ),
+    "translate-nllb-200-distilled-600m": Facts(
+        "facebook/nllb-200-distilled-600M",
+        {
+            "model_type": "m2m_100",
+            "vocab_size": 256206,
+            "d_model": 1024,
+            "encoder_layers": 12,
+            "decoder_layers": 12,
+            "encoder_ffn_dim": 4096,
+            "decoder_ffn_dim": 4096,
+            "encoder_attention_heads": 16,
+            "decoder_attention_heads": 16,
+            "max_position_embeddings": 1024,
+            "decoder_start_token_id": 2,
+        },
+        615_073_792,
+        nllb_lora_parameters(16, 12, hidden=1024, mlp=4096),
+        "AutoModelForSeq2SeqLM",
+        {
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_ffn_dim": 128,
+            "decoder_ffn_dim": 128,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "vocab_size": 512,
+        },
     ),
     "translate-llama-3.2-3b": Facts(
         "meta-llama/Llama-3.2-3B-Instruct",

@@ -2,8 +2,9 @@
 
     python tools/build_model.py runs/pretrain-lm peftkit/embedded/docstring-lm
     python tools/build_model.py runs/pretrain-bert peftkit/embedded/docstring-bert
+    python tools/build_model.py runs/pretrain-seq2seq peftkit/embedded/catalogue-seq2seq
 
-A decoder's weights are rounded to bfloat16; an encoder's, which are few, stay float32.
+A decoder's weights are rounded to bfloat16; those of an encoder alone, which are few, stay float32.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from peftkit.rundir.checkpoints import read_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 
 KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+DOCSTRINGS = "docstrings of Python packages"
+TAGS = {"ForCausalLM": "text-generation", "ForConditionalGeneration": "translation"}
+"""How the name of a class ends -> what the model does."""
 NUM_POINTS = 50
 """Points of the loss curve that the receipt keeps."""
 
@@ -29,20 +33,20 @@ HEAD = """\
 license: apache-2.0
 library_name: transformers
 pipeline_tag: {pipeline_tag}
-language: en
+language: {language}
 tags: [peftkit, {model_type}]
 ---
 
 # {name}
 
 A {model_type} of {num_parameters:,} parameters for trying things out with no network and no GPU. It
-was pretrained from random weights by `recipes/{recipe}.yaml` on docstrings of Python packages
+was pretrained from random weights by `recipes/{recipe}.yaml` on {texts}
 under permissive licences, which NOTICE names, and knows nothing else: {knows}
 
 - Trained on {num_tokens:,} tokens in {hours:.1f} h on {device}; final loss {final_loss:.3f}.
 """
 TAIL = """
-The docstrings are what people wrote in public code; nothing was filtered for bias or accuracy.
+The texts are what people wrote in public code; nothing was filtered for bias or accuracy.
 """
 DECODER = """\
 - Loss on packages that it never saw: {validation}.
@@ -50,6 +54,12 @@ DECODER = """\
 - Chat template: one turn per role token; only the assistant's words are trained on.
 - `receipt.json` holds versions, data fingerprint, loss curve and the sha256 of the weights;
   `benchmarks/bits_per_byte.py` compares it with `xz -9` on text of packages never seen.
+"""
+SEQ2SEQ = """\
+- Loss on messages that it never saw in that language: {validation}.
+- Context {context} tokens, byte-level BPE of {vocab_size:,} tokens, weights in bfloat16.
+- No chat template: the source is `Translate to es.`, an empty line and the text.
+- `receipt.json` holds versions, data fingerprint, loss curve and the sha256 of the weights.
 """
 ENCODER = """\
 - On {num_rows:,} texts of packages that it never saw: masked words {mlm_accuracy:.3f} right (loss
@@ -62,6 +72,9 @@ KNOWS = {
     "text-generation": "it continues documentation,\n"
     "and a fine-tuning of seconds teaches it to do something with it. It is no use as an"
     " assistant.",
+    "translation": "it turns\n"
+    "an English message of a web program into Spanish, Brazilian Portuguese or Catalan, roughly.\n"
+    "A fine-tuning of a minute teaches it another language, or another kind of text.",
     "fill-mask": "it fills in masked\n"
     "words and tells whether a sentence follows. A fine-tuning makes it a classifier or a reader.",
 }
@@ -79,7 +92,8 @@ def build(run: RunDir, folder: Path) -> dict[str, Any]:
     measured = run.read_json(run.measured)
     folder.mkdir(parents=True, exist_ok=True)
     (architecture,) = transformers.AutoConfig.from_pretrained(run.model).architectures
-    dtype = torch.bfloat16 if architecture.endswith("ForCausalLM") else torch.float32
+    is_small = architecture.endswith(("ForCausalLM", "ForConditionalGeneration"))
+    dtype = torch.bfloat16 if is_small else torch.float32
     model = getattr(transformers, architecture).from_pretrained(run.model, dtype=dtype)
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it
@@ -119,15 +133,19 @@ def recipe_digest(recipe: Path) -> str:
 
 def _card(folder: Path, measured: dict[str, Any], receipt: dict[str, Any]) -> str:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    is_decoder = config["architectures"][0].endswith("ForCausalLM")
-    tag = "text-generation" if is_decoder else "fill-mask"
+    architecture = config["architectures"][0]
+    tag = next((tag for end, tag in TAGS.items() if architecture.endswith(end)), "fill-mask")
     validation, scores = receipt["validation_loss"], receipt.get("scores", {})
     notes = "\n".join(f"- {note}" for note in scores.get("notes", ()))
-    return (HEAD + (DECODER if is_decoder else ENCODER) + TAIL).format(
+    measures = {"text-generation": DECODER, "translation": SEQ2SEQ, "fill-mask": ENCODER}[tag]
+    is_catalogue = tag == "translation"
+    return (HEAD + measures + TAIL).format(
+        texts="message catalogues of web programs" if is_catalogue else DOCSTRINGS,
+        language="[en, es, pt, ca]" if is_catalogue else "en",
         name=folder.name,
         pipeline_tag=tag,
         knows=KNOWS[tag],
-        recipe=f"pretrain-{folder.name.removeprefix('docstring-')}",
+        recipe=f"pretrain-{folder.name.rpartition('-')[2]}",
         model_type=config["model_type"],
         num_parameters=measured["num_parameters"],
         num_tokens=measured["num_tokens"],

@@ -39,6 +39,21 @@ The licence texts are in the packages, at these versions, on the Python Package 
 """
 
 
+CATALOGUES = """
+The sample django-translations quotes the message catalogues of Django, named above. The embedded
+model catalogue-seq2seq is trained on the message catalogues of these packages:
+
+django-allauth 65.22.1: MIT. Copyright (c) 2010-2026 Raymond Penners and contributors
+django-cms 5.1.3: BSD-3-Clause. Copyright (c) 2008, Batiste Bieler
+django-oscar 4.2.1: BSD License. Copyright (c) 2011-present Tangent Communications PLC and\\
+ individual contributors.
+Mezzanine 6.1.1: BSD License. Copyright (c) Stephen McDonald and individual contributors.
+Sphinx 9.0.4: BSD-2-Clause. Copyright (c) 2007-2025 by the Sphinx team (see AUTHORS file).
+wagtail 8.0.1: BSD-3-Clause. Copyright (c) 2014-present Torchbox Ltd and individual contributors.
+"""
+"""What message catalogues gave, of the versions in recipes/pretrain-seq2seq.txt."""
+
+
 def read_licence(metadata: importlib.metadata.PackageMetadata) -> str:
     """Give a package's licence as its metadata states it.
 
@@ -83,7 +98,8 @@ def main(recipe: str, packages_folder: str, notice: str) -> None:
     text = Path(recipe).read_text(encoding="utf-8")
     native = yaml.safe_load(text)["data"]["source"]["docstrings"]
     packages = [p for key, value in native.items() if key.endswith("packages") for p in value]
-    Path(notice).write_text(write_notice(packages, [packages_folder, *sys.path]), encoding="utf-8")
+    text = write_notice(packages, [packages_folder, *sys.path]) + CATALOGUES
+    Path(notice).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import gettext
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,9 +38,12 @@ _TRIED_NUMBERS = range(2, 1000)
 class GettextConfig:
     """Name catalogues, and say which of their messages are rows."""
 
-    files: Path | list[Path] | dict[str, Path | list[Path]]
+    files: Path | list[Path] | dict[str, Path | list[Path]] | None = None
     """A `.po` or `.mo` file, a pattern (`locale/*/LC_MESSAGES/*.po`), several, or a mapping of
     split to files."""
+    folder: str | None = None
+    """Instead of files: where `pip install --no-deps --target FOLDER` put packages, all of whose
+    catalogues are read, those of `languages` by their folders' names."""
     languages: list[str] | None = None
     """Codes as the catalogues have them (`de`, `pt_BR`); every language when absent."""
     plurals: bool = True
@@ -60,11 +63,13 @@ class GettextSource(Source):
 
     def __init__(self, config: GettextConfig) -> None:
         super().__init__(config)
+        if (config.files is None) == (config.folder is None):
+            raise DataError("gettext: name either files or a folder of packages")
         self._left_out: dict[str, Counter[str]] = {}
 
     def splits(self) -> list[str]:
         """Name the splits that `files` gives."""
-        return list(by_split(self.config.files, SUFFIXES))
+        return ["train"] if self.config.folder else list(by_split(self.config.files, SUFFIXES))
 
     def load(self, split: str) -> Dataset:
         """Read one split's catalogues in their order, each pair of a language once.
@@ -74,7 +79,7 @@ class GettextSource(Source):
         """
         import pyarrow as pa
 
-        files = find_files(self.config.files, split, SUFFIXES)
+        files, languages = self._find(split)
         left_out: Counter[str] = Counter()
         rows: dict[tuple[Any, ...], dict[str, str | None]] = {}
         found: set[str] = set()
@@ -82,7 +87,7 @@ class GettextSource(Source):
             catalogue = _read(path)
             language = _language(catalogue.metadata, path)
             found.add(language)
-            if self.config.languages is not None and language not in self.config.languages:
+            if languages is not None and language not in languages:
                 left_out["of another language"] += len(catalogue)
                 continue
             for row in self._rows(catalogue, left_out):
@@ -90,7 +95,7 @@ class GettextSource(Source):
                 key = tuple(values[column] for column in COLUMNS[:-1])
                 left_out["repeated"] += key in rows
                 rows.setdefault(key, values)
-        self._check(rows, found, files)
+        self._check(rows, found, files, languages or ())
         self._left_out[split] = +left_out
         schema = pa.schema([(column, pa.string()) for column in COLUMNS])
         return to_dataset(pa.Table.from_pylist(list(rows.values()), schema))
@@ -98,6 +103,24 @@ class GettextSource(Source):
     def left_out(self, split: str) -> Mapping[str, int]:
         """Count the messages that are no rows, by reason."""
         return dict(self._left_out.get(split, {}))
+
+    def _find(self, split: str) -> tuple[list[Path], list[str] | None]:
+        """Return a split's files, and which languages to pick by their headers; None for all."""
+        config: GettextConfig = self.config
+        if config.folder is None:
+            return find_files(config.files or {}, split, SUFFIXES), config.languages
+        if split not in self.splits():
+            raise DataError(f"gettext: no split {split!r}; a folder of packages has train")
+        names = config.languages or ["*"]
+        below = Path(config.folder).expanduser()
+        found = [sorted(below.glob(f"**/{name}/LC_MESSAGES/*.po")) for name in names]
+        if not all(found):
+            missing = ", ".join(name for name, files in zip(names, found, strict=True) if not files)
+            raise DataError(
+                f"gettext: there is no catalogue {config.folder}/**/{missing}/LC_MESSAGES/*.po",
+                hint=f"pip install --no-deps --target {config.folder} PACKAGE...",
+            )
+        return [file for files in found for file in files], None
 
     def _rows(self, catalogue: Any, left_out: Counter[str]) -> Iterator[dict[str, str | None]]:
         singular, plural = _forms(catalogue.metadata)
@@ -128,8 +151,14 @@ class GettextSource(Source):
             return "untranslated"
         return "fuzzy" if "fuzzy" in entry.flags and not self.config.fuzzy else ""
 
-    def _check(self, rows: Mapping[Any, Any], found: set[str], files: list[Path]) -> None:
-        missing = sorted(set(self.config.languages or ()) - found)
+    def _check(
+        self,
+        rows: Mapping[Any, Any],
+        found: set[str],
+        files: Sequence[Path],
+        languages: Sequence[str],
+    ) -> None:
+        missing = sorted(set(languages) - found)
         if missing:
             raise DataError(
                 f"gettext: no catalogue is in {', '.join(missing)}; there are"

@@ -166,3 +166,17 @@ def test_broken_files_are_named(name, content, message):
     Path(name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         pairs(Path(name))
+
+
+def test_a_folder_of_packages_gives_the_catalogues_of_its_languages() -> None:
+    for language in ("de", "fr", "pt_BR"):
+        write(f"packages/app/locale/{language}/LC_MESSAGES/app.po", language=language)
+    options = {"folder": "packages", "languages": ["pt_BR", "de"]}
+    rows = check_source(GettextSource, options)["train"]
+    assert list(dict.fromkeys(rows["language"])) == ["pt_BR", "de"]
+    with pytest.raises(DataError, match=r"no catalogue packages/\*\*/it/LC_MESSAGES") as caught:
+        GettextSource(GettextConfig(folder="packages", languages=["it"])).load("train")
+    assert "pip install --no-deps --target packages" in str(caught.value)
+    for config in (GettextConfig(), GettextConfig(Path("de.po"), folder="packages")):
+        with pytest.raises(DataError, match="either files or a folder"):
+            GettextSource(config)
