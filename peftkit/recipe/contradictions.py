@@ -13,7 +13,7 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
-from peftkit.recipe import training_contradictions
+from peftkit.recipe import trackers, training_contradictions
 from peftkit.recipe.schema import DataSection, Part
 from peftkit.recipe.split_values import read_split
 from peftkit.recipe.stated import Found, Stated, is_count
@@ -355,6 +355,7 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     _adapter,
     _lora,
     *training_contradictions.RULES,
+    *trackers.RULES,
     _splits,
     _mixed,
     _evaluate,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins import Decision, Machine
+from peftkit.recipe.trackers import ALL, OPTION, reported_to
 from peftkit.rundir import status as run_state
 from peftkit.rundir.paths import RunDir
 from peftkit.rundir.status import RunStatus
@@ -80,6 +81,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     process.by_main(run_state.check_same_recipe, run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
     say_decisions(built.decisions, screen)
+    say_trackers(recipe, screen)
     with blamed(recipe, "model.path", "model"):
         check_weights_fit(recipe, built, machine)
         config = load_config(recipe.model)
@@ -133,6 +135,14 @@ def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
     if quiet:
         values = (f"{d.key.rpartition('.')[2]} {_plain(d.value)}" for d in quiet)
         screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
+
+
+def say_trackers(recipe: Recipe, screen: Screen) -> None:
+    """Say which trackers are told of the run; `all` means those that are installed."""
+    names = reported_to(recipe.method.options)
+    if names:
+        why = "; all that are installed" if recipe.method.options[OPTION] == ALL else ""
+        screen.say(f"  reports  to {', '.join(names)}{why}")
 
 
 def check_weights_fit(recipe: Recipe, built: Built, machine: Machine) -> None:

@@ -1,0 +1,97 @@
+"""Which packages the trackers of `report_to` need, and whether they are here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from peftkit.recipe.stated import Found, Stated
+
+OFF = ("none",)
+ALL = "all"
+OPTION = "report_to"
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Say what a tracker needs."""
+
+    modules: tuple[tuple[str, ...], ...]
+    """All of them are imported; of each, one of several."""
+    install: str
+    """What pip installs."""
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether everything it needs can be imported; nothing is."""
+        return all(any(map(_is_importable, ways)) for ways in self.modules)
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent
+        return False
+
+
+def _of(*modules: str, install: str = "") -> Tracker:
+    return Tracker(tuple((module,) for module in modules), install or modules[0])
+
+
+TRACKERS: Mapping[str, Tracker] = {
+    "azure_ml": _of("azureml.core", install="azureml-core"),
+    "clearml": _of("clearml"),
+    "codecarbon": _of("codecarbon"),
+    "comet_ml": _of("comet_ml", install="comet-ml"),
+    "dagshub": _of("dagshub", "mlflow", install="dagshub mlflow"),
+    "dvclive": _of("dvclive"),
+    "flyte": _of("flytekit"),
+    "kubeflow": Tracker((), ""),
+    "mlflow": _of("mlflow", install="'peftkit[mlflow]'"),
+    "neptune": _of("neptune"),
+    "swanlab": _of("swanlab"),
+    "tensorboard": Tracker((("tensorboard", "tensorboardX"),), "'peftkit[tensorboard]'"),
+    "trackio": _of("trackio", install="'peftkit[trackio]'"),
+    "wandb": _of("wandb", install="'peftkit[wandb]'"),
+}
+"""What `report_to` takes -> what it needs, as transformers' own callbacks ask for it."""
+
+
+def installed() -> list[str]:
+    """Name the trackers whose packages are here; `report_to: all` means these."""
+    return [name for name, tracker in TRACKERS.items() if tracker.modules and tracker.is_here]
+
+
+def reported_to(options: Mapping[str, Any]) -> list[str]:
+    """Name the trackers that a method's options turn on, `all` spelled out."""
+    names = _named(options)
+    return installed() if ALL in names else [name for name in names if name not in OFF]
+
+
+def _named(options: Mapping[str, Any]) -> Sequence[str]:
+    stated = options.get(OPTION) or OFF
+    return (stated,) if isinstance(stated, str) else tuple(stated)
+
+
+def missing_trackers(stated: Stated) -> Found:
+    """Refuse a tracker whose package is not here: transformers would say so after the data."""
+    names = _named(stated.options)
+    if ALL in names and not installed():
+        yield (
+            stated.at(OPTION),
+            "all means the trackers that are installed, and none is",
+            "pip install 'peftkit[tensorboard]', or write report_to: none",
+        )
+    for name in names:
+        tracker = TRACKERS.get(name)
+        if tracker is not None and not tracker.is_here:
+            yield (
+                stated.at(OPTION),
+                f"{name} is not installed",
+                f"pip install {tracker.install}, or write report_to: none",
+            )
+
+
+RULES = (missing_trackers,)
