@@ -20,7 +20,7 @@ from peftkit.plugins import find
 from peftkit.plugins.examples import Example
 from peftkit.preprocessing.audit import describe_dropped
 from peftkit.preprocessing.guess_task import Guess, guess_task, take_task
-from peftkit.preprocessing.splits import assign, content_key
+from peftkit.preprocessing.splits import assign, split_key
 from peftkit.recipe.load import load_recipe
 from peftkit.rundir.paths import write_atomically
 from peftkit.sources.paths import open_bytes
@@ -49,6 +49,9 @@ ENOUGH_ROWS = 20
 WANTED_STEPS = 200
 BATCH_SIZE = 8
 EMBEDDED_MODEL = "docstring-lm"
+EMBEDDED_ENCODER = "docstring-bert"
+ENCODED = ("question_answering",)
+"""Tasks whose model reads and writes nothing."""
 HUB_MODEL = "Qwen/Qwen3-0.6B"
 HUB_ENCODER = "google-bert/bert-base-uncased"
 
@@ -123,7 +126,7 @@ def init(
     rows = _construct("sources", name, options).load("train")
     guess = _choose(rows, task, columns, str(data_file))
     examples = _examples(rows, _construct("tasks", guess.task, guess.options), str(data_file))
-    lengths = measure(examples[:SEEN_ROWS])
+    lengths = measure(examples[:SEEN_ROWS], embedded_model(guess.task))
     splits, files = choose_splits(data_file, examples)
     out.parent.mkdir(parents=True, exist_ok=True)
     source = {name: {**options, "files": _relative(files, out.parent)}}
@@ -135,7 +138,7 @@ def init(
         f"{data_file}: {len(rows):,} rows with the columns {', '.join(rows.column_names)}",
         f"task {guess.task}: {guess.reason}",
         *_describe_splits(splits, files),
-        *_describe_lengths(lengths),
+        *_describe_lengths(lengths, guess.task),
     )
     return NewRecipe(out, text, guess.task, notes)
 
@@ -160,11 +163,11 @@ def source_options(data_file: Path) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def measure(examples: Sequence[Example]) -> Lengths:
-    """Measure rows with the embedded model's tokenizer, a few tokens a message added."""
+def measure(examples: Sequence[Example], model: str = EMBEDDED_MODEL) -> Lengths:
+    """Measure rows with an embedded model's tokenizer, a few tokens a message added."""
     from tokenizers import Tokenizer
 
-    folder = embedded.model_path(EMBEDDED_MODEL)
+    folder = embedded.model_path(model)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     positions = int(config["max_position_embeddings"])
@@ -193,9 +196,14 @@ def choose_splits(
     if "test" in files:
         return {split: split for split in files}, files
     wanted = [split for split in ("validation", "test") if split not in files]
-    keys = [content_key({}, example) for example in examples]
+    keys = [split_key({}, example) for example in examples]
     share = next((share for share in SHARES if _holds_enough(keys, wanted, share)), SHARES[-1])
     return {**{split: split for split in files}, **dict.fromkeys(wanted, f"{share}%")}, files
+
+
+def embedded_model(task: str) -> str:
+    """Name the embedded model that a task's recipe begins with."""
+    return EMBEDDED_ENCODER if task in ENCODED else EMBEDDED_MODEL
 
 
 def write_recipe(draft: Draft) -> str:
@@ -210,13 +218,15 @@ def write_recipe(draft: Draft) -> str:
         autoescape=False,  # noqa: S701 - YAML, not HTML; values pass through `flow`
     )
     guess, lengths = draft.guess, draft.lengths
+    max_length = min(_round_up(lengths.p99, 32), lengths.positions)
+    answer_length = _round_up(max(lengths.answer_p99, 8), 8)
     epochs = min(max(math.ceil(WANTED_STEPS * BATCH_SIZE / draft.num_rows), 1), 10)
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         name=flow(draft.name),
         data_name=" ".join(draft.data_name.split()),
         task=guess.task,
-        hub_model=HUB_ENCODER if guess.task == "classify" else HUB_MODEL,
-        embedded_model=EMBEDDED_MODEL,
+        hub_model=HUB_ENCODER if guess.task in ("classify", *ENCODED) else HUB_MODEL,
+        embedded_model=embedded_model(guess.task),
         source=flow(draft.source),
         splits=flow(draft.splits),
         has_validation="validation" in draft.splits,
@@ -224,9 +234,12 @@ def write_recipe(draft: Draft) -> str:
         num_rows=draft.num_rows,
         epochs=epochs,
         batch_size=BATCH_SIZE,
-        max_length=min(_round_up(lengths.p99, 32), lengths.positions),
+        max_length=max_length,
+        # no answer may be cut by every window, and each must hold new words
+        doc_stride=min(max(max_length // 4, answer_length), max_length // 2),
         p99=lengths.p99,
         positions=lengths.positions,
+        answer_length=answer_length,
         num_new_tokens=min(_round_up(lengths.answer_p99, 16), 512),
     )
 
@@ -237,6 +250,8 @@ def flow(value: Any) -> str:
         return "{" + ", ".join(f"{flow(k)}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(flow(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
         return text
@@ -315,9 +330,11 @@ def _describe_splits(splits: Mapping[str, str], files: Mapping[str, Path]) -> It
             yield f"{split}: {place}"
 
 
-def _describe_lengths(lengths: Lengths) -> Iterator[str]:
+def _describe_lengths(lengths: Lengths, task: str) -> Iterator[str]:
     yield f"99 % of rows have at most {lengths.p99} tokens"
-    if lengths.share_beyond > 0.01:
+    if task in ENCODED and lengths.p99 > lengths.positions:
+        yield f"longer contexts become windows of {lengths.positions} tokens"
+    elif lengths.share_beyond > 0.01:
         yield (
             f"{lengths.share_beyond:.0%} of rows are longer than the {lengths.positions} tokens"
             f" that embedded:{EMBEDDED_MODEL} reads: take the recipe's line for a Hub model"

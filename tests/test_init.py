@@ -212,3 +212,28 @@ scalars = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 @given(st.dictionaries(scalars, scalars | st.lists(scalars) | st.dictionaries(scalars, scalars)))
 def test_any_text_survives_yaml(value):
     assert yaml.safe_load(flow(value)) == value
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_rows_of_squad_s_shape_become_a_recipe_that_passes(form: str) -> None:
+    import tiny_heads
+
+    from peftkit.check import check_files
+    from peftkit.data import show_data
+
+    rows = tiny_heads.questions(60, unanswerable=form == "parquet")
+    if form == "jsonl":
+        file = write_rows("squad.jsonl", rows)
+    else:
+        from datasets import Dataset
+
+        file = Path("squad.parquet")
+        Dataset.from_list(rows).to_parquet(file)
+    result = init(file)
+    assert result.task == "question_answering"
+    assert "path: embedded:docstring-bert" in result.text
+    assert ("version_2_with_negative: true" in result.text) == (form == "parquet")
+    assert check_files([result.file]) == []
+    view = show_data(load_recipe(result.file), num_rows=1)
+    assert view.breaches == ()
+    assert sum(audit.num_used for audit in view.audit.values()) == 60

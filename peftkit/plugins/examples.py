@@ -293,6 +293,11 @@ class Spans(Example):
         """Return the answers, one a line; empty where there is none."""
         return "\n".join(dict.fromkeys(" ".join(span.text.split()) for span in self.spans))
 
+    @property
+    def answer(self) -> str:
+        """Return the answer that is trained."""
+        return self.spans[0].text if self.spans else ""
+
     def question(self) -> Question:
         """Return the question and the text."""
         return Question(texts=self.texts)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from peftkit.errors import UsageError
+from peftkit.preprocessing.guess_questions import first, guess_questions
 from peftkit.sources.columns import describe_kind
 
 DOCUMENTS = ("document", "article", "dialogue", "text", "body", "content", "report", "docstring")
@@ -18,6 +19,7 @@ TARGETS = ("target", "tgt", "target_text", "translation")
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "problem")
 COMPLETIONS = ("completion", "output", "response", "answer", "solution")
 CONTEXTS = ("input", "context")
+TEXTS = ("input", "context")
 TEXTS = ("text", "content", "document", "body", "code")
 LABELS = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "stars", "target")
 LABELLED = (
@@ -84,9 +86,14 @@ OPTIONS = {
     "chat": ("messages",),
     "text": ("text",),
     "classify": ("text", "label"),
+    "question_answering": ("question", "context", "answers"),
 }
 """Task -> the options that name its columns."""
-OPTIONAL = {"prompt_completion": ("context",), "classify": ("second",)}
+OPTIONAL = {
+    "prompt_completion": ("context",),
+    "classify": ("second",),
+    "question_answering": ("answer_start",),
+}
 """Task -> the options that may name one more column."""
 SHOWN_CHARS = 60
 
@@ -184,7 +191,14 @@ def _flags(file: str, guess: Guess | None = None) -> str:
 
 
 def _guesses(rows: Sequence[Mapping[str, Any]], task: str | None = None) -> Iterator[Guess]:
-    """Give every task that fits; labels, and then plain text, only where nothing else does."""
+    """Give every task that fits; labels, and then plain text, only where nothing else does.
+
+    Answers that say where they stand in their context are meant to be found there.
+    """
+    questions = guess_questions(rows, _text_columns(rows), is_asked=task == "question_answering")
+    if questions is not None and task in {None, "question_answering"}:
+        yield Guess("question_answering", *questions)
+        return
     found = [guess for guess in _pairs(rows) if task in {None, guess.task}]
     if not found and task in {None, "classify"}:
         found = list(_classify(rows, is_asked=task == "classify"))
@@ -196,7 +210,7 @@ def _guesses(rows: Sequence[Mapping[str, Any]], task: str | None = None) -> Iter
 def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
     yield from _chat(rows)
     texts = _text_columns(rows)
-    document, summary = _first(texts, DOCUMENTS), _first(texts, SUMMARIES)
+    document, summary = first(texts, DOCUMENTS), first(texts, SUMMARIES)
     if document and summary:
         yield Guess(
             "summarize",
@@ -204,10 +218,10 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
             f"columns {document!r} and {summary!r}",
         )
     yield from _translate(rows, texts)
-    prompt, completion = _first(texts, PROMPTS), _first(texts, COMPLETIONS)
+    prompt, completion = first(texts, PROMPTS), first(texts, COMPLETIONS)
     if prompt and completion:
         options = {"prompt": prompt, "completion": completion}
-        context = _first([name for name in texts if name != prompt], CONTEXTS)
+        context = first([name for name in texts if name != prompt], CONTEXTS)
         if context:
             options["context"] = context
         yield Guess("prompt_completion", options, f"columns {prompt!r} and {completion!r}")
@@ -215,17 +229,17 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
 
 def _classify(rows: Sequence[Mapping[str, Any]], *, is_asked: bool) -> Iterator[Guess]:
     """Take a column for labels by its name and its few values; by its name alone where asked."""
-    label = _first(list(rows[0]), LABELS)
+    label = first(list(rows[0]), LABELS)
     if label is None or not (is_asked or _has_few_values(rows, label)):
         return
     texts = [name for name in _text_columns(rows) if name != label]
     why = f"column {label!r} has {len(_values(rows, label))} values in {len(rows)} rows"
     for one, other in LABELLED_PAIRS:
-        first, second = _first(texts, (one,)), _first(texts, (other,))
-        if first and second:
-            yield Guess("classify", {"text": first, "second": second, "label": label}, why)
+        left, right = first(texts, (one,)), first(texts, (other,))
+        if left and right:
+            yield Guess("classify", {"text": left, "second": right, "label": label}, why)
             return
-    text = _first(texts, LABELLED) or (texts[0] if len(texts) == 1 else None)
+    text = first(texts, LABELLED) or (texts[0] if len(texts) == 1 else None)
     if text:
         yield Guess("classify", {"text": text, "label": label}, why)
 
@@ -241,8 +255,8 @@ def _has_few_values(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
 
 def _text(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
     texts = _text_columns(rows)
-    name = _first(texts, TEXTS) or (texts[0] if len(texts) == 1 else None)
-    label = _first(list(rows[0]), LABELS)
+    name = first(texts, TEXTS) or (texts[0] if len(texts) == 1 else None)
+    label = first(list(rows[0]), LABELS)
     if name is None:
         return
     if label is None or label == name:
@@ -286,7 +300,7 @@ def _roles(rows: Sequence[Mapping[str, Any]], name: str, role: str) -> dict[str,
 
 
 def _translate(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Iterator[Guess]:
-    source, target = _first(texts, SOURCES), _first(texts, TARGETS)
+    source, target = first(texts, SOURCES), first(texts, TARGETS)
     if source and target:
         share = _share_of_length(rows, source, target)
         if share < 1 / 3:
@@ -327,11 +341,6 @@ def _text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in rows[0]
         if all(isinstance(row[name], str | None) for row in rows) and any(row[name] for row in rows)
     ]
-
-
-def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    by_name = {column.lower(): column for column in columns}
-    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _ranked(columns: Sequence[str], names: Sequence[str]) -> list[str]:
