@@ -16,6 +16,7 @@ from peftkit.recipe.kinds import show
 from peftkit.recipe.schema import (
     AuditSection,
     DataSection,
+    EarlyStoppingSection,
     EvaluateSection,
     ModelSection,
 )
@@ -309,6 +310,7 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "data": _section(DataSection),
     "data.audit": _section(AuditSection),
     "data.dialogue": _section(Rendering),
+    "early_stopping": _section(EarlyStoppingSection),
     "memory": _explain_memory,
     "evaluate": _section(EvaluateSection),
     "evaluate.generation": _explain_generation,

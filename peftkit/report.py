@@ -26,6 +26,12 @@ MAX_SAMPLES = 8
 MAX_CHARS = 2000
 """Longest text of a sample that is shown; the rest is in samples.jsonl."""
 MAX_MASKS = 6
+_REGULARIZERS = {
+    "label_smoothing_factor": "label smoothing",
+    "neftune_noise_alpha": "NEFTune",
+    "weight_decay": "weight decay",
+    "lora_dropout": "dropout",
+}
 MASK_EDGE = 60
 """Untrained tokens shown at each end of a long untrained stretch."""
 
@@ -181,6 +187,8 @@ def _facts(
         facts.append(("Trained", adapter, share))
     if method := resolved.get("method"):
         facts.append(("Method", *_method(method)))
+        if against := _against_overfitting(resolved, method, measured):
+            facts.append(("Against overfitting", *against))
     if seconds := measured.get("train_seconds"):
         speed = measured.get("tokens_per_second")
         small = f"{speed:,.0f} tokens a second" if speed else ""
@@ -214,6 +222,29 @@ def _method(section: Any) -> tuple[str, str]:
     elif epochs := options.get("num_train_epochs"):
         small.append(f"{epochs:g} epochs" if epochs != 1 else "1 epoch")
     return str(name), ", ".join(small)
+
+
+def _against_overfitting(
+    resolved: Mapping[str, Any], section: Any, measured: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """Say what was on against learning rows by heart, and which checkpoint was kept."""
+    options = next(iter(section.values())) if isinstance(section, dict) else {}
+    chosen = resolved.get("adapter")
+    trained = next(iter(chosen.values())) if isinstance(chosen, dict) else {}
+    on = []
+    if stopping := resolved.get("early_stopping"):
+        on.append(f"early stopping (patience {stopping['patience']})")
+    elif (options or {}).get("load_best_model_at_end"):
+        on.append("best checkpoint")
+    for name, words in _REGULARIZERS.items():
+        stated = trained if name == "lora_dropout" else options
+        if isinstance(stated, dict) and stated.get(name):
+            on.append(f"{words} {stated[name]:g}")
+    if not on:
+        return None
+    kept, step = measured.get("kept_step"), measured.get("num_steps")
+    small = f"the weights of step {kept:,} are kept, of {step:,} trained" if kept else ""
+    return ", ".join(on), small
 
 
 def _samples(run_dir: RunDir, metric: str) -> list[Sample]:

@@ -291,6 +291,7 @@ def test_a_quantization_is_known_to_its_own_files_alone() -> None:
         "exporters/quantized.py": "writes that format, by the quantizer",
         "memory/simulate.py": "its optimizers page their states",
         "models/versions.py": "the stack",
+        "recipe/optimizers.py": "optimizers that live in the same packages",
         "recipe/schema.py": "an example",
         "recipe/tables.py": "hints of its native config that are wrong",
         "system/quiet.py": "the stack's chatter",

@@ -36,6 +36,7 @@ from peftkit.memory.trace import (
     join_programs,
     sum_work,
 )
+from peftkit.models.stored_quantization import stored_quantizer
 from peftkit.plugins.native import native_model
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Rehearsed:
             config,
             built.recipe.model,
             kind=built.method.kind,
-            quantizer=built.quantizer,
+            quantizer=built.quantizer or stored_quantizer(config.to_dict()),
             adapter=built.adapter,
         )
         step.set_checkpointing(skeleton.model, self.args)

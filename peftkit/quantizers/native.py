@@ -75,6 +75,4 @@ Quanto = _native("QuantoConfig", "Quantize by optimum-quanto.", says_bits="weigh
 Quark = _native("QuarkConfig", f"{_LOADS}, by AMD's Quark.", keeps_modules=None)
 Sinq = _native("SinqConfig", "Quantize by SINQ, without data.", says_bits="nbits")
 SpQR = _native("SpQRConfig", f"{_LOADS}, by SpQR.", says_bits="bits")
-TorchAo = _native("TorchAoConfig", "Quantize by torchao.",
-                  tried={"quant_type": "int8_weight_only"})  # fmt: skip
 Vptq = _native("VptqConfig", f"{_LOADS}, by VPTQ.")

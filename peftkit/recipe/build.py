@@ -15,17 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError, RecipeError
-from peftkit.plugins import (
-    Adapter,
-    Decision,
-    Machine,
-    Method,
-    ModelKind,
-    Source,
-    Task,
-    find,
-)
+from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Source, Task, find
 from peftkit.plugins.machine import decided
+from peftkit.recipe.early_stopping import best_kept
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.plain_data import plain_data
 from peftkit.recipe.quantization import decide_quantization
@@ -156,6 +148,8 @@ def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
     method = find("methods", name)
     chosen = method.decide(options, dtype=recipe.model.dtype, machine=machine)
     made = {d.key: d for d in decided(f"method.{name}", chosen, options)}
+    if recipe.early_stopping is not None:
+        made.update({d.key: d for d in decided(f"method.{name}", best_kept(options), options)})
     choice = recipe.adapter.choice
     adapter = find("adapters", choice.name) if choice else None
     if adapter is not None:
@@ -325,6 +319,8 @@ def _resolve(
         else {"budget": f"{recipe.memory.budget_bytes / (1 << 30):.10g} GiB"},
         "evaluate": False if recipe.evaluate is None else _plain(recipe.evaluate),
     }
+    if recipe.early_stopping is not None:
+        resolved["early_stopping"] = _plain(recipe.early_stopping)
     plain: dict[str, Any] = _plain(resolved)
     return plain
 

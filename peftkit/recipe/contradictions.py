@@ -28,6 +28,7 @@ def find_contradictions(gate: Gate, sections: Mapping[str, Any]) -> None:
     is_split_wrong = any(_is_about_splits(key) for key in known if key)
     read = Stated(
         **{name: sections[name] for name in ("model", "data", "adapter", "method", "evaluate")},
+        stops_early=sections["early_stopping"] is not None,
         splits=None if data is None or data.source is None or is_split_wrong else data.all_splits,
     )
     for rule in RULES:

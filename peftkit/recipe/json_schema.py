@@ -11,7 +11,7 @@ from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.data_section import SPLITS
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.kinds import Kind, matches, to_json_schema
-from peftkit.recipe.schema import AuditSection, EvaluateSection, ModelSection
+from peftkit.recipe.schema import AuditSection, EarlyStoppingSection, EvaluateSection, ModelSection
 from peftkit.recipe.sections import REQUIRED, SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
     Option,
@@ -40,6 +40,7 @@ def json_schema() -> Schema:
         "data": writer.data(),
         "adapter": writer.adapter(),
         "method": writer.plugins("methods"),
+        "early_stopping": writer.early_stopping(),
         "memory": {"type": "object", "properties": {"budget": {"type": ["string", "null"]}}},
         "evaluate": writer.evaluate(),
     }
@@ -122,6 +123,11 @@ class _Writer:
             "additionalProperties": False,
         }
         return {"anyOf": [{"const": "full"}, continued, self.plugins("adapters")]}
+
+    def early_stopping(self) -> Schema:
+        """Return the schema of the section `early_stopping`."""
+        schema = self._object(signature_of(EarlyStoppingSection))
+        return {"anyOf": [{"type": "boolean"}, {"type": "null"}, schema]}
 
     def evaluate(self) -> Schema:
         """Return the schema of the section `evaluate`."""

@@ -171,6 +171,16 @@ class MemorySection:
 
 
 @dataclass(frozen=True)
+class EarlyStoppingSection:
+    """Stop once the validation split no longer improves, and keep the best checkpoint."""
+
+    patience: int = 3
+    """Evaluations in a row without an improvement after which training stops."""
+    threshold: float = 0.0
+    """Smallest change of the metric that counts as an improvement."""
+
+
+@dataclass(frozen=True)
 class EvaluateSection:
     """Say what is scored after training, base beside tuned."""
 
@@ -201,6 +211,7 @@ class Recipe:
     lines: Mapping[str, int]
     """Dotted key -> 1-based line; a key set on the command line is absent."""
     overrides: tuple[str, ...] = ()
+    early_stopping: EarlyStoppingSection | None = None
 
     @property
     def scoring(self) -> EvaluateSection:

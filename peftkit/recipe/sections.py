@@ -16,6 +16,7 @@ from peftkit.recipe.schema import (
     AdapterSection,
     BpeTokenizer,
     Choice,
+    EarlyStoppingSection,
     EvaluateSection,
     MemorySection,
     ModelSection,
@@ -37,6 +38,7 @@ SECTIONS = {
     "data": "where rows come from, how they are split and what they mean",
     "adapter": "what is trained: a PEFT method, `from: PATH`, or the word full",
     "method": "how it is trained",
+    "early_stopping": "when training ends by itself: {patience: 3}; never when absent",
     "memory": "a bound on memory",
     "evaluate": "what is scored after training; nothing when absent or false",
 }
@@ -70,6 +72,7 @@ def read_sections(gate: Gate, data: Mapping[str, Any]) -> dict[str, Any]:
         "data": read_data(gate, data["data"]) if "data" in data else None,
         "adapter": _read_adapter(gate, data["adapter"]) if "adapter" in data else None,
         "method": _read_method(gate, data["method"]) if "method" in data else None,
+        "early_stopping": _read_early_stopping(gate, data.get("early_stopping")),
         "memory": _read_memory(gate, data.get("memory")),
         "evaluate": _read_evaluate(gate, data.get("evaluate")),
     }
@@ -198,6 +201,14 @@ def _read_adapter(gate: Gate, value: Any) -> AdapterSection | None:
 
 def _read_method(gate: Gate, value: Any) -> Choice | None:
     return check_plugin(gate, "method", value, "methods")
+
+
+def _read_early_stopping(gate: Gate, value: Any) -> EarlyStoppingSection | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return EarlyStoppingSection()
+    return EarlyStoppingSection(**check_own(gate, "early_stopping", value, EarlyStoppingSection))
 
 
 def _read_memory(gate: Gate, value: Any) -> MemorySection:

@@ -27,6 +27,8 @@ class Stated:
     adapter: AdapterSection | None
     method: Choice | None
     evaluate: EvaluateSection | None
+    stops_early: bool
+    """Whether the recipe has `early_stopping`."""
     splits: Mapping[str, str] | None
     """Our splits; None when that part of the recipe could not be read."""
 

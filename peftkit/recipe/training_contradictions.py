@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from peftkit.recipe.early_stopping import early_stopping
 from peftkit.recipe.kinds import show
+from peftkit.recipe.optimizers import optimizer
 from peftkit.recipe.stated import Found, Stated, is_count
 
 
@@ -50,10 +52,11 @@ def _length_of_training(stated: Stated) -> Found:
 
 def _validation(stated: Stated) -> Found:
     options = stated.options
-    evaluates = options.get("eval_strategy", "no") != "no"
+    default = "epoch" if stated.stops_early else "no"
+    evaluates = options.get("eval_strategy", default) != "no"
     has_validation = stated.has_split("validation")
     wants = [name for name in ("eval_on_start", "load_best_model_at_end") if stated.says(name)]
-    if evaluates:
+    if "eval_strategy" in options and evaluates:
         wants.insert(0, "eval_strategy")
     if stated.says("save_strategy", "best"):
         wants.append("save_strategy")
@@ -126,6 +129,8 @@ def _masking(stated: Stated) -> Found:
 RULES: tuple[Callable[[Stated], Found], ...] = (
     _precision,
     _length_of_training,
+    early_stopping,
+    optimizer,
     _validation,
     _intervals,
     _loading,

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from peftkit.errors import DivergedError, ResourceError
 from peftkit.rundir import checkpoints as resume
@@ -97,6 +103,16 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             self._keep_step(state, logs)
         elif "eval_loss" in logs:
             self._metrics.append({"step": state.global_step, **_kept(logs)})
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Keep which checkpoint was the best, where that one is what is left."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._metrics.append(
+                {"step": state.global_step, "kept_step": state.best_global_step,
+                 "best_metric": state.best_metric}
+            )  # fmt: skip
 
     def _most_taken(self, own: Peak) -> Peak:
         """Return the peak of the process that took most."""
@@ -195,6 +211,20 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             hint=f"{key}={calmer:g} and another --out; if that diverges too, look at the rows with"
             " `peftkit data`",
         )
+
+
+class Patience(EarlyStoppingCallback):  # type: ignore[misc] # transformers is untyped
+    """Stop when evaluations no longer improve, and go on counting after a resume."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take up the count of the checkpoint that is resumed."""
+        super().on_train_begin(args, state, control)
+        saved = (state.stateful_callbacks or {}).get(type(self).__name__)
+        if isinstance(saved, dict):
+            for name, value in saved["attributes"].items():
+                setattr(self, name, value)
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped

@@ -75,9 +75,10 @@ def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
 
 
 def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> Trainer:
-    from peftkit.training.callbacks import Finite, Keeper
+    from peftkit.training.callbacks import Finite, Keeper, Patience
 
-    adapter = job.built.adapter
+    adapter, stopping = job.built.adapter, job.recipe.early_stopping
+    patience = [Patience(stopping.patience, stopping.threshold)] if stopping else []
     return job.built.method.trainer(
         Training(
             model=model,
@@ -86,6 +87,7 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
             validation=job.prepared.encoded.get("validation"),
             callbacks=(
                 *(adapter.callbacks() if adapter else ()),
+                *patience,
                 Finite(job.recipe.method.name, job.run_dir),
                 Keeper(session.stop, session.status),
             ),
@@ -120,6 +122,12 @@ def _watch(
     trainer.add_callback(watch)
 
 
+def _kept(run_dir: RunDir) -> dict[str, Any]:
+    """Say which checkpoint's weights are kept, where that is the best and not the last."""
+    lines = [line for line in resume.read_metrics(run_dir.metrics) if "kept_step" in line]
+    return {key: lines[-1][key] for key in ("kept_step", "best_metric")} if lines else {}
+
+
 def _step_lines(run_dir: RunDir) -> list[dict[str, Any]]:
     return [line for line in resume.read_metrics(run_dir.metrics) if "seconds" in line]
 
@@ -143,6 +151,7 @@ def _measure(job: Job, model: PreTrainedModel | PeftModel) -> dict[str, Any]:
         "device": job.machine.name,
         "num_trainable": trainable,
         "num_parameters": total,
+        **_kept(job.run_dir),
     }
     reserved = [line["peak_reserved_bytes"] for line in lines if "peak_reserved_bytes" in line]
     return {**measured, "peak_reserved_bytes": max(reserved)} if reserved else measured

@@ -194,3 +194,25 @@ def test_muon_drops_gradients_that_it_is_given_again() -> None:
         num for num, term in zip(update.num_bytes, update.terms, strict=True) if term == "gradients"
     )
     assert held == sum(p.numel() * p.element_size() for p in rehearsed.model.parameters())
+
+
+def test_a_base_that_is_stored_quantized_is_planned_so() -> None:
+    """As the same base that the recipe quantizes."""
+    from transformers import BitsAndBytesConfig
+    from trl import SFTConfig
+
+    from peftkit.quantizers.bitsandbytes import BitsAndBytes
+
+    options = {"use_cpu": True, "bf16": False, "activation_checkpointing": False}
+    method = SFT(SFTConfig(output_dir="x", report_to="none", **options))
+
+    def base_bytes(config: Any, quantizer: Any) -> int:
+        built = _built(method)
+        built.quantizer = quantizer
+        return sum(t.nbytes for t in Rehearsed(built, config, device="cpu").fake.terms["base"])
+
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    plain, stored = _config(real_step.LLAMA, 1), _config(real_step.LLAMA, 1)
+    stored.quantization_config = {"quant_method": "bitsandbytes", **nf4}
+    wanted = base_bytes(plain, BitsAndBytes(BitsAndBytesConfig(**nf4)))
+    assert base_bytes(stored, None) == wanted < base_bytes(plain, None)

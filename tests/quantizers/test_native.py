@@ -14,14 +14,14 @@ from peftkit.quantizers import native
 from peftkit.recipe.build import construct
 from peftkit.recipe.signatures import signature_of
 
-NAMES = sorted(set(plugin_names("quantizers")) - {"bitsandbytes"})
+NAMES = sorted(set(plugin_names("quantizers")) - {"bitsandbytes", "torchao"})
 
 
 def test_none_of_transformers_own_is_missing() -> None:
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as KNOWN
 
     # bitsandbytes stands there under two names that differ only in a key of its one config
-    ours = {*NAMES, "bitsandbytes_4bit", "bitsandbytes_8bit"}
+    ours = {*NAMES, "bitsandbytes_4bit", "bitsandbytes_8bit", "torchao"}
     assert set(KNOWN) == ours
     for name in NAMES:
         assert find("quantizers", name).Config == f"transformers:{KNOWN[name].__name__}"

@@ -7,7 +7,9 @@ from peftkit.recipe.stated import Stated, is_count
 
 
 def test_only_what_is_stated_is_said() -> None:
-    stated = Stated(None, None, None, Choice("sft", {"bf16": True, "max_length": None}), None, {})
+    stated = Stated(
+        None, None, None, Choice("sft", {"bf16": True, "max_length": None}), None, False, {}
+    )
     assert stated.says("bf16")
     assert stated.says("max_length", None)
     assert not stated.says("fp16")
@@ -17,7 +19,7 @@ def test_only_what_is_stated_is_said() -> None:
 
 
 def test_nothing_is_stated_by_a_section_that_could_not_be_read() -> None:
-    stated = Stated(None, None, None, None, None, None)
+    stated = Stated(None, None, None, None, None, False, None)
     assert stated.options == {}
     assert stated.has_split("test")
 

@@ -11,9 +11,9 @@ from peftkit.recipe.stated import Stated
 from peftkit.recipe.training_contradictions import RULES
 
 
-def found(splits: dict[str, str] | None, **options: Any) -> list[str]:
+def found(splits: dict[str, str] | None, *, stops_early: bool = False, **options: Any) -> list[str]:
     method = Choice("sft", options)
-    stated = Stated(None, None, None, method, None, splits)
+    stated = Stated(None, None, None, method, None, stops_early, splits)
     return [key.rpartition(".")[2] for rule in RULES for key, *_ in rule(stated)]
 
 

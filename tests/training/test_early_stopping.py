@@ -1,0 +1,55 @@
+"""Early stopping: when it stops, which checkpoint is kept, and that a resumed run counts on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import training_fixture
+
+from peftkit.report import render_page
+from peftkit.rundir.paths import RunDir
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_model: Path) -> Path:
+    """Write a recipe whose steps change nothing, so that no evaluation improves on the first."""
+    folder = tmp_path_factory.mktemp("stopping")
+    rows = tiny.write_jsonl(folder / "rows.jsonl", tiny.rows(6))
+    sft = {
+        "learning_rate": 1e-30, "max_steps": 9, "per_device_train_batch_size": 2,
+        "logging_steps": 1, "max_length": 64, "eval_strategy": "steps", "eval_steps": 1,
+        "weight_decay": 0.01, "neftune_noise_alpha": 5,
+    }  # fmt: skip
+    splits = {"train": "train", "validation": "test"}
+    file = folder / "recipe.json"
+    training_fixture.write_recipe(
+        file, tiny_model, rows, sft=sft, early_stopping={"patience": 2, "threshold": 0.001}
+    )
+    made = json.loads(file.read_text())
+    made["data"]["splits"] = splits
+    file.write_text(json.dumps(made))
+    return file
+
+
+def test_stops_keeps_the_best_and_counts_on_after_a_resume(recipe: Path, tmp_path: Path) -> None:
+    run_dir = training_fixture.train(recipe, tmp_path / "run")
+    measured = json.loads(run_dir.measured.read_text())
+    assert (measured["num_steps"], measured["kept_step"]) == (3, 1)
+    page = render_page(run_dir)
+    assert "early stopping (patience 2), NEFTune 5, weight decay 0.01" in page
+    assert "the weights of step 1 are kept, of 3 trained" in page
+    resolved = run_dir.read_resolved()["method"]["sft"]
+    assert resolved["load_best_model_at_end"] is True
+    assert (resolved["save_strategy"], resolved["save_steps"]) == ("steps", 1)
+
+    part = RunDir(tmp_path / "part")
+    shutil.copytree(run_dir.path, part.path)
+    training_fixture.cut_back(part, step=2)
+    training_fixture.train(recipe, part.path)
+    assert training_fixture.losses(part) == training_fixture.losses(run_dir)
+    assert training_fixture.sha256(part) == training_fixture.sha256(run_dir)
+    assert json.loads(part.measured.read_text())["num_steps"] == 3
