@@ -14,7 +14,7 @@ from peftkit.plugins.evaluation import Answerer, Reply
 from peftkit.plugins.examples import Message, Question
 from peftkit.rundir.paths import RunDir
 from peftkit.scoring.by_kind import answerer_for
-from peftkit.scoring.prompts import question_of_row, question_of_text
+from peftkit.scoring.prompts import answered_of_row, question_of_row, question_of_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -123,7 +123,8 @@ def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, An
             for column in answerer.columns:
                 if column in row.values:
                     raise DataError(f"the row has a column {column!r} already")
-            asked.append((row.values, question_of_row(answerer.task, row.values)))
+            ask = answered_of_row if answerer.judges else question_of_row
+            asked.append((row.values, ask(answerer.task, row.values)))
         except (DataError, UsageError) as error:
             bad.add(row.place, error.message)
     bad.check(hint=f"rows as the run's data, or objects with a prompt; {HINT}")

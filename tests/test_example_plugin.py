@@ -11,7 +11,7 @@ from installed_example import Installed
 DISTRIBUTIONS, PREFERENCES = "peftkit-distributions", "peftkit-preferences"
 PLUGINS = {
     DISTRIBUTIONS: [("sources", "distributions"), ("tasks", "one_liner")],
-    PREFERENCES: [("tasks", "preference"), ("methods", "dpo")],
+    PREFERENCES: [("tasks", "triple"), ("methods", "tpo")],
 }
 RECIPES = {DISTRIBUTIONS: "one-liners.yaml", PREFERENCES: "preferences.yaml"}
 

@@ -29,15 +29,16 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = tiny.rows(24)
     others = random.Random(1).sample(rows, len(rows))
     made = [
-        {"prompt": row["document"], "chosen": row["summary"], "rejected": f"no {other['summary']}"}
+        {"prompt": row["document"], "chosen": f"{row['summary']} so", "reference": row["summary"],
+         "rejected": f"no {other['summary']}"}
         for row, other in zip(rows, others, strict=True)
-    ]
+    ]  # fmt: skip
     return tiny.write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", made)
 
 
 def write(file: Path, model: Path, pairs: Path, **options: Any) -> Path:
     """Write a recipe of a few steps."""
-    dpo = {"max_steps": 3, "per_device_train_batch_size": 2, "learning_rate": 0.01,
+    tpo = {"max_steps": 3, "per_device_train_batch_size": 2, "learning_rate": 0.01,
            "max_length": 128, "use_cpu": True, **options}  # fmt: skip
     recipe = {
         "name": "preferring",
@@ -45,10 +46,10 @@ def write(file: Path, model: Path, pairs: Path, **options: Any) -> Path:
         "data": {
             "source": {"json": {"files": str(pairs)}},
             "splits": {"train": "train", "test": "30%"},
-            "task": {"preference": {}},
+            "task": {"triple": {}},
         },
         "adapter": {"lora": LORA},
-        "method": {"dpo": dpo},
+        "method": {"tpo": tpo},
         "evaluate": {"split": "test"},
     }
     file.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
@@ -72,10 +73,9 @@ def line(
         "evaluate": ["evaluate", "run", "--json"],
         "generate": ["generate", "run", "sort keys by name", "--json", "-o", "max_new_tokens=4"],
         "merge": ["merge", "run", "--out", "merged", "--json"],
-        "wrong": ["check", recipe, "method.dpo.bet=1", "method.dpo.sync_ref_model=true"],
+        "wrong": ["check", recipe, "method.tpo.bet=1", "method.tpo.truncation_mode=keep_end"],
         "no task": ["check", recipe, "data.task={summarize: {document: prompt, summary: chosen}}"],
-        "unknown": ["plan", recipe, "--here", "method.dpo.loss_type=[robust]"],
-        "full": ["run", recipe, "--out", "full", "adapter=full"],
+        "unknown": ["plan", recipe, "--here", "method.tpo.loss_type=hinge"],
     }
     found = install_example(NAME).peftkit(*commands.values(), cwd=folder)
     return dict(zip(commands, found, strict=True)), folder
@@ -95,37 +95,39 @@ def test_check_refuses_what_is_not_an_option_of_trls_and_what_is_not_meant(line)
     assert wrong.code == 2
     said = " ".join((wrong.out + wrong.err).split())
     assert "did you mean beta?" in said
-    assert "the reference is the base, with the adapter switched off" in said
+    assert "answers are cut at their end" in said
     no_task = line[0]["no task"]
     assert no_task.code == 2
     said = " ".join((no_task.out + no_task.err).split())
-    assert "makes Conversation examples, dpo trains on Preference" in said
-    assert "the task preference" in said
+    assert "makes Conversation examples, tpo trains on Triple" in said
+    assert "the task triple" in said
 
 
-def test_data_shows_both_answers(line) -> None:
+def test_data_shows_all_answers(line) -> None:
     document = json.loads(succeeded(line[0]["data"]))
     train, test = (document["splits"][name] for name in ("train", "test"))
     assert train["num_used"] + test["num_used"] == 24
     row = document["mask_samples"]["train"][0]
     text = "".join(row["tokens"])
-    assert text.count("<|user|>") == text.count("<|assistant|>") == 2
+    assert text.count("<|user|>") == text.count("<|assistant|>") == 3
     trained = "".join(t for t, is_in in zip(row["tokens"], row["trained"], strict=True) if is_in)
-    first, second, _ = trained.split("<|endoftext|>\n")
-    assert second.startswith("no ") and not first.startswith("no ")
+    first, second, gold, _ = trained.split("<|endoftext|>\n")
+    assert second.startswith("no ") and first == f"{gold} so"
     shown = succeeded(line[0]["data shown"])
-    assert shown.count("[[") == shown.count("]]") == 4 + 1  # two of each split, and what they mean
+    assert (
+        shown.count("[[") == shown.count("]]") == 6 + 1
+    )  # three of each split, and what they mean
 
 
 def test_plan(line) -> None:
     plan = json.loads(succeeded(line[0]["plan"]))
     assert plan["micro_batch"] == 2
     assert plan["peak_bytes"] == sum(term["num_bytes"] for term in plan["terms"])
-    assert plan["unknown"] == ["scoring after training, which method.dpo does in a way of its own"]
+    assert plan["unknown"] == ["scoring after training, which method.tpo does in a way of its own"]
     unknown = line[0]["unknown"]
     assert unknown.code == 5
     said = " ".join(unknown.err.split())
-    assert "what a step of method.dpo takes is unknown: its loss is computed by its trainer" in said
+    assert "what a step of method.tpo takes is unknown: its loss is computed by its trainer" in said
 
 
 def test_run(line) -> None:
@@ -136,18 +138,9 @@ def test_run(line) -> None:
     assert sorted(file.name for file in (folder / "adapter").iterdir() if file.is_dir()) == []
     steps = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [step["loss"] for step in steps if "loss" in step]
-    assert losses[0] == pytest.approx(0.6931, abs=1e-4)
     assert losses[-1] < losses[0]
     assert "already finished" in succeeded(line[0]["run again"])
     assert "Accuracy" in (folder / "report.html").read_text()
-
-
-def test_a_run_without_a_reference_is_refused(line) -> None:
-    refused = line[0]["full"]
-    assert refused.code == 2
-    said = " ".join(refused.err.split())
-    assert "without an adapter there is no reference" in said
-    assert "precompute_ref_log_probs: true" in said
 
 
 def test_evaluate(line) -> None:
@@ -190,14 +183,12 @@ def test_merge(line) -> None:
 def in_sight(install_example, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the example's plugins known in this process."""
     monkeypatch.syspath_prepend(str(install_example(NAME).site))
-    assert "dpo" in plugin_names("methods")
+    assert "tpo" in plugin_names("methods")
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_:FutureWarning")  # trl's own calls
-@pytest.mark.parametrize("is_checkpointed", [False, True])
-@pytest.mark.parametrize("precomputes", [False, True])
 def test_a_step_of_trls_trainer_takes_what_is_planned(
-    in_sight, tmp_path: Path, pairs: Path, is_checkpointed: bool, precomputes: bool
+    in_sight, tmp_path: Path, pairs: Path
 ) -> None:
     """The peak of a real step, tracked: trl's own `compute_loss`, its metrics included."""
     import numpy as np
@@ -213,11 +204,15 @@ def test_a_step_of_trls_trainer_takes_what_is_planned(
 
     model = real_step.save_model(tmp_path, real_step.LLAMA)
     tokenizer = tiny.tiny_tokenizer(tmp_path)
-    options = {"activation_checkpointing": is_checkpointed, "precompute_ref_log_probs": precomputes}
-    recipe = load_recipe(write(tmp_path / "r.json", model, pairs, max_length=48, **options))
+    recipe = load_recipe(write(tmp_path / "r.json", model, pairs, max_length=48))
     built = build(recipe, real_step.CPU)
     rows = [
-        {"prompt_ids": list(range(9, 29)), "chosen_ids": list(range(28)), "rejected_ids": [9] * n}
+        {
+            "prompt_ids": list(range(9, 29)),
+            "chosen_ids": list(range(28)),
+            "rejected_ids": [9] * n,
+            "reference_ids": [9] * n,
+        }
         for n in (12, 28)
     ]
     adapted = built.adapter.attach(load_base(recipe.model, kind=built.method.kind))
@@ -225,7 +220,7 @@ def test_a_step_of_trls_trainer_takes_what_is_planned(
         Training(adapted, tokenizer, Dataset.from_list(rows), None, (), tmp_path / "out")
     )
     batch = trainer.data_collator(list(trainer.train_dataset))
-    assert tuple(batch["input_ids"].shape) == (4, 48)
+    assert tuple(batch["input_ids"].shape) == (6, 48)
     adapted.train()
     step.set_checkpointing(adapted, trainer.args)
     optimizer = step.make_optimizer(adapted, built.method)
@@ -262,8 +257,8 @@ def test_nobody_in_the_house_knows_it() -> None:
     named = [
         file.relative_to(package).as_posix()
         for file in package.rglob("*.py")
-        if re.search(r"\bdpo|DPO(Conf|Train)", file.read_text(encoding="utf-8"))
+        if re.search(r"\btpo|TPO(Conf|Train)", file.read_text(encoding="utf-8"))
     ]
     assert named == []
-    with pytest.raises(Exception, match="there is no method 'dpo'"):
-        find("methods", "dpo")
+    with pytest.raises(Exception, match="there is no method 'tpo'"):
+        find("methods", "tpo")

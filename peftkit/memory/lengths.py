@@ -92,7 +92,7 @@ def fit_head(
         is_regression: whether its head says one number.
     """
     stated = 1 if is_regression else getattr(lengths, "num_labels", 0)
-    if stated or kind.answers == "labels":
+    if stated or kind.reads_rows:
         text = config.get_text_config()
         if text.pad_token_id is None:
             text.pad_token_id = 0

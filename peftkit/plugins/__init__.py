@@ -1,5 +1,6 @@
 """What a plugin is: contracts, what passes between them, and how one is found by name."""
 
+from peftkit.plugins.answered import Answered, Preference, Verdict
 from peftkit.plugins.evaluation import (
     Answerer,
     Asking,
@@ -24,6 +25,7 @@ from peftkit.plugins.kinds import (
     MASKED_LM,
     PRETRAINING,
     QUESTION_ANSWERING,
+    REWARD,
     SEQ_2_SEQ_LM,
     SEQUENCE_CLASSIFICATION,
     TOKEN_CLASSIFICATION,
@@ -63,10 +65,12 @@ __all__ = [
     "MASKED_LM",
     "PRETRAINING",
     "QUESTION_ANSWERING",
+    "REWARD",
     "SEQUENCE_CLASSIFICATION",
     "SEQ_2_SEQ_LM",
     "TOKEN_CLASSIFICATION",
     "Adapter",
+    "Answered",
     "Answerer",
     "Asking",
     "Chosen",
@@ -85,6 +89,7 @@ __all__ = [
     "Plugin",
     "PluginInfo",
     "Point",
+    "Preference",
     "Quantizer",
     "Question",
     "Rated",
@@ -99,6 +104,7 @@ __all__ = [
     "Task",
     "Text",
     "Training",
+    "Verdict",
     "all_plugins",
     "available",
     "checked_rows",

@@ -142,6 +142,8 @@ class Answerer(ABC):
 
     columns: ClassVar[tuple[str, ...]]
     """Keys that hold an answer in a file of answers."""
+    judges: ClassVar[bool] = False
+    """Whether it is given an answer to judge, behind the prompt, and gives none itself."""
     no_conversation: str = "this model answers one text at a time"
     """Why nobody can hold a conversation with it; empty where one can."""
 

@@ -163,9 +163,7 @@ class Conversation(Example):
 
     def sample(self) -> dict[str, Any]:
         """Return the messages, or the text alone where a user asked just that."""
-        prompt = [dict(message) for message in self.prompt]
-        is_plain = len(prompt) == 1 and prompt[0]["role"] == "user"
-        return {"prompt": prompt[0]["content"] if is_plain else prompt}
+        return {"prompt": plain_prompt(self.prompt)}
 
     def problem(self) -> str:
         """Say whether the assistant answers something."""
@@ -349,6 +347,12 @@ def _further(message: Message) -> list[Any]:
     """Return what a message holds besides its role and its text; nothing for most."""
     further = {key: value for key, value in message.items() if key not in _PLAIN_KEYS}
     return [further] if further else []
+
+
+def plain_prompt(messages: Sequence[Message]) -> Any:
+    """Return messages as plain data, or the text alone where a user asked just that."""
+    is_plain = len(messages) == 1 and messages[0]["role"] == "user"
+    return messages[0]["content"] if is_plain else [dict(message) for message in messages]
 
 
 def kinds_of(names: Sequence[type]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class ModelKind:
     task_type: str | None
     """PEFT's word for it; None where PEFT has no wrapper of its own."""
     answers: str = ""
-    """`text`, `labels` or `spans`; empty where nothing is asked of it."""
+    """`text`, `labels`, `scores` or `spans`; empty where nothing is asked of it."""
     pipeline_tag: str | None = None
     """The Hub's word for what it does."""
     heads: tuple[str, ...] = ()
@@ -33,6 +33,12 @@ class ModelKind:
     def head_options(self) -> dict[str, int]:
         """Return what a configuration must say of the head; a checkpoint's own may be another's."""
         return {} if self.num_outputs is None else {"num_labels": self.num_outputs}
+
+    @property
+    def reads_rows(self) -> bool:
+        """Tell whether its head reads whole rows: a decoder finds the last token of each by its
+        padding token's id, so that a configuration with it is kept beside an adapter."""
+        return self.answers in ("labels", "scores")
 
 
 CAUSAL_LM = ModelKind(
@@ -55,6 +61,7 @@ SEQUENCE_CLASSIFICATION = ModelKind(
     heads=("classifier", "pre_classifier", "classification_head", "score"),
     endings=("ForSequenceClassification",),
 )
+REWARD = replace(SEQUENCE_CLASSIFICATION, answers="scores", endings=(), num_outputs=1)
 TOKEN_CLASSIFICATION = ModelKind(
     "AutoModelForTokenClassification",
     task_type="TOKEN_CLS",

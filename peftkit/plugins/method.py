@@ -186,6 +186,10 @@ class Method(Plugin):
         del tokenizer
         return rows
 
+    def check_rows(self, rows: Dataset) -> None:
+        """Refuse, by DataError, arranged training rows that nothing can be learned from."""
+        del rows
+
     def train_tokenizer(
         self, texts: Iterable[str], *, vocab_size: int, max_length: int | None
     ) -> PreTrainedTokenizerFast:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
-from peftkit.plugins import Example, Method, Task
+from peftkit.plugins import Example, Method, ModelKind, Task
 from peftkit.plugins.examples import show_number
 
 if TYPE_CHECKING:
@@ -52,13 +52,19 @@ class Labels:
             return {"mean_of_train": show_number(self.mean)}
         return {"most_frequent": self.most_frequent} if self.names else {}
 
-    def model_options(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def model_options(
+        self, tokenizer: PreTrainedTokenizerBase, kind: ModelKind | None = None
+    ) -> dict[str, Any]:
         """Return what a classifier's configuration must say; nothing without labels.
 
         A decoder finds a row's last token by the padding token's id.
+
+        Args:
+            kind: of the model, which may score rows that have no label.
         """
         if not self.outputs:
-            return {}
+            scores = kind is not None and kind.reads_rows
+            return {"pad_token_id": tokenizer.pad_token_id} if scores else {}
         return {
             "id2label": dict(enumerate(self.outputs)),
             "label2id": {name: number for number, name in enumerate(self.outputs)},

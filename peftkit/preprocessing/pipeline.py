@@ -121,6 +121,9 @@ def inspect_rows(
         for name in names
         if audits[name].num_used
     }
+    if TRAIN in arranged:
+        with blamed(recipe, f"data.task.{recipe.data.task.name}", "data.task"):
+            method.check_rows(arranged[TRAIN])
     longest = {name: max(method.lengths(found), default=0) for name, found in arranged.items()}
     limits = _limits(built, tokenizer, max_positions)
     breaches = [

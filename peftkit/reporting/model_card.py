@@ -111,7 +111,7 @@ def _usage(card: Card) -> str:
             f"from transformers import {card.kind.auto_class}\n\n"
             f'model = {card.kind.auto_class}.from_pretrained("THIS FOLDER")'
         )
-    has_labels = card.kind.answers == "labels"
+    has_labels = card.kind.reads_rows
     names = f"AutoConfig, {card.kind.auto_class}" if has_labels else card.kind.auto_class
     config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
     place = f"{card.base_location!r}, config=config" if has_labels else repr(card.base_location)

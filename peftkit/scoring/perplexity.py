@@ -67,24 +67,37 @@ def token_loss(
     token counts once, whatever its row's length, as in the loss of a batch that holds all rows.
     Rows may not exceed the model's positions.
     """
-    import torch
 
     is_apart = model.config.is_encoder_decoder
-    batch_nats = _target_nats if is_apart else _batch_nats
     # The first token of a row has nothing before it, and that of a target has the source.
     first = 0 if is_apart else 1
     scored = [row for row in rows if _num_trained(row, first)]
-    order = sorted(range(len(scored)), key=lambda i: -len(scored[i]["input_ids"]))
-    nats, num_tokens, done = 0.0, 0, 0
+    nats = row_nats(model, scored, progress=progress)
+    return TokenLoss(math.fsum(nats), sum(_num_trained(row, first) for row in scored))
+
+
+def row_nats(
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    *,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Return the loss of each row, summed over its trained tokens; see `token_loss`."""
+    import torch
+
+    batch_nats = _target_nats if model.config.is_encoder_decoder else _batch_nats
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
+    found = [0.0] * len(rows)
+    done = 0
     with evaluating(model), torch.no_grad():
-        for indices in _batches(order, scored, model):
-            batch = [scored[i] for i in indices]
-            nats += batch_nats(model, batch)
-            num_tokens += sum(_num_trained(row, first) for row in batch)
-            done += len(batch)
+        for indices in _batches(order, rows, model):
+            nats = batch_nats(model, [rows[i] for i in indices])
+            for index, value in zip(indices, nats, strict=True):
+                found[index] = value
+            done += len(indices)
             if progress:
-                progress(done, len(scored))
-    return TokenLoss(nats, num_tokens)
+                progress(done, len(rows))
+    return found
 
 
 def windows(
@@ -127,7 +140,7 @@ def _batches(
 
 def _batch_nats(
     model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
-) -> float:
+) -> list[float]:
     input_ids_BT, mask_BT = _padded_inputs(model, batch)
     labels_BT = _padded([row["labels"] for row in batch], IGNORED, input_ids_BT.device)
     # Position t predicts token t + 1
@@ -139,7 +152,7 @@ def _batch_nats(
 
 def _target_nats(
     model: PreTrainedModel | PeftModel, batch: Sequence[Mapping[str, Sequence[int]]]
-) -> float:
+) -> list[float]:
     input_ids_BT, mask_BT = _padded_inputs(model, batch)
     labels_BS = _padded([row["labels"] for row in batch], IGNORED, input_ids_BT.device)
     outputs = model(
@@ -167,20 +180,22 @@ def _padded(values: Sequence[Sequence[int]], fill: int, device: torch.device) ->
     return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
 
 
-def _nats(logits_BKV: Tensor, targets_BK: Tensor) -> float:
+def _nats(logits_BKV: Tensor, targets_BK: Tensor) -> list[float]:
+    """Sum each row's loss in float64."""
     import torch
 
     targets_BK = targets_BK.to(logits_BKV.device)
     trained_BK = targets_BK != IGNORED
+    rows_N = trained_BK.nonzero()[:, 0].cpu()
     logits_NV, targets_N = logits_BKV[trained_BK], targets_BK[trained_BK]
-    total = 0.0
+    totals_B = torch.zeros(len(targets_BK), dtype=torch.float64)
     for start in range(0, len(targets_N), UPCAST_TOKENS):
         part = slice(start, start + UPCAST_TOKENS)
         losses = torch.nn.functional.cross_entropy(
             logits_NV[part].float(), targets_N[part], reduction="none"
         )
-        total += float(losses.double().sum())
-    return total
+        totals_B.index_add_(0, rows_N[part], losses.double().cpu())
+    return [float(total) for total in totals_B]
 
 
 def _logits(

@@ -84,6 +84,28 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
     return question
 
 
+ANSWERS = ("generated", "completion", "response", "answer", "output")
+"""Columns in which a row's answer is looked for, the one that `generate` itself writes first."""
+
+
+def answered_of_row(task: Task, row: Mapping[str, Any]) -> Question:
+    """Return a row's question with its answer behind it, to be judged.
+
+    The answer is that of a column in `ANSWERS`, or the task's own: of a pair, the better one. A
+    row may also hold whole `messages` that end with the assistant's.
+
+    Raises:
+        DataError: the row has no question or no answer.
+    """
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages and not _ends_with_user(row):
+        return Question(messages=tuple(_messages(messages)))
+    asked = question_of_row(task, row)
+    named = next((row[name] for name in ANSWERS if isinstance(row.get(name), str)), None)
+    answer = task.example(row).answer if named is None else named
+    return Question(messages=(*asked.messages, {"role": "assistant", "content": answer}))
+
+
 def _words(question: Question) -> str:
     messages = (message["content"] for message in question.messages)
     return question.text + "\n".join((*messages, *question.texts))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from peftkit import embedded
 from peftkit.errors import DataError
@@ -31,6 +32,10 @@ class EmbeddedConfig:
     and its signature say."""
     dialogue: bool = False
     """Give every row a column `messages`: a conversation of three questions about the document."""
+    answers: Literal["pairs", "verdicts"] | None = None
+    """Give answers to compare. `pairs`: a column `chosen`, the summary, and `rejected`, the
+    sentence that the document goes on with. `verdicts`: one of the two in `completion`, and in
+    `label` whether it is the summary."""
 
 
 class EmbeddedSource(Source):
@@ -52,6 +57,12 @@ class EmbeddedSource(Source):
             )
         self._is_mismatched, self._is_dialogue = config.mismatched, config.dialogue
         self._has_kinds = config.kinds
+        if config.answers and (config.mismatched or config.dialogue):
+            raise DataError(
+                "embedded: answers go with neither mismatched nor dialogue",
+                hint="keep one of the three",
+            )
+        self._compare = {"pairs": pairs, "verdicts": verdicts}.get(config.answers or "", list)
 
     def splits(self) -> list[str]:
         """List the splits, training first."""
@@ -75,7 +86,7 @@ class EmbeddedSource(Source):
             rows = mismatch(rows)
         if self._has_kinds:
             rows = [{**row, "kind": kind_of(row)} for row in rows]
-        return Dataset.from_list(rows)
+        return Dataset.from_list(self._compare(rows))
 
 
 def mismatch(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -110,6 +121,37 @@ def kind_of(row: Mapping[str, str]) -> str:
 def _is_class(name: str) -> bool:
     bare = name.lstrip("_")
     return bare[:1].isupper() and not bare.isupper()
+
+
+def pairs(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Give each document two answers: its summary, and the sentence that it goes on with.
+
+    Documents of one sentence alone, or whose next sentence is the summary, are left out.
+    """
+    made = []
+    for row in rows:
+        copied = next_sentence(row["document"])
+        if copied and copied != row["summary"]:
+            made.append({**row, "chosen": row["summary"], "rejected": copied})
+    return made
+
+
+def verdicts(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Give each document one of those two answers, by a hash, and whether it is the summary."""
+    made = []
+    for row in pairs(rows):
+        is_good = _hash(row["document"])[0] % 2 == 0
+        kept = {name: row[name] for name in row if name not in ("chosen", "rejected")}
+        answer = row["chosen" if is_good else "rejected"]
+        made.append({**kept, "completion": answer, "label": is_good})
+    return made
+
+
+def next_sentence(document: str) -> str:
+    """Return the first sentence below a document's signature; empty where there is none."""
+    prose = " ".join(document.partition("\n\n")[2].split())
+    found = re.match(r".+?[.!?](?=\s|$)", prose)
+    return found.group() if found else ""
 
 
 def _hash(text: str) -> bytes:

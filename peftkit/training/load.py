@@ -85,7 +85,7 @@ def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
     from peftkit.recipe.blame import blamed
 
     section, kind = job.recipe.model, job.built.method.kind
-    config_options = job.prepared.labels.model_options(job.tokenizer)
+    config_options = job.prepared.labels.model_options(job.tokenizer, kind)
     if section.config is not None:
         return init_model(
             section,

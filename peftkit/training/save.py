@@ -38,7 +38,7 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
         settle_start(model, job.tokenizer)
         native_model(model).generation_config.save_pretrained(partial)
     model.save_pretrained(partial)
-    if is_adapter and job.prepared.labels.outputs:
+    if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
     job.tokenizer.save_pretrained(partial)
     write_card(partial, _describe(job, is_adapter=is_adapter))

@@ -1,1 +1,1 @@
-"""A training method and a task for peftkit: learn which of two answers is the better one."""
+"""A training method and a task for peftkit: three answers to a prompt, one of them gold."""
