@@ -274,7 +274,7 @@ def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
         protocol = {
             "sources": plugins.Source, "tasks": plugins.Task, "adapters": plugins.Adapter,
             "methods": plugins.Method, "quantizers": Quantizer, "merges": plugins.Merge,
-            "exporters": plugins.Exporter,
+            "exporters": plugins.Exporter, "rewards": plugins.Reward,
         }[group]  # fmt: skip
         members = [m for m in dir(protocol) if not m.startswith("_")]
         for point in entry_points(group=f"peftkit.{group}"):

@@ -61,6 +61,19 @@ def bert_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int) -> int:
     return r * (layers * (4 * 2 * hidden + 2 * (hidden + mlp)) + 2 * hidden)
 
 
+QWEN = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+    "eos_token_id": 151645,
+}
+QWEN_LORA = lora_parameters(16, 24, hidden=896, mlp=4864, q=896, k=128)
 FACTS = {
     "classify-mrpc-bert": Facts(
         "google-bert/bert-base-uncased",
@@ -134,22 +147,17 @@ FACTS = {
             "vocab_size": 512,
         },
     ),
-    "summarize-qwen2.5-0.5b": Facts(
+    **{
+        f"{name}-qwen2.5-0.5b": Facts("Qwen/Qwen2.5-0.5B-Instruct", QWEN, 494_032_768, QWEN_LORA)
+        for name in ("dpo", "grpo", "kto", "summarize")
+    },
+    "reward-qwen2.5-0.5b": Facts(
         "Qwen/Qwen2.5-0.5B-Instruct",
-        {
-            "model_type": "qwen2",
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 32768,
-            "tie_word_embeddings": True,
-            "vocab_size": 151936,
-            "eos_token_id": 151645,
-        },
-        494_032_768,
-        lora_parameters(16, 24, hidden=896, mlp=4864, q=896, k=128),
+        QWEN,
+        # with a head, here of two outputs as a configuration has them
+        494_032_768 + 2 * 896,
+        QWEN_LORA + 2 * 896,
+        "AutoModelForSequenceClassification",
     ),
     "translate-nllb-200-distilled-600m": Facts(
         "facebook/nllb-200-distilled-600M",

@@ -237,3 +237,27 @@ def test_rows_of_squad_s_shape_become_a_recipe_that_passes(form: str) -> None:
     view = show_data(load_recipe(result.file), num_rows=1)
     assert view.breaches == ()
     assert sum(audit.num_used for audit in view.audit.values()) == 60
+
+
+@pytest.mark.parametrize(
+    ("row", "task", "method"),
+    [
+        ({"prompt": "p {}", "chosen": "a", "rejected": "b"}, "preference", "dpo"),
+        (
+            {name: [{"role": "user", "content": "p {}"}, {"role": "assistant", "content": name}]
+             for name in ("chosen", "rejected")},
+            "preference", "dpo",
+        ),
+        ({"question": "p {}", "answer": "a", "liked": True}, "feedback", "kto"),
+    ],
+    ids=["pairs", "implicit", "verdicts"],
+)  # fmt: skip
+def test_answers_that_are_compared_become_a_recipe_that_loads(row, task, method, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    lines = [json.dumps(row).replace("{}", str(at)) for at in range(40)]
+    if task == "feedback":
+        lines = [line.replace("true", "false") if at % 2 else line for at, line in enumerate(lines)]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    made = init(file, out=tmp_path / "r.yaml")
+    recipe = load_recipe(made.file)
+    assert (recipe.data.task.name, recipe.method.name) == (task, method)

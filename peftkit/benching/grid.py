@@ -11,7 +11,7 @@ from typing import Any
 
 from peftkit.errors import RecipeError
 from peftkit.memory import catalogue
-from peftkit.plugins import Conversation, find
+from peftkit.plugins import Conversation, Text, find, plugin_names
 from peftkit.recipe.kinds import show
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
@@ -213,6 +213,21 @@ def _check_sections(gate: Gate, key: str, sections: Mapping[str, Any]) -> None:
     chosen = sections.get("method")
     if chosen is not None and not (isinstance(chosen, Mapping) and len(chosen) == 1):
         gate.refuse(join(key, "method"), "names no training method", "e.g. {sft: {}}")
+    elif chosen is not None:
+        _check_rows(gate, join(key, "method"), next(iter(chosen)))
+
+
+def _check_rows(gate: Gate, key: str, name: str) -> None:
+    """Refuse a method whose rows are more than tokens with labels, which cells are drawn of."""
+    if name not in plugin_names("methods"):
+        return  # said where its cell's recipe is read
+    method = find("methods", name)
+    if method.unplanned or not {Conversation, Text} & set(method.examples):
+        gate.refuse(
+            join(key, name),
+            "trains on rows of its own, and a benchmark draws rows of tokens with labels",
+            "plan it over its own rows: peftkit plan RECIPE",
+        )
 
 
 def _check_name(gate: Gate, key: str, name: str) -> None:

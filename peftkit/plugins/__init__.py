@@ -33,7 +33,7 @@ from peftkit.plugins.kinds import (
 )
 from peftkit.plugins.machine import Chosen, Decision, Machine
 from peftkit.plugins.method import Method, Training, make_trainer
-from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Source, Task
+from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Reward, Source, Task
 from peftkit.plugins.quantizer import Quantizer, Storage
 from peftkit.plugins.registry import (
     GROUPS,
@@ -94,6 +94,7 @@ __all__ = [
     "Question",
     "Rated",
     "Reply",
+    "Reward",
     "Row",
     "RowCount",
     "Scoring",

@@ -10,7 +10,7 @@ from peftkit.plugins.examples import Example, Message, plain_prompt
 
 @dataclass(frozen=True)
 class Answered(Example):
-    """Hold a prompt, of which answers are known: a kind says which, and which of them is trained."""
+    """Hold a prompt of which answers are known: a kind says which ones."""
 
     messages: tuple[Message, ...]
     """Chat messages up to the answers."""

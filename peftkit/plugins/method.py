@@ -18,7 +18,7 @@ from peftkit.plugins.examples import Example
 from peftkit.plugins.kinds import ModelKind
 from peftkit.plugins.losses import plain_loss
 from peftkit.plugins.machine import Chosen, Machine
-from peftkit.plugins.parts import Plugin
+from peftkit.plugins.parts import Plugin, Task
 from peftkit.plugins.rows import Point, Row, RowCount, column_lengths, count_sequence
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Training:
     callbacks: Sequence[TrainerCallback]
     output_dir: Path
     """Where it writes checkpoints; the native config does not know it."""
+    task: Task | None = None
+    """That of the rows, whose metrics a method may reward."""
 
 
 class Method(Plugin):
@@ -102,6 +104,22 @@ class Method(Plugin):
             UsageError: names a method that can.
         """
         del config
+
+    @classmethod
+    def conflicts(
+        cls, options: Mapping[str, Any], task: type[Task], task_options: Mapping[str, Any]
+    ) -> Sequence[tuple[str, str, str | None]]:
+        """Say what in a recipe cannot work with this method and task, before anything is built.
+
+        Args:
+            options: the native keys as the recipe has them.
+            task_options: the task's keys as the recipe has them.
+
+        Returns:
+            each an option, what is wrong with it, and what to write instead.
+        """
+        del options, task, task_options
+        return ()
 
     # Rows
 

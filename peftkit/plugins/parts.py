@@ -248,6 +248,24 @@ class Merge(Plugin):
         """
 
 
+class Reward(Plugin):
+    """Say how good an answer is, for a method that learns from a model's own answers."""
+
+    Config: ClassVar[type | str | None] = None
+    """Rewards are named without options."""
+
+    @abstractmethod
+    def score(
+        self, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]
+    ) -> Sequence[float]:
+        """Score each answer, the higher the better.
+
+        Args:
+            prompts: what was asked, as the chat template wrote it, special tokens left out.
+            references: the rows' own answers.
+        """
+
+
 class Exporter(Plugin):
     """Write a trained model in another program's format."""
 

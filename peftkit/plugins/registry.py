@@ -20,7 +20,7 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins.method import Method
-from peftkit.plugins.parts import Adapter, Exporter, Merge, Source, Task
+from peftkit.plugins.parts import Adapter, Exporter, Merge, Reward, Source, Task
 from peftkit.plugins.quantizer import Quantizer
 
 _BASES: dict[str, type] = {
@@ -31,6 +31,7 @@ _BASES: dict[str, type] = {
     "quantizers": Quantizer,
     "merges": Merge,
     "exporters": Exporter,
+    "rewards": Reward,
 }
 GROUPS = tuple(_BASES)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
-from peftkit.preprocessing.chat_labels import TemplateError, encode_chats
+from peftkit.preprocessing.chat_template import TemplateError
+from peftkit.preprocessing.dialogue import Dialogue
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,29 +31,25 @@ def encode_answers(
     Raises:
         TemplateError: the tokenizer has no chat template.
     """
-    from jinja2.exceptions import TemplateError as JinjaError
-
     if not tokenizer.chat_template:
         raise TemplateError(
             "the tokenizer has no chat template, which tells a prompt from its answer",
             hint="an instruction-tuned model, or a template as `model.chat_template: FILE`",
         )
+    dialogue = Dialogue(tokenizer)
+    return [_encode(prompt, answers, dialogue) for prompt, answers in asked]
+
+
+def _encode(
+    prompt: Sequence[Message], answers: Sequence[Sequence[Message]], dialogue: Dialogue
+) -> Parted | DataError:
     try:
-        prompts = encode_chats([_plain(prompt) for prompt, _ in asked], tokenizer, is_prompt=True)
-        wholes = iter(
-            encode_chats(
-                [_plain([*prompt, *answer]) for prompt, answers in asked for answer in answers],
-                tokenizer,
-            )
-        )
-    except JinjaError as error:
-        if len(asked) == 1:
-            return [DataError(f"the chat template refuses the messages: {error}")]
-        return [encode_answers([one], tokenizer)[0] for one in asked]
-    return [
-        _part(prompt, [next(wholes) for _ in answers])
-        for prompt, (_, answers) in zip(prompts, asked, strict=True)
-    ]
+        wholes = [dialogue.tokens([*prompt, *answer]) for answer in answers]
+        return _part(dialogue.tokens(prompt, is_prompt=True), wholes)
+    except TemplateError:
+        raise
+    except DataError as error:
+        return error
 
 
 def _part(prompt: list[int], wholes: list[list[int]]) -> Parted | DataError:
@@ -67,7 +64,3 @@ def _part(prompt: list[int], wholes: list[list[int]]) -> Parted | DataError:
 def _num_shared(ids: Sequence[int], others: Sequence[int]) -> int:
     pairs = enumerate(zip(ids, others, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(ids), len(others)))
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [dict(message) for message in messages]

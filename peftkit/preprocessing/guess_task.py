@@ -19,7 +19,9 @@ TARGETS = ("target", "tgt", "target_text", "translation")
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "problem")
 COMPLETIONS = ("completion", "output", "response", "answer", "solution")
 CONTEXTS = ("input", "context")
-TEXTS = ("input", "context")
+CHOSEN = ("chosen", "preferred", "accepted", "response_chosen", "chosen_response")
+REJECTED = ("rejected", "dispreferred", "response_rejected", "rejected_response")
+VERDICTS = ("label", "labels", "is_good", "good", "liked", "thumbs_up", "desirable")
 TEXTS = ("text", "content", "document", "body", "code")
 LABELS = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "stars", "target")
 LABELLED = (
@@ -87,12 +89,15 @@ OPTIONS = {
     "text": ("text",),
     "classify": ("text", "label"),
     "question_answering": ("question", "context", "answers"),
+    "preference": ("chosen", "rejected"),
+    "feedback": ("prompt", "completion", "label"),
 }
 """Task -> the options that name its columns."""
 OPTIONAL = {
     "prompt_completion": ("context",),
     "classify": ("second",),
     "question_answering": ("answer_start",),
+    "preference": ("prompt",),
 }
 """Task -> the options that may name one more column."""
 SHOWN_CHARS = 60
@@ -208,6 +213,10 @@ def _guesses(rows: Sequence[Mapping[str, Any]], task: str | None = None) -> Iter
 
 
 def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
+    compared = [*_preference(rows), *_feedback(rows)]
+    if compared:  # their answers are no plain ones
+        yield from compared
+        return
     yield from _chat(rows)
     texts = _text_columns(rows)
     document, summary = first(texts, DOCUMENTS), first(texts, SUMMARIES)
@@ -225,6 +234,36 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
         if context:
             options["context"] = context
         yield Guess("prompt_completion", options, f"columns {prompt!r} and {completion!r}")
+
+
+def _preference(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
+    said = [name for name in rows[0] if _is_said(rows, name)]
+    chosen, rejected = first(said, CHOSEN), first(said, REJECTED)
+    if chosen and rejected:
+        prompt = first(said, PROMPTS)
+        options = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        shared = "" if prompt else ", which begin with their prompt"
+        yield Guess("preference", options, f"columns {chosen!r} and {rejected!r}{shared}")
+
+
+def _feedback(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
+    said = [name for name in rows[0] if _is_said(rows, name)]
+    prompt, completion = first(said, PROMPTS), first(said, COMPLETIONS)
+    label = first([n for n in rows[0] if all(isinstance(r[n], bool) for r in rows)], VERDICTS)
+    if prompt and completion and label:
+        options = {"prompt": prompt, "completion": completion, "label": label}
+        yield Guess(
+            "feedback", options, f"column {label!r} calls each {completion!r} true or false"
+        )
+
+
+def _is_said(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Tell whether a column holds text, or lists of messages."""
+    held = [row[name] for row in rows if row[name]]
+    return bool(held) and all(
+        isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], Mapping))
+        for value in held
+    )
 
 
 def _classify(rows: Sequence[Mapping[str, Any]], *, is_asked: bool) -> Iterator[Guess]:

@@ -116,14 +116,8 @@ def inspect_rows(
         encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
     trained = frozenset(rows[TRAIN].keys) if TRAIN in rows else frozenset[bytes]()
     audits = {name: _audit(rows[name], encoded[name], built, labels, trained) for name in names}
-    arranged = {
-        name: method.arrange(_mixed(rows[name], encoded[name], built), tokenizer)
-        for name in names
-        if audits[name].num_used
-    }
-    if TRAIN in arranged:
-        with blamed(recipe, f"data.task.{recipe.data.task.name}", "data.task"):
-            method.check_rows(arranged[TRAIN])
+    used = [name for name in names if audits[name].num_used]
+    arranged = {name: _arrange(rows[name], encoded[name], built, tokenizer) for name in used}
     longest = {name: max(method.lengths(found), default=0) for name, found in arranged.items()}
     limits = _limits(built, tokenizer, max_positions)
     breaches = [
@@ -306,6 +300,16 @@ def _first_dropped(rows: SplitRows, encoded: EncodedRows) -> str | None:
     if encoded.first_dropped is not None:
         found.append((encoded.first_dropped, rows.origins[encoded.first_dropped]))
     return str(min(found, key=lambda one: one[0])[1]) if found else None
+
+
+def _arrange(
+    rows: SplitRows, encoded: EncodedRows, built: Built, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    arranged = built.method.arrange(_mixed(rows, encoded, built), tokenizer)
+    if rows.name == TRAIN:
+        with blamed(built.recipe, "data.task", "data"):
+            built.method.check_rows(arranged)
+    return arranged
 
 
 def _revision(built: Built) -> str | None:

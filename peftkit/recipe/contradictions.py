@@ -14,7 +14,7 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
 from peftkit.recipe import trackers, training_contradictions
-from peftkit.recipe.schema import DataSection, Part
+from peftkit.recipe.schema import Choice, DataSection, Part
 from peftkit.recipe.split_values import read_split
 from peftkit.recipe.stated import Found, Stated, is_count
 from peftkit.recipe.strict import Gate, suggest
@@ -300,8 +300,8 @@ def _examples(stated: Stated) -> Found:
     """Compare what the task makes with what the method trains on."""
     if stated.data is None or stated.data.task is None or stated.method is None:
         return
-    for key, name in {part.task_key: part.task.name for part in _parts(stated.data)}.items():
-        yield from _examples_of(key, name, stated.method.name)
+    for key, task in {part.task_key: part.task for part in _parts(stated.data)}.items():
+        yield from _examples_of(key, task, stated.method)
 
 
 def _parts(data: DataSection) -> tuple[Part, ...]:
@@ -309,12 +309,16 @@ def _parts(data: DataSection) -> tuple[Part, ...]:
     return data.parts if data.source is not None else ()
 
 
-def _examples_of(key: str, task_name: str, method_name: str) -> Found:
+def _examples_of(key: str, task_choice: Choice, method_choice: Choice) -> Found:
+    task_name, method_name = task_choice.name, method_choice.name
     try:
         task, method = find("tasks", task_name), find("methods", method_name)
     except UsageError:
         return
     if _can_train(method, task):
+        found = method.conflicts(method_choice.options, task, task_choice.options)
+        for option, problem, suggestion in found:
+            yield f"method.{method_name}.{option}", problem, suggestion
         return
     made, trained = (
         " and ".join(k.__name__ for k in kinds) for kinds in (task.makes, method.examples)

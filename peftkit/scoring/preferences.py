@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from peftkit.plugins.evaluation import Contestant, Evaluator, Scoring
 from peftkit.plugins.rows import IGNORED
@@ -56,9 +56,9 @@ class PreferenceEvaluator(Evaluator):
             {**found, **own.metrics}, own.texts, own.num_unfinished, margins=tuple(margins)
         )
 
-    def row_scores(self, one: Compared) -> list[float]:
+    def row_scores(self, one: Contestant) -> list[float]:
         """Return whether each row's chosen answer is the likelier one."""
-        return [float(margin > 0) for margin in one.margins]
+        return [float(margin > 0) for margin in cast("Compared", one).margins]
 
 
 class VerdictEvaluator(Evaluator):

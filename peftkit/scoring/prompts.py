@@ -97,9 +97,8 @@ def answered_of_row(task: Task, row: Mapping[str, Any]) -> Question:
     Raises:
         DataError: the row has no question or no answer.
     """
-    messages = row.get("messages")
-    if isinstance(messages, list) and messages and not _ends_with_user(row):
-        return Question(messages=tuple(_messages(messages)))
+    if row.get("messages") and not _ends_with_question(row["messages"]):
+        return Question(messages=read_messages(row["messages"], "messages"))
     asked = question_of_row(task, row)
     named = next((row[name] for name in ANSWERS if isinstance(row.get(name), str)), None)
     answer = task.example(row).answer if named is None else named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from peftkit.errors import ResourceError, UsageError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
@@ -110,9 +110,9 @@ class RewardEvaluator(Evaluator):
             margins=tuple(margins),
         )
 
-    def row_scores(self, one: Rewarded) -> list[float]:
+    def row_scores(self, one: Contestant) -> list[float]:
         """Return whether each row's chosen answer has the higher score."""
-        return [float(margin > 0) for margin in one.margins]
+        return [float(margin > 0) for margin in cast("Rewarded", one).margins]
 
 
 class RewardAnswerer(Answerer):

@@ -7,9 +7,9 @@ from typing import Any
 
 from peftkit.errors import DataError
 from peftkit.plugins.examples import Message
-from peftkit.sources.columns import describe_kind, read_text
+from peftkit.sources.columns import read_text
+from peftkit.sources.messages import read_messages
 
-ROLES = ("system", "user", "assistant")
 Turns = tuple[Message, ...]
 
 
@@ -25,9 +25,9 @@ def read_turns(row: Mapping[str, Any], column: str, *, role: str) -> Turns:
     value = row.get(column)
     if not isinstance(value, list | tuple):
         return ({"role": role, "content": read_text(row, column)},)
-    if not value:
-        raise DataError(f"{column} is empty")
-    turns = tuple(_message(item, column) for item in value)
+    turns = read_messages(value, column)
+    if not all(str(turn["content"]).strip() for turn in turns):
+        raise DataError(f"{column} has an empty message")
     last = turns[-1]["role"]
     if last != role:
         raise DataError(f"{column} ends with a message of {last}, not of {role}")
@@ -73,16 +73,3 @@ def _check(has_prompt: bool, has_answers: bool) -> None:
         raise DataError("chosen and rejected are the same, or one is how the other begins")
     if not has_prompt:
         raise DataError("chosen and rejected share no prompt that they begin with")
-
-
-def _message(item: object, column: str) -> Message:
-    if not isinstance(item, Mapping):
-        raise DataError(f"{column} holds {describe_kind(item)} where a message should be")
-    role, content = item.get("role"), item.get("content")
-    if role not in ROLES:
-        raise DataError(f"{column} has the role {role!r}; known are {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise DataError(f"{column} has a message of {role} whose content is no text")
-    if not content.strip():
-        raise DataError(f"{column} has an empty message of {role}")
-    return {"role": str(role), "content": content}

@@ -92,6 +92,7 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
                 Keeper(session.stop, session.status),
             ),
             output_dir=job.run_dir.checkpoints,
+            task=job.built.task,
         )
     )
 

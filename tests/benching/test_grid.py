@@ -128,3 +128,11 @@ def test_the_shipped_grids_are_as_large_as_promised() -> None:
     assert sizes["cpu-memory"] >= 30
     assert sizes["gpu-memory"] + sizes["gpu-70b"] >= 40
     assert sizes["gpu-edges"] == 2 * 2 * 7
+
+
+@pytest.mark.parametrize("name", ["dpo", "reward", "grpo", "classify"])
+def test_a_method_of_other_rows_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(GRID.replace("sft: {optim: adamw_torch}", f"{name}: {{}}"), encoding="utf-8")
+    with pytest.raises(RecipeError, match=f"method.{name}.*trains on rows of its own"):
+        read_grid(file)

@@ -63,5 +63,5 @@ def test_a_run_of_one_kind_names_the_task(tmp_path: Path, tiny_model: Path) -> N
     good = [json.loads(line) for line in rows.read_text().splitlines()]
     rows.write_text("".join(json.dumps({**row, "label": True}) + "\n" for row in good))
     recipe = write_recipe(tmp_path / "r.json", "kto", tiny_model, rows)
-    with pytest.raises(DataError, match=r"r\.json:\d+ data\.task.*called good"):
+    with pytest.raises(DataError, match=r"r\.json:\d+ data.*called good"):
         train(recipe, tmp_path / "run")

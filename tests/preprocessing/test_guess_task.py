@@ -109,7 +109,7 @@ def test_columns_that_fit_nothing_are_shown_with_the_flags():
         "  n       a number: 3\n"
         "  try: say it: peftkit init 'my rows.jsonl' --task summarize --map document=COLUMN"
         " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text,"
-        " classify, question_answering)"
+        " classify, question_answering, preference, feedback)"
     )
 
 
@@ -145,7 +145,7 @@ def test_flags_win_and_the_rest_is_guessed():
             {},
             "init knows no task 'sumarize'\n"
             "  try: one of summarize, translate, prompt_completion, chat, text, classify,"
-            " question_answering",
+            " question_answering, preference, feedback",
         ),
         (
             "summarize",
@@ -158,7 +158,7 @@ def test_flags_win_and_the_rest_is_guessed():
             "a.jsonl has no column 'x':\n  a  text: 1\n  b  text: 2\n"
             "  try: say it: peftkit init a.jsonl --task summarize --map document=COLUMN"
             " --map summary=COLUMN (tasks: summarize, translate, prompt_completion, chat, text,"
-            " classify, question_answering)",
+            " classify, question_answering, preference, feedback)",
         ),
         (
             "summarize",

@@ -47,11 +47,14 @@ def test_what_is_wrong_by_itself_is_said_once(tmp_path: Path) -> None:
 TASKS = {
     "chat": ({}, {"messages": [{"role": r, "content": "sort"} for r in ("user", "assistant")]}),
     "classify": ({}, {"text": "sort the keys", "label": "right"}),
+    "feedback": ({}, {"prompt": "sort", "completion": "keys", "label": True}),
+    "preference": ({}, {"prompt": "sort", "chosen": "keys", "rejected": "rows"}),
     "prompt_completion": ({}, {"prompt": "sort", "completion": "keys"}),
     "question_answering": (
         {"answers": "answer", "search": True},
         {"question": "what", "context": "sort the keys", "answer": "keys"},
     ),
+    "regress": ({}, {"text": "sort the keys", "label": 0.5}),
     "summarize": ({}, {"document": "sort the keys", "summary": "sort"}),
     "text": ({}, {"text": "sort the keys"}),
     "translate": ({"source": "en", "target": "de"}, {"en": "key", "de": "Schlüssel"}),

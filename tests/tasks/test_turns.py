@@ -16,24 +16,23 @@ def test_a_text_is_one_message_as_it_stands() -> None:
     assert read_turns({"a": "  x\n"}, "a", role="user") == (turn("user", "  x\n"),)
 
 
-def test_messages_lose_what_is_not_said() -> None:
-    value = [{**turn("user", "a"), "id": 3}, turn("assistant", "b")]
-    said = read_turns({"a": value}, "a", role="assistant")
-    assert said == (turn("user", "a"), turn("assistant", "b"))
+def test_messages_are_read_as_those_of_conversations_are() -> None:
+    said = (turn("user", "a"), turn("assistant", "b"))
+    assert read_turns({"a": list(said)}, "a", role="assistant") == said
+    value = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    assert read_turns({"a": value}, "a", role="assistant") == said
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         (None, "a is null"),
-        ([], "a is empty"),
         ("", "a is empty"),
         (3, "a is not text but a number"),
         (["x"], "a holds text where a message should be"),
         ([turn("user", "x")], "a ends with a message of user, not of assistant"),
         ([turn("judge", "x")], "a has the role 'judge'"),
-        ([{"role": "assistant", "content": 3}], "whose content is no text"),
-        ([turn("assistant", " ")], "a has an empty message of assistant"),
+        ([turn("assistant", " ")], "a has an empty message"),
     ],
 )
 def test_what_is_not_said_is_refused(value: object, said: str) -> None:

@@ -87,6 +87,7 @@ class TPO(AnswersMethod):
     answers = ("chosen_ids", "rejected_ids", "reference_ids")
     refers = False
     fuses_head = False
+    offloads_activations = False  # an option that trl's TPOConfig lacks
     owned: ClassVar[Mapping[str, str]] = {
         **OWNED,
         "truncation_mode": "nothing: answers are cut at their end, so that all keep the prompt",
