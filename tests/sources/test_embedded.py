@@ -92,7 +92,31 @@ def test_embedded_model_is_small_and_a_plain_transformers_folder() -> None:
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
 
 
-@pytest.mark.parametrize("name", ["catalogue-seq2seq", "docstring-lm"])
+def test_the_encoder_is_bert_in_float32_with_both_of_its_heads() -> None:
+    import torch
+    from transformers import AutoModelForPreTraining, AutoTokenizer, BertForPreTraining
+
+    folder = embedded.model_path("docstring-bert")
+    model = AutoModelForPreTraining.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert type(model) is BertForPreTraining
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model.config.vocab_size == len(tokenizer)
+    assert tokenizer("a", "b")["token_type_ids"] == [0, 0, 0, 1, 1]
+    both = [embedded.model_path(name) for name in ("docstring-lm", "docstring-bert")]
+    files = [file for place in both for file in place.iterdir()]
+    assert sum(file.stat().st_size for file in files) <= 24_000_000
+
+
+def test_the_encoder_reads_better_than_frequencies_and_chance_do() -> None:
+    file = embedded.model_path("docstring-bert") / "receipt.json"
+    scores = json.loads(file.read_text("utf-8"))["scores"]
+    assert scores["num_rows"] == 1000
+    assert scores["tuned"]["mlm_accuracy"] > 2 * 0.083
+    assert scores["tuned"]["nsp_accuracy"] > 0.55
+
+
+@pytest.mark.parametrize("name", embedded.names())
 def test_receipt_belongs_to_the_weights_and_the_recipe(name: str) -> None:
     import hashlib
 

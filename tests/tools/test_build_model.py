@@ -65,6 +65,27 @@ def test_receipt_and_card_say_what_the_run_measured(run: RunDir, tmp_path: Path)
     assert "20 tokens in 2.0 h on a CPU" in card
 
 
+def test_an_encoder_stays_in_float32_and_its_card_has_its_scores(
+    run: RunDir, tmp_path: Path
+) -> None:
+    from transformers import BertConfig, BertForPreTraining
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForPreTraining(BertConfig(vocab_size=512, intermediate_size=32, **sizes)).save_pretrained(
+        run.model
+    )
+    tuned = {"mlm_accuracy": 0.25, "mlm_loss": 4.5, "nsp_accuracy": 0.75, "nsp_loss": 0.5}
+    write_json(run.scores, {"num_rows": 9, "tuned": tuned, "notes": ["By frequency: 0.1."]})
+    receipt = build(run, tmp_path / "tiny-bert")
+    assert receipt["scores"]["tuned"] == tuned
+    made = BertForPreTraining.from_pretrained(tmp_path / "tiny-bert")
+    assert {p.dtype for p in made.parameters()} == {torch.float32}
+    card = (tmp_path / "tiny-bert" / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: fill-mask" in card
+    assert "masked words 0.250 right" in card
+    assert "- By frequency: 0.1." in card
+
+
 def test_an_unfinished_run_is_refused(run: RunDir, tmp_path: Path) -> None:
     run.measured.unlink()
     with pytest.raises(ArtefactError, match="measured"):
