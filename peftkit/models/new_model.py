@@ -41,6 +41,7 @@ def init_model(
 
     if model.config is None:
         raise UsageError("model.config is missing", hint="name a model_type and its sizes")
+    transformers.utils.logging.disable_progress_bar()  # of every checkpoint that is written
     config = new_config({**kind.head_options, **model.config, **(config_options or {})}, tokenizer)
     if config.is_encoder_decoder and "decoder_start_token_id" not in model.config:
         # T5's class has no default, and BART's is an id of BART's own vocabulary
