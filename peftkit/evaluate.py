@@ -137,12 +137,13 @@ def evaluate(  # noqa: PLR0913
     )
 
 
-def evaluate_run(
+def evaluate_run(  # noqa: PLR0913 - the command's own options
     path: Path,
     *,
     split: str | None = None,
     limit: int | None = None,
     overrides: Sequence[str] = (),
+    allow_other_base: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Scores, Path]:
     """Score a finished run on any split, and write what was found into its directory.
@@ -155,6 +156,8 @@ def evaluate_run(
         limit: rows; the recipe's for its own split, else all.
         overrides: `KEY=VALUE` of the sections `model`, `data` and `evaluate`.
 
+        allow_other_base: score although the base's weights are other ones than in training.
+
     Returns: the scores, and the file they were written to.
     Raises:
         ArtefactError: the directory holds no trained model.
@@ -165,7 +168,7 @@ def evaluate_run(
     from peftkit.training.open_run import load_tuned, open_run
 
     run_dir = RunDir(path)
-    run = open_run(run_dir, overrides)
+    run = open_run(run_dir, overrides, allow_other_base=allow_other_base)
     _check(overrides, run.built)
     section = run.built.recipe.evaluate
     chosen = split or (section.split if section else None)
@@ -185,7 +188,8 @@ def evaluate_run(
             limit=limit or own_limit,
             progress=progress,
         )
-    scores = dataclasses.replace(scores, split=chosen)
+    notes = (*([f"{run.other_base}."] if run.other_base else []), *scores.notes)
+    scores = dataclasses.replace(scores, split=chosen, notes=notes)
     return scores, write_scores(run_dir, scores, is_own=is_own and not overrides)
 
 
@@ -221,7 +225,8 @@ def _with_split(run: TrainedRun, chosen: str, overrides: Sequence[str]) -> tuple
         raise UsageError(f"there is no split {chosen!r}", hint=f"one of {', '.join(known)}")
     name = chosen if chosen in SPLITS else "test"
     override = f"data.splits.{name}={json.dumps(chosen)}"
-    return open_run(run.run_dir, [*overrides, override]), name
+    again = open_run(run.run_dir, [*overrides, override], allow_other_base=bool(run.other_base))
+    return again, name
 
 
 def _check(overrides: Sequence[str], built: Built) -> None:

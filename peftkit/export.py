@@ -66,6 +66,7 @@ def export(  # noqa: PLR0913 - the command's own options
     options: Sequence[str] = (),
     base: str | None = None,
     onto: Onto | None = None,
+    allow_other_base: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Write a run, an adapter or a whole model in another format, whole or not at all.
@@ -77,6 +78,7 @@ def export(  # noqa: PLR0913 - the command's own options
         options: the exporter's own, each `KEY=VALUE`.
         base: as for `merge`: the base that an adapter belongs to.
         onto: as for `merge`: which weights of a quantized base take the change.
+        allow_other_base: export although the base's weights are other ones than in training.
         progress: called with a line now and then.
 
     Raises:
@@ -90,7 +92,7 @@ def export(  # noqa: PLR0913 - the command's own options
     quiet_stack()
     exporter_class = find("exporters", to)
     exporter = exporter_class(_read_options(to, exporter_class.Config, options))
-    inputs = find_inputs(source, base)
+    inputs = find_inputs(source, base, use="export", allow_other_base=allow_other_base)
     name = _name_of(inputs)
     out = _choose_out(out, name, to)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_parent(out)) as scratch:

@@ -80,12 +80,19 @@ class Conversation:
             self._messages.pop()
 
 
-def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = False) -> Answerer:
+def open_answerer(
+    path: Path,
+    *,
+    options: Sequence[str] = (),
+    with_base: bool = False,
+    allow_other_base: bool = False,
+) -> Answerer:
     """Load a finished run to answer prompts, or to name labels.
 
     Args:
         options: `KEY=VALUE` of `transformers.GenerationConfig`, over those of the recipe.
         with_base: answer with the base model, as it was before training.
+        allow_other_base: answer although the base's weights are other ones than in training.
 
     Raises:
         ArtefactError: the directory holds no trained model.
@@ -96,7 +103,7 @@ def open_answerer(path: Path, *, options: Sequence[str] = (), with_base: bool = 
     from peftkit.training.open_run import load_tuned, load_untrained, open_run
 
     stated = dict(_pairs(options))
-    run = open_run(RunDir(path))
+    run = open_run(RunDir(path), use="generate", allow_other_base=allow_other_base)
     if with_base and run.built.recipe.model.config is not None:
         raise UsageError(f"{path} trained a model from scratch: it has no base")
 

@@ -38,6 +38,7 @@ def merge(  # noqa: PLR0913
     base: str | None = None,
     onto: Onto | None = None,
     verify: bool | None = None,
+    allow_other_base: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> MergeResult:
     """Write base + adapter as one model that plain transformers loads.
@@ -52,6 +53,7 @@ def merge(  # noqa: PLR0913
             or was quantized, and only then.
         verify: whether to load what was written and compare its logits with base + adapter; for
             models of up to 1 GiB when None.
+        allow_other_base: merge although the base's weights are other ones than in training.
         progress: called with a line now and then.
 
     Raises:
@@ -61,7 +63,7 @@ def merge(  # noqa: PLR0913
         UsageError: `out` holds something else, or `onto` must be said.
     """
     started = time.monotonic()
-    inputs = find_inputs(source, base)
+    inputs = find_inputs(source, base, allow_other_base=allow_other_base)
     config = folders.model_config(inputs.base)
     chosen = settle_onto(inputs, config, onto)
     checkpoint = open_checkpoint(inputs.base)
@@ -124,6 +126,7 @@ def _finish(
             "method": method,
             "onto": task.onto,
             "changed": changed,
+            **({"other_base": inputs.other_base} if inputs.other_base else {}),
         }
         seal(out, inputs.base, config, [*weights, *files, card], manifest)
 
@@ -143,7 +146,11 @@ def _describe(task: _Task, method: str, notes: tuple[str, ...]) -> MergeResult:
         num_bytes=written.num_bytes,
         files=(*manifest["files"], folders.MANIFEST),
         seconds=0.0,
-        notes=(*notes, *folders.notes_on_code(task.inputs.base)),
+        notes=(
+            *([task.inputs.other_base] if task.inputs.other_base else []),
+            *notes,
+            *folders.notes_on_code(task.inputs.base),
+        ),
     )
 
 

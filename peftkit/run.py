@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import UsageError
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
+from peftkit.rundir.base_record import FILE, check_base, record_base
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.rundir.status import RunStatus
 from peftkit.system.exhaustion import exhaustion_explained
@@ -33,6 +34,7 @@ def run(
     *,
     out: Path | None = None,
     dry_run: bool = False,
+    allow_other_base: bool = False,
     console: Console | None = None,
 ) -> RunDir:
     """Train, evaluate and report; resume where an earlier call with the same recipe stopped.
@@ -40,6 +42,7 @@ def run(
     Args:
         out: the run directory; `runs/NAME` otherwise.
         dry_run: do all but train, and write nothing.
+        allow_other_base: resume although the base's weights are other ones than before.
 
     Raises:
         UsageError: the directory belongs to another run, or this is one of several processes.
@@ -65,7 +68,7 @@ def run(
         session = Session(screen, stop, status)
         job = prepare(recipe, run_dir, screen)
         if not process.by_main(is_finished, job, screen):
-            process.by_main(begin, job, status)
+            process.by_main(begin, job, status, screen, allow_other_base)
             process.by_main(admit, job, screen)
             model = train(job, session)
             evaluate(job, model, screen)
@@ -101,13 +104,18 @@ def is_finished(job: Job, screen: Screen) -> bool:
     return True
 
 
-def begin(job: Job, status: RunStatus) -> None:
-    """Write what this run is: recipe, resolved recipe, versions and the data's audit."""
+def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -> None:
+    """Write what this run is: recipe, resolved recipe, versions, base and the data's audit.
+
+    Raises:
+        UsageError: what has trained already did so on other weights of the base.
+    """
     from peftkit.models.versions import describe_versions
     from peftkit.preprocessing.masked_rows import data_json
     from peftkit.recipe.build import dump_resolved
 
     run_dir = job.run_dir
+    settle_base(job, screen, allow_other_base)
     status.identity = job.identity
     earlier = run_state.read_status(run_dir)
     status.step, status.total_steps = earlier.get("step") or 0, earlier.get("total_steps")
@@ -116,6 +124,21 @@ def begin(job: Job, status: RunStatus) -> None:
     write_atomically(run_dir.resolved, dump_resolved(job.built))
     write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
     write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))
+
+
+def settle_base(job: Job, screen: Screen, allow_other_base: bool) -> None:
+    """Record the weights that are trained on, or hold them against those of an earlier call."""
+    from peftkit.models.load import identify_base
+
+    if job.recipe.model.path is None:
+        return
+    identity, folder = identify_base(job.recipe.model), job.run_dir.path
+    if not run_state.has_training(job.run_dir):
+        (folder / FILE).unlink(missing_ok=True)
+    said = check_base(folder, identity, use="resume", allow_other=allow_other_base)
+    if said:
+        screen.say(f"  base     {said}")
+    record_base(folder, job.recipe.model.path, identity)
 
 
 def admit(job: Job, screen: Screen) -> None:

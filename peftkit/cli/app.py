@@ -55,6 +55,10 @@ Overrides = Annotated[
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+AllowOtherBase = Annotated[
+    bool,
+    typer.Option("--allow-other-base", help="Go on although the base has other weights now."),
+]
 
 _ENVIRONMENT = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}

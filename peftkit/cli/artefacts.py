@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peftkit.cli.app import Json, app, say, show
+from peftkit.cli.app import AllowOtherBase, Json, app, say, show
 from peftkit.cli.terminal import ask, busy
 from peftkit.merging.result import Onto, To
 
@@ -35,6 +35,7 @@ def merge(
         bool | None,
         typer.Option("--verify/--no-verify", help="Compare logits; by default up to 1 GiB."),
     ] = None,
+    allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
 ) -> None:
     """Write base + adapter as one model that plain transformers loads; combine several first."""
@@ -43,10 +44,21 @@ def merge(
     from peftkit.reporting.merge_table import render_combination, render_merge
 
     if len(runs) > 1 or to == "adapter" or method is not None:
-        made = combine(runs, method=method, out=out, to=to, base=base, onto=onto, verify=verify)
+        made = combine(
+            runs,
+            method=method,
+            out=out,
+            to=to,
+            base=base,
+            onto=onto,
+            verify=verify,
+            allow_other_base=allow_other_base,
+        )
         show(render_combination(made), made.to_json(), as_json)
         return
-    result = merge_one(runs[0], out=out, base=base, onto=onto, verify=verify)
+    result = merge_one(
+        runs[0], out=out, base=base, onto=onto, verify=verify, allow_other_base=allow_other_base
+    )
     show(render_merge(result), result.to_json(), as_json)
 
 
@@ -66,13 +78,22 @@ def export(
     onto: Annotated[
         Onto | None, typer.Option(help="Which weights of a quantized base take the change.")
     ] = None,
+    allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
 ) -> None:
     """Write a trained model for another program, and check it there."""
     from peftkit.export import export as export_model
     from peftkit.export import render_export
 
-    result = export_model(run, to, out=out, options=options or (), base=base, onto=onto)
+    result = export_model(
+        run,
+        to,
+        out=out,
+        options=options or (),
+        base=base,
+        onto=onto,
+        allow_other_base=allow_other_base,
+    )
     show(render_export(result), result.to_json(), as_json)
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftkit.cli.app import Json, Overrides, RecipeFile, RunPath, app, print_json, say, show
+from peftkit.cli.app import (
+    AllowOtherBase,
+    Json,
+    Overrides,
+    RecipeFile,
+    RunPath,
+    app,
+    print_json,
+    say,
+    show,
+)
 from peftkit.cli.terminal import Typewriter, ask, busy, counting, note, read_prompt
 from peftkit.errors import DataError, UsageError
 
@@ -24,12 +34,18 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME otherwise.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but train.")] = False,
+    allow_other_base: AllowOtherBase = False,
 ) -> None:
     """Train, evaluate, report; go on where a stopped run ended."""
     from peftkit.recipe.load import load_recipe
     from peftkit.run import run as run_recipe
 
-    run_recipe(load_recipe(recipe, overrides or ()), out=out, dry_run=dry_run)
+    run_recipe(
+        load_recipe(recipe, overrides or ()),
+        out=out,
+        dry_run=dry_run,
+        allow_other_base=allow_other_base,
+    )
 
 
 @app.command()
@@ -59,6 +75,7 @@ def evaluate(
     overrides: Overrides = None,
     split: Annotated[str | None, typer.Option(help="Any split; the recipe's otherwise.")] = None,
     limit: Limit = None,
+    allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
 ) -> None:
     """Score base and tuned on any split."""
@@ -68,7 +85,12 @@ def evaluate(
     quiet_stack()
     with counting("loading the run") as progress:
         scores, file = evaluate_run(
-            run, split=split, limit=limit, overrides=overrides or (), progress=progress
+            run,
+            split=split,
+            limit=limit,
+            overrides=overrides or (),
+            allow_other_base=allow_other_base,
+            progress=progress,
         )
     show(render_scores(scores), {"schema_version": 1, **scores.to_json()}, as_json)
     if not as_json:
@@ -90,6 +112,7 @@ def generate(
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="e.g. max_new_tokens=128"),
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Ask the untrained base model.")] = False,
+    allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
 ) -> None:
     """Answer a prompt or a file with what a run trained, or chat."""
@@ -102,7 +125,9 @@ def generate(
 
     quiet_stack()
     with busy("loading the run"):
-        answerer = generating.open_answerer(run, options=options or (), with_base=base)
+        answerer = generating.open_answerer(
+            run, options=options or (), with_base=base, allow_other_base=allow_other_base
+        )
     if file is not None:
         _answer_file(answerer, file, out)
     elif prompt is None and sys.stdin.isatty():

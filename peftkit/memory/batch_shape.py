@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftkit.memory.lengths import longest_target
+from peftkit.memory.lengths import longest_target, rows_at_most
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -50,7 +50,8 @@ def batch_shape(
 ) -> BatchShape:
     """Read a recipe's micro-batch off its method and its rows' lengths."""
     method = built.method
-    args, rows = method.config, int(method.config.per_device_train_batch_size)
+    args = method.config
+    rows = rows_at_most(int(args.per_device_train_batch_size), lengths)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 1024
     stated = lengths or [int(method.longest_row or longest)]
     multiple = method.padding_multiple

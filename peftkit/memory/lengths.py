@@ -49,6 +49,9 @@ class RowLengths(list[int]):
 
     longest_target: int = 0
     """Tokens of the longest target; 0 where rows are one sequence."""
+    num_rows: int = 0
+    """Rows that the trainer gets in all, packed ones counted as one: no batch has more. 0 where the
+    lengths stand for any number of rows."""
     num_labels: int = 0
     """What the head of a model says: labels, or one number; 0 where rows have neither."""
 
@@ -60,6 +63,7 @@ def lengths_of(rows: Dataset, method: Method, labels: Labels | None = None) -> R
         labels: what rows may be labelled.
     """
     lengths = RowLengths(method.lengths(rows))
+    lengths.num_rows = len(rows)
     lengths.num_labels = len(labels.outputs) if labels else 0
     if method.target_option is not None and "labels" in rows.column_names:
         lengths.longest_target = max(column_lengths(rows, "labels"), default=0)
@@ -72,6 +76,11 @@ def length_key(recipe: Recipe) -> str:
 
     name = recipe.method.name
     return f"method.{name}.{find('methods', name).length_option}"
+
+
+def rows_at_most(rows: int, lengths: Sequence[int] | None) -> int:
+    """Return how many of this many rows a batch can have, as far as the lengths know."""
+    return min(rows, getattr(lengths, "num_rows", 0) or rows)
 
 
 def longest_target(lengths: Sequence[int] | None) -> int:

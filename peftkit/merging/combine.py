@@ -42,6 +42,7 @@ def combine(  # noqa: PLR0913
     base: str | None = None,
     onto: Onto | None = None,
     verify: bool | None = None,
+    allow_other_base: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> CombineResult:
     """Write base + combined adapters as one model, or the combination as a new adapter.
@@ -56,6 +57,7 @@ def combine(  # noqa: PLR0913
         onto: as for `merge`; several adapters go onto full-precision weights only.
         verify: whether to load the merged model and compare its logits with the base plus the
             combination of what peft merges; for models of up to 256 MiB when None.
+        allow_other_base: combine although the base's weights are other ones than in training.
         progress: called with a line now and then.
 
     Raises:
@@ -68,7 +70,7 @@ def combine(  # noqa: PLR0913
     if to == "adapter" and onto is not None:
         raise UsageError(f"--onto {onto} is for merging into the base", hint="leave it out")
     name, options, merge = read_method(method)
-    inputs = _find_all(sources, base)
+    inputs = _find_all(sources, base, allow_other_base)
     if len(merge.weights) != len(inputs):
         raise UsageError(
             f"{WHERE} has {len(merge.weights)} weights for {len(inputs)} adapters",
@@ -121,13 +123,21 @@ def _open_all(inputs: Sequence[Inputs], merge: Merge) -> _Task:
     return _Task(inputs, opened, combine_opened(opened, merge, config), merge, config)
 
 
-def _find_all(sources: Sequence[Path], base: str | None) -> list[Inputs]:
+def other_bases(inputs: Sequence[Inputs]) -> list[str]:
+    """Say which adapters were trained on other weights, where that was allowed."""
+    return [one.other_base for one in inputs if one.other_base]
+
+
+def _find_all(sources: Sequence[Path], base: str | None, allow_other_base: bool) -> list[Inputs]:
     """Find every adapter and the one base.
 
     Raises:
         UsageError: a source is a whole model or comes twice, or the bases differ.
     """
-    found = [find_inputs(source, base) for source in sources]
+    found = [
+        find_inputs(source, base, use="combine", allow_other_base=allow_other_base)
+        for source in sources
+    ]
     seen: dict[str, Path] = {}
     for one in found:
         if one.adapter is None:
@@ -212,7 +222,12 @@ def _into_base(
         changed=tuple(manifest["changed"]),
         num_bytes=sum(shard.num_bytes for shard in plan.shards),
         files=(*manifest["files"], folders.MANIFEST),
-        notes=(*plan.notes, *_tokenizer_from(inputs)[1], *folders.notes_on_code(base)),
+        notes=(
+            *other_bases(inputs),
+            *plan.notes,
+            *_tokenizer_from(inputs)[1],
+            *folders.notes_on_code(base),
+        ),
     )
 
 

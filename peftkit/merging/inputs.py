@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peftkit.errors import ArtefactError, NetworkError, UsageError
 from peftkit.recipe.schema import Choice, ModelSection
+from peftkit.rundir.base_record import check_base
 from peftkit.rundir.paths import RunDir
 from peftkit.system.checkpoint_files import check_base_folder, read_json
+from peftkit.system.weights_digest import identify
 
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.md")
 """What is fetched of a base on the Hub; pickles and code are not."""
@@ -28,15 +30,22 @@ class Inputs:
     quantize: Choice | None
     """How the base was quantized in training, as the run's recipe says; None when it was not, or
     when nobody knows."""
+    other_base: str = ""
+    """What to say of a base whose weights are others than in training, if that was allowed."""
 
 
-def find_inputs(source: Path, base: str | None) -> Inputs:
-    """Find the adapter and its base.
+def find_inputs(
+    source: Path, base: str | None, *, use: str = "merge", allow_other_base: bool = False
+) -> Inputs:
+    """Find the adapter and its base, whose weights are those that it was trained on.
 
     Args:
         base: overrides the base that the run or the adapter names.
+        use: what they are found for, as a record says it.
+        allow_other_base: go on although the base's weights are other ones than in training.
 
     Raises:
+        UsageError: the base's weights are other ones than in training.
         ArtefactError: there is no adapter and no model, or the base is not there any more.
         NetworkError: the base is on the Hub and cannot be fetched.
     """
@@ -58,6 +67,12 @@ def find_inputs(source: Path, base: str | None) -> Inputs:
             )
         check_base_folder(folder)
         return Inputs(source, None, folder, run_dir, None)
+    return _hold_base(
+        _with_base(source, folder, run_dir, base), use=use, allow_other_base=allow_other_base
+    )
+
+
+def _with_base(source: Path, folder: Path, run_dir: RunDir | None, base: str | None) -> Inputs:
     section = _model_section(run_dir) if run_dir else None
     quantize = section.quantize if section else None
     if base is None and section is not None and section.path is not None:
@@ -70,6 +85,15 @@ def find_inputs(source: Path, base: str | None) -> Inputs:
     if base is None:
         base = _named_base(folder)
     return Inputs(source, folder, find_base(base), run_dir, quantize)
+
+
+def _hold_base(inputs: Inputs, *, use: str, allow_other_base: bool) -> Inputs:
+    """Compare the base's weights with those that the run, or the adapter's folder, recorded."""
+    if inputs.adapter is None:
+        return inputs
+    identity = identify(inputs.base)
+    said = check_base(inputs.adapter, identity, use=use, allow_other=allow_other_base)
+    return replace(inputs, other_base=said)
 
 
 def find_base(base: str) -> Path:

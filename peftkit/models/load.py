@@ -16,6 +16,7 @@ from peftkit.plugins import Decision, ModelKind
 from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
+from peftkit.system.weights_digest import BaseIdentity, identify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
@@ -85,6 +86,20 @@ def resolve(model: ModelSection) -> ResolvedModel:
             f"model.path {model.path!r}: no such folder", hint="check the path, or name a Hub id"
         )
     return _resolve_on_hub(model.path, model.revision, subfolder)
+
+
+def identify_base(model: ModelSection) -> BaseIdentity:
+    """Tell which weights a recipe's base has; of the Hub by its commit, until they are here."""
+    found = resolve(model)
+    if found.is_local:
+        return identify(Path(found.path_or_id) / found.subfolder)
+    from huggingface_hub import try_to_load_from_cache
+
+    name = f"{found.subfolder}/config.json" if found.subfolder else "config.json"
+    file = try_to_load_from_cache(found.path_or_id, name, revision=found.revision)
+    if not isinstance(file, str):
+        return BaseIdentity((), found.revision)
+    return identify(Path(file).parent, found.revision)
 
 
 def load_config(model: ModelSection, found: ResolvedModel | None = None) -> PretrainedConfig:

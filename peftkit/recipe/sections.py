@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from difflib import get_close_matches
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,14 @@ def _read_model_path(gate: Gate, text: str) -> str:
                 f"no embedded model is called {name!r}",
                 suggest(name, known) or f"they are {', '.join(known)}",
             )
+        return text
+    prefix, colon, name = text.partition(":")
+    if colon and get_close_matches(prefix.lower(), ["embedded"], cutoff=0.6):
+        gate.refuse(
+            "model.path",
+            f"{prefix!r} is no place of models",
+            f"did you mean embedded:{name}?",
+        )
         return text
     looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text
     if looks_local or (gate.folder / text).is_dir():

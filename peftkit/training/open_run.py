@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.plugins.native import trains_head
+from peftkit.rundir.base_record import check_base
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,12 +27,25 @@ class TrainedRun:
     built: Built
     tokenizer: PreTrainedTokenizerBase
     device: str
+    other_base: str = ""
+    """What to say of a base whose weights are others than in training, if that was allowed."""
 
 
-def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
+def open_run(
+    run_dir: RunDir,
+    overrides: Sequence[str] = (),
+    *,
+    use: str = "evaluate",
+    allow_other_base: bool = False,
+) -> TrainedRun:
     """Read a finished run's recipe and tokenizer; no weights yet.
 
+    Args:
+        use: what it is opened for, as a record says it.
+        allow_other_base: go on although the base's weights are other ones than in training.
+
     Raises:
+        UsageError: the base's weights are other ones than in training.
         ArtefactError: the directory is not a run, or the run has trained nothing yet.
     """
     if not run_dir.resolved.exists():
@@ -45,12 +59,16 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
             f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
             hint=f"peftkit run {run_dir.recipe} --out {run_dir.path}",
         )
-    from peftkit.models.load import load_tokenizer
+    from peftkit.models.load import identify_base, load_tokenizer
     from peftkit.recipe.build import build
     from peftkit.recipe.load import load_recipe
     from peftkit.system.machine import describe_machine
 
     recipe = load_recipe(run_dir.resolved, overrides)
+    other_base = ""
+    if run_dir.adapter.is_dir() and recipe.model.path is not None:
+        identity = identify_base(recipe.model)
+        other_base = check_base(run_dir.path, identity, use=use, allow_other=allow_other_base)
     machine = describe_machine()
     built = build(recipe, machine)
     section = recipe.model
@@ -61,7 +79,7 @@ def open_run(run_dir: RunDir, overrides: Sequence[str] = ()) -> TrainedRun:
     tokenizer = load_tokenizer(section, recipe.file.parent)
     built.task.prepare_tokenizer(tokenizer)
     device = "cpu" if built.method.use_cpu else machine.device
-    return TrainedRun(run_dir, built, tokenizer, device)
+    return TrainedRun(run_dir, built, tokenizer, device, other_base)
 
 
 def load_base_of(

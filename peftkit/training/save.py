@@ -41,6 +41,8 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
     job.tokenizer.save_pretrained(partial)
+    if is_adapter:
+        _record_base(job, partial)
     write_card(partial, _describe(job, is_adapter=is_adapter))
     sync_tree(partial)
     shutil.rmtree(folder, ignore_errors=True)
@@ -66,6 +68,15 @@ def _pin_base(job: Job, model: PeftModel) -> None:
     for config in model.peft_config.values():
         config.base_model_name_or_path = found.path_or_id
         config.revision = found.revision
+
+
+def _record_base(job: Job, folder: Path) -> None:
+    """Say beside an adapter which weights it belongs to: those that the run says, once here."""
+    from peftkit.models.load import identify_base
+    from peftkit.rundir.base_record import record_base
+
+    if job.recipe.model.path is not None:
+        record_base(folder, job.recipe.model.path, identify_base(job.recipe.model))
 
 
 def _describe(job: Job, *, is_adapter: bool) -> Card:

@@ -320,6 +320,8 @@ PLUGINS = [
     Case("bare task", "task:\n    summarize: {document: document, summary: summary}",
          "task: summarize", 9, "data.task", "one-key mapping, got 'summarize'",
          "write {summarize: {}}"),
+    Case("embedded misspelt", "path: model", "path: embeded:docstring-lm", 3,
+         "model.path", "no place of models", "did you mean embedded:docstring-lm?"),
     Case("list of sources", "source:\n    json: {files: {train: rows.jsonl, test: more.jsonl}}",
          "source: [json]", 6, "data.source.0", "one key, the source's name"),
     Case("bare adapter", "  lora:\n    r: 8\n    lora_alpha: 16\n    target_modules: all-linear\n",
