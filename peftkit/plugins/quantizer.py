@@ -31,6 +31,14 @@ class Quantizer(Plugin):
     keeps_modules: ClassVar[str | None] = None
     """The option that names modules which stay as they are."""
 
+    @property
+    def after_loading(self) -> str:
+        """Return lines of Python for a model card, each with its end.
+
+        They make a base that plain transformers loaded so, named `base`, compute as in training.
+        """
+        return ""
+
     # What is read off a recipe's options, before anything is built or imported.
 
     @classmethod

@@ -101,6 +101,17 @@ class BitsAndBytes(Quantizer):
         return 4 if self.config.load_in_4bit else 8
 
     @property
+    def after_loading(self) -> str:
+        """Return what `prepare` does, where there is 4-bit and a CPU could repack."""
+        if not self.config.load_in_4bit:
+            return ""
+        return (
+            "for module in base.modules():  # some CPUs would repack the weights, and differ\n"
+            '    if hasattr(module, "support_avx512bf16_for_cpu"):\n'
+            "        module.support_avx512bf16_for_cpu = False\n"
+        )
+
+    @property
     def storage(self) -> Storage:
         """Return how both kinds are packed."""
         from peftkit.quantizers.bitsandbytes_storage import BitsAndBytesStorage

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from difflib import get_close_matches
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 

@@ -65,6 +65,12 @@ class Card:
     packages: Mapping[str, str]
     scores: Mapping[str, Any] | None = None
     """The content of scores.json, once there is one."""
+    dtype: str = "auto"
+    """`model.dtype`, in which the base was loaded."""
+    quantization: tuple[str, Mapping[str, Any]] | None = None
+    """The class of transformers that held the base in fewer bits, and its options."""
+    after_loading: str = ""
+    """`Quantizer.after_loading`"""
 
 
 def write_card(folder: Path, card: Card) -> Path:
@@ -112,14 +118,22 @@ def _usage(card: Card) -> str:
             f'model = {card.kind.auto_class}.from_pretrained("THIS FOLDER")'
         )
     has_labels = card.kind.reads_rows
-    names = f"AutoConfig, {card.kind.auto_class}" if has_labels else card.kind.auto_class
+    names = ["AutoConfig"] * has_labels + [card.kind.auto_class]
     config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
-    place = f"{card.base_location!r}, config=config" if has_labels else repr(card.base_location)
+    said = [repr(card.base_location), *["config=config"] * has_labels, f"dtype={card.dtype!r}"]
+    quantization = ""
+    if card.quantization is not None:
+        name, options = card.quantization
+        names.append(name)
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        quantization = f"quantization = {name}({given})  # as in training\n"
+        said.append("quantization_config=quantization")
     return (
         "from peft import PeftModel\n"
-        f"from transformers import {names}\n\n"
-        f"{config if has_labels else ''}"
-        f"base = {card.kind.auto_class}.from_pretrained({place})\n"
+        f"from transformers import {', '.join(names)}\n\n"
+        f"{config if has_labels else ''}{quantization}"
+        f"base = {card.kind.auto_class}.from_pretrained({', '.join(said)})\n"
+        f"{card.after_loading}"
         'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
     )
 

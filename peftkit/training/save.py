@@ -96,7 +96,19 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
         recipe=_with_overrides(recipe),
         fingerprint=job.prepared.fingerprint,
         packages=versions.get("packages", {}),
+        dtype=recipe.model.dtype,
+        quantization=_quantization(job),
+        after_loading=job.built.quantizer.after_loading if job.built.quantizer else "",
     )
+
+
+def _quantization(job: Job) -> tuple[str, dict[str, Any]] | None:
+    """Return what the base was quantized with, as transformers takes it; None where it was not."""
+    quantizer, quantize = job.built.quantizer, job.built.resolved["model"].get("quantize")
+    if quantizer is None or not isinstance(quantizer.Config, str) or not quantize:
+        return None
+    (options,) = quantize.values()
+    return quantizer.Config.rpartition(":")[2], dict(options)
 
 
 def _adapter_name(job: Job) -> str:

@@ -9,7 +9,7 @@ import real_step
 import tiny
 from datasets import Dataset
 
-from peftkit.memory.lengths import lengths_of, longest_rows, row_lengths
+from peftkit.memory.lengths import lengths_of, longest_rows, row_lengths, rows_at_most
 from peftkit.methods.classify import Classify
 from peftkit.methods.seq2seq import Seq2Seq
 from peftkit.methods.sft import SFT
@@ -78,3 +78,10 @@ def test_targets_and_labels_are_kept_beside_the_lengths() -> None:
     )
     assert (labelled, labelled.num_labels, longest_target(labelled)) == ([3, 1], 4, 0)
     assert longest_target([3]) == longest_target(None) == 0
+
+
+def test_no_batch_has_more_rows_than_there_are() -> None:
+    packed = lengths_of(Dataset.from_dict({"input_ids": [[1, 2, 3]] * 2}), SFT(None))
+    assert rows_at_most(8, packed) == 2
+    assert rows_at_most(1, packed) == 1
+    assert rows_at_most(8, [3, 3]) == rows_at_most(8, None) == 8

@@ -67,3 +67,24 @@ def test_the_code_on_the_card_is_python(adapter: str | None) -> None:
 def test_a_folder_on_this_machine_is_no_base_model_of_the_hub() -> None:
     local = dataclasses.replace(CARD, base_model="embedded:docstring-lm", is_on_hub=False)
     assert "base_model" not in _front_matter(render_card(local))
+
+
+def test_a_quantized_base_is_loaded_as_it_was_trained() -> None:
+    card = dataclasses.replace(
+        CARD,
+        dtype="bfloat16",
+        quantization=("BitsAndBytesConfig", {"load_in_4bit": True}),
+        after_loading="base.prepare()\n",
+    )
+    text = render_card(card)
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert code == (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n\n"
+        "quantization = BitsAndBytesConfig(load_in_4bit=True)  # as in training\n"
+        "base = AutoModelForCausalLM.from_pretrained('Qwen/Qwen3-0.6B', dtype='bfloat16',"
+        " quantization_config=quantization)\n"
+        "base.prepare()\n"
+        'model = PeftModel.from_pretrained(base, "THIS FOLDER")\n'
+    )
+    compile(code, "card", "exec")
