@@ -47,6 +47,8 @@ def trained(tmp_path_factory):
     run_dir = run(load_recipe(folder / "r.yaml"), out=folder / "run")
     shutil.copytree(run_dir.path, folder / "stopped")
     shutil.rmtree(folder / "stopped" / "adapter")
+    status = json.loads((folder / "stopped" / "status.json").read_text())
+    (folder / "stopped" / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
     tiny.tiny_llama(folder / "base", seed=1)
     return folder
 
