@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,22 +43,17 @@ def merge(
     from peftkit.merging.combine import combine
     from peftkit.reporting.merge_table import render_combination, render_merge
 
+    settings: dict[str, Any] = {
+        "base": base,
+        "onto": onto,
+        "verify": verify,
+        "allow_other_base": allow_other_base,
+    }
     if len(runs) > 1 or to == "adapter" or method is not None:
-        made = combine(
-            runs,
-            method=method,
-            out=out,
-            to=to,
-            base=base,
-            onto=onto,
-            verify=verify,
-            allow_other_base=allow_other_base,
-        )
+        made = combine(runs, method=method, out=out, to=to, **settings)
         show(render_combination(made), made.to_json(), as_json)
         return
-    result = merge_one(
-        runs[0], out=out, base=base, onto=onto, verify=verify, allow_other_base=allow_other_base
-    )
+    result = merge_one(runs[0], out=out, **settings)
     show(render_merge(result), result.to_json(), as_json)
 
 
