@@ -86,7 +86,9 @@ def encode_rows(
     batches = []
     for start in range(0, len(examples), BATCH_ROWS):
         batch = examples[start : start + BATCH_ROWS]
-        tally.lost += lost_characters(batch, tokenizer)
+        # An answer that is pointed at, or a label, is read back from no token.
+        is_written = method.kind.answers == "text"
+        tally.lost += lost_characters(batch, tokenizer) if is_written else [None] * len(batch)
         good = list(tally.take(start, method.encode(batch, tokenizer), tokenizer))
         if good:
             batches.append(_to_table(good))
