@@ -75,6 +75,29 @@ QWEN = {
 }
 QWEN_LORA = lora_parameters(16, 24, hidden=896, mlp=4864, q=896, k=128)
 FACTS = {
+    "answer-squad-bert": Facts(
+        "google-bert/bert-base-uncased",
+        {
+            "model_type": "bert",
+            "vocab_size": 30522,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "max_position_embeddings": 512,
+        },
+        # the body's without its pooler, and a new head for starts and ends
+        109_482_240 - (768 * 768 + 768) + 2 * 768 + 2,
+        bert_lora_parameters(16, 12, hidden=768, mlp=3072) - 16 * 2 * 768 + 2 * 768 + 2,
+        "AutoModelForQuestionAnswering",
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "vocab_size": 512,
+            "num_attention_heads": 4,
+        },
+    ),
     "classify-mrpc-bert": Facts(
         "google-bert/bert-base-uncased",
         {
@@ -297,7 +320,9 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
         is_labelled = "Classification" in auto
         labels = torch.tensor([1]) if is_labelled else ids.clone()
         pairs = {"next_sentence_label": torch.tensor([1])} if "PreTraining" in auto else {}
-        model(input_ids=ids, labels=labels, **pairs).loss.backward()
+        answer = {"start_positions": torch.tensor([3]), "end_positions": torch.tensor([5])}
+        targets = answer if "QuestionAnswering" in auto else {"labels": labels, **pairs}
+        model(input_ids=ids, **targets).loss.backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
 
