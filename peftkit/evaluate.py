@@ -15,7 +15,12 @@ from peftkit.plugins.evaluation import Contestant, Evaluator, Progress
 from peftkit.plugins.examples import Example
 from peftkit.preprocessing.class_labels import labels_of_config
 from peftkit.recipe.data_section import SPLITS
-from peftkit.reporting.score_table import LABELS, format_score, render_table
+from peftkit.reporting.score_table import (
+    LABELS,
+    LOWER_IS_BETTER,
+    format_score,
+    render_table,
+)
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.scoring.by_kind import evaluator_for
 from peftkit.scoring.samples import make_samples
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
+FEW_ROWS = 30
+"""Below this, one row more or less moves a share by more than three points."""
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -46,7 +53,9 @@ class Intervals:
     tuned: tuple[float, float]
     base: tuple[float, float] | None = None
     gain: tuple[float, float] | None = None
-    """Of tuned over base, row by row."""
+    """Of tuned over base, row by row; over the best baseline where there is no base."""
+    over: str = "base"
+    """What the gain is over."""
     level: float = LEVEL
     num_resamples: int = NUM_RESAMPLES
 
@@ -71,6 +80,8 @@ class Scores:
     """Native generation options in force; empty when nothing is generated."""
     seconds: float
     notes: tuple[str, ...]
+    by_label: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Contestant -> how well it names each label; empty where answers are no labels."""
     samples: tuple[dict[str, Any], ...] = field(repr=False, default=())
     """One a row: prompt, reference, base, tuned, and each answer's headline score."""
 
@@ -84,6 +95,10 @@ class Scores:
                 for key, value in dataclasses.asdict(self.intervals).items()
                 if value is not None
             }
+            if not self.intervals.gain:
+                del content["intervals"]["over"]
+        if not self.by_label:
+            del content["by_label"]
         return content
 
 
@@ -112,27 +127,38 @@ def evaluate(  # noqa: PLR0913
     before = _take_with_base(evaluator, built, model) if evaluator.scores_base else None
     references = evaluator.references
     contestants = {"base": before, "tuned": tuned} if before else {"tuned": tuned}
-    trivial = _baselines(built, prepared, split, len(references))
+    trivial = {
+        name: Contestant({**built.task.score(texts, references)}, tuple(texts))
+        for name, texts in _baselines(built, prepared, split, len(references)).items()
+    }
     row_scores = {name: evaluator.row_scores(one) for name, one in contestants.items()}
-    intervals = _intervals(evaluator.headline, contestants, row_scores)
+    rival = None if before else _best(trivial, evaluator)
+    intervals = _intervals(evaluator.headline, contestants, row_scores, rival)
     return Scores(
         split=split,
         num_rows=len(examples),
         headline=evaluator.headline,
         base=before.metrics if before else {},
         tuned=tuned.metrics,
-        baselines={name: built.task.score(texts, references) for name, texts in trivial.items()},
+        baselines={name: one.metrics for name, one in trivial.items()},
         intervals=intervals,
         num_unfinished={name: one.num_unfinished for name, one in contestants.items()},
         num_cut=evaluator.num_cut,
         generation=dict(evaluator.options),
         seconds=round(time.monotonic() - started, 2),
         notes=(
+            *_too_few(len(examples)),
             *_gain(intervals),
+            *(
+                note
+                for name, one in contestants.items()
+                for note in evaluator.notes_on(name.capitalize(), one)
+            ),
             *evaluator.notes,
             *_unfinished(evaluator, contestants),
             *(built.task.notes_on(references) if references else ()),
         ),
+        by_label={name: one.by_label for name, one in contestants.items() if one.by_label},
         samples=make_samples(examples, contestants, row_scores),
     )
 
@@ -286,10 +312,29 @@ def _take_with_base(evaluator: Evaluator, built: Built, model: Model) -> Contest
     return evaluator.take(base, "base")
 
 
+def _best(
+    trivial: Mapping[str, Contestant], evaluator: Evaluator
+) -> tuple[str, list[float]] | None:
+    """Return the best of the trivial answers, by the headline, with the score of each row."""
+    metric, sign = evaluator.headline, -1 if evaluator.headline in LOWER_IS_BETTER else 1
+    known = {name: value for name, one in trivial.items() if (value := one.metrics.get(metric))}
+    if not known:
+        return None
+    name = max(known, key=lambda name: sign * known[name])
+    return name, evaluator.row_scores(trivial[name])
+
+
 def _intervals(
-    headline: str, contestants: Mapping[str, Contestant], row_scores: Mapping[str, list[float]]
+    headline: str,
+    contestants: Mapping[str, Contestant],
+    row_scores: Mapping[str, list[float]],
+    rival: tuple[str, list[float]] | None = None,
 ) -> Intervals | None:
-    """Bound the headline metric, where it is the mean of its rows (BLEU, of a corpus, is not)."""
+    """Bound the headline metric, where it is the mean of its rows (BLEU, of a corpus, is not).
+
+    Args:
+        rival: what the gain is over where there is no base, and its rows' scores.
+    """
     import numpy
 
     if min(map(len, row_scores.values())) < 2:
@@ -307,16 +352,27 @@ def _intervals(
         return float(low), float(high)
 
     tuned, base = row_scores["tuned"], row_scores.get("base")
-    gain = None if base is None else bounds(numpy.subtract(tuned, base))
-    return Intervals(headline, bounds(tuned), None if base is None else bounds(base), gain)
+    over, other = rival if base is None and rival else ("base", base)
+    gain = bounds(numpy.subtract(tuned, other)) if other else None
+    return Intervals(headline, bounds(tuned), None if base is None else bounds(base), gain, over)
+
+
+def _too_few(num_rows: int) -> Iterator[str]:
+    """Say that scores of a handful of rows say little."""
+    if num_rows < FEW_ROWS:
+        rows = "One row is" if num_rows == 1 else f"{num_rows} rows are"
+        yield f"{rows} too few to tell one model from another: chance alone moves such scores."
 
 
 def _gain(intervals: Intervals | None) -> Iterator[str]:
-    """Say how sure the gain over the base is."""
+    """Say how sure the gain is, and where it may be none."""
     if intervals and intervals.gain:
         low, high = (format_score(intervals.metric, bound) for bound in intervals.gain)
         label = LABELS.get(intervals.metric, intervals.metric)
-        yield f"The gain in {label} is {low} to {high} (95 % paired bootstrap over rows)."
+        over = "" if intervals.over == "base" else f" over {intervals.over.replace('_', ' ')}"
+        yield f"The gain in {label}{over} is {low} to {high} (95 % paired bootstrap over rows)."
+        if intervals.gain[0] <= 0 <= intervals.gain[1]:
+            yield "That interval holds zero: these rows do not show that training helped."
 
 
 def _unfinished(evaluator: Evaluator, contestants: Mapping[str, Contestant]) -> Iterator[str]:

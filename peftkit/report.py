@@ -12,6 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.reporting.label_table import label_lines
 from peftkit.reporting.plan_table import lay_out_plan
 from peftkit.reporting.score_table import ScoreTable, format_score, headline, tabulate
 from peftkit.rundir.paths import RunDir, write_atomically
@@ -107,6 +108,7 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "state": _state(status),
         "facts": _facts(resolved, measured, versions),
         "scores": tabulate(scores),
+        "label_lines": label_lines,
         "other_scores": _other_scores(run_dir),
         "headline": headline(scores),
         "curve": _curve(run_dir),

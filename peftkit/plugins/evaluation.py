@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from peftkit.plugins.rendering import PLAIN, Rendering
@@ -37,6 +37,8 @@ class Contestant:
     """Answers that reached the limit of new tokens without an end."""
     probabilities: tuple[float, ...] = ()
     """Of each answer, where it is a label."""
+    by_label: Mapping[str, Any] = field(default_factory=dict)
+    """How well each label is named, as plain data; empty where answers are no labels."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ class Evaluator(ABC):
     def __init__(self, scoring: Scoring) -> None:
         self.scoring = scoring
         self.headline = self.headline or scoring.task.headline
+
+    def notes_on(self, name: str, one: Contestant) -> Sequence[str]:
+        """Say what a person should know of one contestant's answers.
+
+        Args:
+            name: `Base` or `Tuned`.
+        """
+        del name, one
+        return ()
 
     @abstractmethod
     def take(self, model: Model, name: str) -> Contestant:

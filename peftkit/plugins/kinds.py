@@ -91,6 +91,9 @@ PRETRAINING = ModelKind(
     endings=("ForPreTraining",),
 )
 
+SCORED = ("text", "labels")
+"""What of a kind's answers is scored where a method has no evaluator of its own."""
+
 KINDS = (
     CAUSAL_LM,
     SEQ_2_SEQ_LM,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftkit.errors import DataError, UsageError
 from peftkit.plugins import arguments
 from peftkit.plugins.examples import Example
-from peftkit.plugins.kinds import ModelKind
+from peftkit.plugins.kinds import SCORED, ModelKind
 from peftkit.plugins.losses import plain_loss
 from peftkit.plugins.machine import Chosen, Machine
 from peftkit.plugins.parts import Plugin, Task
@@ -303,6 +303,11 @@ class Method(Plugin):
         return plain_loss(self.config)
 
     # Scoring
+
+    @classmethod
+    def can_score(cls) -> bool:
+        """Tell whether anything scores what it trains: an evaluator of its own, or its kind's."""
+        return cls.evaluator is not Method.evaluator or cls.kind.answers in SCORED
 
     @property
     def has_evaluator(self) -> bool:

@@ -279,6 +279,22 @@ def _evaluate(stated: Stated) -> Found:
         )
 
 
+def _scored(stated: Stated) -> Found:
+    """Find an evaluation that nobody can do, before anything is trained for it."""
+    if stated.evaluate is None or stated.method is None:
+        return
+    try:
+        method = find("methods", stated.method.name)
+    except UsageError:
+        return
+    if not method.can_score():
+        yield (
+            "evaluate",
+            f"nothing scores what {stated.method.name} trains, a model of {method.kind.auto_class}",
+            "delete evaluate; the loss on a validation split is there: eval_strategy: epoch",
+        )
+
+
 def _generation(stated: Stated) -> Found:
     if stated.evaluate is None:
         return
@@ -364,6 +380,7 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     _splits,
     _mixed,
     _evaluate,
+    _scored,
     _generation,
     _examples,
 )

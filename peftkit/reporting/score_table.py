@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftkit.reporting.label_table import LabelTable, label_lines, lay_out_labels, render_labels
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -74,6 +76,7 @@ class ScoreTable:
     rows: tuple[ScoreRow, ...]
     headline: str
     notes: tuple[str, ...]
+    by_label: LabelTable | None = None
 
 
 def format_score(metric: str, value: float) -> str:
@@ -105,6 +108,7 @@ def tabulate(scores: Mapping[str, Any]) -> ScoreTable | None:
         rows=rows,
         headline=LABELS.get(chosen, chosen),
         notes=tuple(notes),
+        by_label=lay_out_labels(scores),
     )
 
 
@@ -127,7 +131,12 @@ def render_table(scores: Mapping[str, Any]) -> RenderableType:
         label = f"{row.label} ({row.note})" if row.note else row.label
         cells = [cell.text or "-" for cell in row.cells]
         table.add_row(label, *cells, style="bold" if row.is_headline else "")
-    return Group(table, *(Text(note, style="dim") for note in laid_out.notes))
+    shown: list[RenderableType] = [table]
+    lines = list(laid_out.notes)
+    if laid_out.by_label is not None:
+        shown += [Text(""), render_labels(laid_out.by_label), Text("")]
+        lines = [*label_lines(laid_out.by_label), *lines]
+    return Group(*shown, *(Text(line, style="dim") for line in lines))
 
 
 def _score_row(

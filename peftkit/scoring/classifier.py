@@ -13,6 +13,7 @@ from peftkit.errors import DataError, UsageError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Labeled
 from peftkit.plugins.native import trains_head
+from peftkit.scoring.by_label import LabelScores, label_notes, score_by_label
 from peftkit.scoring.head_logits import one_each, read_heads
 
 if TYPE_CHECKING:
@@ -102,7 +103,16 @@ class LabelEvaluator(Evaluator):
             metrics={**scoring.task.score(labels, self.references)},
             texts=labels,
             probabilities=tuple(one.probabilities[one.label] for one in predictions),
+            by_label=self._by_label(labels).to_json(),
         )
+
+    def notes_on(self, name: str, one: Contestant) -> Sequence[str]:
+        """Say where every row is given the same label, and which labels no row has."""
+        return list(label_notes(name, self._by_label(one.texts)))
+
+    def _by_label(self, labels: Sequence[str]) -> LabelScores:
+        known = tuple(self.scoring.model.config.id2label.values())
+        return score_by_label(labels, self.references, known)
 
 
 class LabelAnswerer(Answerer):

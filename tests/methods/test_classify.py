@@ -203,7 +203,17 @@ def test_scores_have_no_base_and_the_most_frequent_label_beside(run: RunDir) -> 
     assert scores["headline"] == "accuracy"
     assert set(scores["tuned"]) == {"accuracy", "macro_f1", "f1", "matthews"}
     assert scores["baselines"]["most_frequent"]["accuracy"] == 0.5
-    assert "its classification head is new" in scores["notes"][0]
+    assert scores["notes"][0].startswith("6 rows are too few to tell one model from another")
+    assert any("its classification head is new" in note for note in scores["notes"])
+    assert any("over most frequent is" in note for note in scores["notes"])
+    assert scores["intervals"]["over"] == "most_frequent"
+    samples = [json.loads(line) for line in run.samples.read_text().splitlines()]
+    confusion = [
+        [sum((one["reference"], one["tuned"]) == (right, given) for one in samples)
+         for given in ("other", "same")] for right in ("other", "same")
+    ]  # fmt: skip
+    assert scores["by_label"]["tuned"]["confusion"] == confusion
+    assert '<th scope="col">given same</th>' in run.report.read_text()
     report = run.report.read_text()
     assert "Accuracy" in report
     assert "Most frequent" in report

@@ -44,6 +44,22 @@ def test_what_is_wrong_by_itself_is_said_once(tmp_path: Path) -> None:
     assert [p.key for p in caught.value.problems] == ["data.splitz"]
 
 
+def test_an_evaluation_that_nobody_can_do_is_refused(tmp_path: Path, monkeypatch) -> None:
+    from peftkit.methods.sft import SFT
+    from peftkit.plugins import PRETRAINING
+
+    file = write_files(tmp_path)
+    file.write_text(GOOD)
+    load_recipe(file)
+    monkeypatch.setattr(SFT, "kind", PRETRAINING)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    (problem,) = [one for one in caught.value.problems if one.key == "evaluate"]
+    assert "nothing scores what sft trains" in problem.problem
+    monkeypatch.setattr(SFT, "evaluator", lambda *_: None)
+    load_recipe(file)
+
+
 TASKS = {
     "chat": ({}, {"messages": [{"role": r, "content": "sort"} for r in ("user", "assistant")]}),
     "classify": ({}, {"text": "sort the keys", "label": "right"}),
