@@ -74,75 +74,61 @@ QWEN = {
     "eos_token_id": 151645,
 }
 QWEN_LORA = lora_parameters(16, 24, hidden=896, mlp=4864, q=896, k=128)
+BERT_BASE = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+}
+BERT_SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+    "num_attention_heads": 4,
+}
+
+
+def bert_classifier(num_labels: int, *, is_full: bool = False) -> Facts:
+    """State BERT-base with a new head, and a LoRA of rank 16 over it."""
+    head = num_labels * (768 + 1)
+    num_parameters = 109_482_240 + head
+    lora = bert_lora_parameters(16, 12, hidden=768, mlp=3072) + head
+    return Facts(
+        "google-bert/bert-base-uncased",
+        {**BERT_BASE, "num_labels": num_labels},
+        num_parameters,
+        num_parameters if is_full else lora,
+        "AutoModelForSequenceClassification",
+        BERT_SMALL,
+    )
+
+
 FACTS = {
     "answer-squad-bert": Facts(
         "google-bert/bert-base-uncased",
-        {
-            "model_type": "bert",
-            "vocab_size": 30522,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "max_position_embeddings": 512,
-        },
+        BERT_BASE,
         # the body's without its pooler, and a new head for starts and ends
         109_482_240 - (768 * 768 + 768) + 2 * 768 + 2,
         bert_lora_parameters(16, 12, hidden=768, mlp=3072) - 16 * 2 * 768 + 2 * 768 + 2,
         "AutoModelForQuestionAnswering",
-        {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "vocab_size": 512,
-            "num_attention_heads": 4,
-        },
+        BERT_SMALL,
     ),
-    "classify-mrpc-bert": Facts(
-        "google-bert/bert-base-uncased",
-        {
-            "model_type": "bert",
-            "vocab_size": 30522,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "max_position_embeddings": 512,
-        },
-        # the body's, and a new head for two labels
-        109_482_240 + 2 * 768 + 2,
-        bert_lora_parameters(16, 12, hidden=768, mlp=3072) + 2 * 768 + 2,
-        "AutoModelForSequenceClassification",
-        {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "vocab_size": 512,
-            "num_attention_heads": 4,
-        },
-    ),
+    "classify-mrpc-bert": bert_classifier(2),
+    "classify-mrpc-bert-full": bert_classifier(2, is_full=True),
+    "classify-sst2-bert": bert_classifier(2),
+    "regress-stsb-bert": bert_classifier(1),
     "pretrain-bert-base": Facts(
         "google-bert/bert-base-uncased",
-        {
-            "model_type": "bert",
-            "vocab_size": 30522,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "max_position_embeddings": 512,
-        },
+        BERT_BASE,
         # the body's; the words' transform, norm and biases; and two next sentences
         109_482_240 + 768 * 769 + 2 * 768 + 30522 + 2 * 769,
         bert_lora_parameters(64, 12, hidden=768, mlp=3072) + 64 * 2 * 768 + 64 * (768 + 2),
         "AutoModelForPreTraining",
-        {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "vocab_size": 512,
-            "num_attention_heads": 4,
-        },
+        BERT_SMALL,
     ),
     "summarize-flan-t5-small": Facts(
         "google/flan-t5-small",
@@ -295,7 +281,8 @@ def test_the_real_sizes_take_the_adapter(name: str) -> None:
     attached = built(name).adapter.attach(base)
     trainable, total = count_parameters(attached)
     assert trainable == facts.num_trainable
-    assert total == facts.num_parameters + trainable
+    is_whole = built(name).recipe.adapter.is_full
+    assert total == facts.num_parameters + (0 if is_whole else trainable)
     assert {p.dtype for p in attached.parameters() if p.requires_grad} == {torch.float32}
 
 
@@ -318,7 +305,8 @@ def test_the_same_shape_made_small_takes_a_step(name: str, tmp_path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         auto = FACTS[name].auto_class
         is_labelled = "Classification" in auto
-        labels = torch.tensor([1]) if is_labelled else ids.clone()
+        label = torch.tensor([1], dtype=torch.float if config.num_labels == 1 else torch.long)
+        labels = label if is_labelled else ids.clone()
         pairs = {"next_sentence_label": torch.tensor([1])} if "PreTraining" in auto else {}
         answer = {"start_positions": torch.tensor([3]), "end_positions": torch.tensor([5])}
         targets = answer if "QuestionAnswering" in auto else {"labels": labels, **pairs}
