@@ -33,7 +33,8 @@ class ShippedRecipe:
 def shipped_recipes() -> list[ShippedRecipe]:
     """Read the headers of all shipped recipes, sorted by name."""
     root = Path(str(files("peftkit.embedded"))) / "recipes"
-    return [_describe(file, root) for file in sorted(root.rglob("*.yaml"))]
+    found = [_describe(file, root) for file in root.rglob("*.yaml")]
+    return sorted(found, key=lambda recipe: recipe.name)
 
 
 def copy_recipe(name: str, folder: Path) -> Path:
