@@ -70,7 +70,7 @@ class Scores:
     base: dict[str, float | None]
     """Empty for a model trained from scratch, which has no base."""
     tuned: dict[str, float | None]
-    baselines: dict[str, dict[str, float]]
+    baselines: dict[str, dict[str, float | None]]
     intervals: Intervals | None
     num_unfinished: dict[str, int]
     """`base`, `tuned` -> answers that reached the limit of new tokens without an end."""
@@ -127,10 +127,7 @@ def evaluate(  # noqa: PLR0913
     before = _take_with_base(evaluator, built, model) if evaluator.scores_base else None
     references = evaluator.references
     contestants = {"base": before, "tuned": tuned} if before else {"tuned": tuned}
-    trivial = {
-        name: Contestant({**built.task.score(texts, references)}, tuple(texts))
-        for name, texts in _baselines(built, prepared, split, len(references)).items()
-    }
+    trivial = _baselines(built, prepared, split, references)
     row_scores = {name: evaluator.row_scores(one) for name, one in contestants.items()}
     rival = None if before else _best(trivial, evaluator)
     intervals = _intervals(evaluator.headline, contestants, row_scores, rival)
@@ -149,13 +146,7 @@ def evaluate(  # noqa: PLR0913
         notes=(
             *_too_few(len(examples)),
             *_gain(intervals),
-            *(
-                note
-                for name, one in contestants.items()
-                for note in evaluator.notes_on(name.capitalize(), one)
-            ),
-            *evaluator.notes,
-            *_unfinished(evaluator, contestants),
+            *_said_of(contestants, evaluator),
             *(built.task.notes_on(references) if references else ()),
         ),
         by_label={name: one.by_label for name, one in contestants.items() if one.by_label},
@@ -285,14 +276,21 @@ def _examples(prepared: Prepared, split: str, limit: int | None) -> Sequence[Exa
     return examples
 
 
-def _baselines(built: Built, prepared: Prepared, split: str, num_rows: int) -> dict[str, list[str]]:
+def _baselines(
+    built: Built, prepared: Prepared, split: str, references: Sequence[str]
+) -> dict[str, Contestant]:
     """Return trivial answers: the task's own, and what says the same of every row."""
+    num_rows = len(references)
     if not num_rows:
         return {}
     rows = prepared.rows[split][:num_rows].to_list()
     trivial = built.task.baselines(rows)
     constant = prepared.labels.baselines
-    return {**trivial, **{name: [answer] * num_rows for name, answer in constant.items()}}
+    trivial |= {name: [answer] * num_rows for name, answer in constant.items()}
+    return {
+        name: Contestant({**built.task.score(texts, references)}, tuple(texts))
+        for name, texts in trivial.items()
+    }
 
 
 def _take_with_base(evaluator: Evaluator, built: Built, model: Model) -> Contestant | None:
@@ -373,6 +371,14 @@ def _gain(intervals: Intervals | None) -> Iterator[str]:
         yield f"The gain in {label}{over} is {low} to {high} (95 % paired bootstrap over rows)."
         if intervals.gain[0] <= 0 <= intervals.gain[1]:
             yield "That interval holds zero: these rows do not show that training helped."
+
+
+def _said_of(contestants: Mapping[str, Contestant], evaluator: Evaluator) -> Iterator[str]:
+    """Say what is to be known of the answers beside their scores."""
+    for name, one in contestants.items():
+        yield from evaluator.notes_on(name.capitalize(), one)
+    yield from evaluator.notes
+    yield from _unfinished(evaluator, contestants)
 
 
 def _unfinished(evaluator: Evaluator, contestants: Mapping[str, Contestant]) -> Iterator[str]:
