@@ -48,7 +48,7 @@ def lay_out_labels(scores: Mapping[str, Any]) -> LabelTable | None:
         return None
     labels, confusion = found["labels"], found["confusion"]
     is_small = len(labels) <= MATRIX_LABELS
-    order = range(len(labels))
+    order: Sequence[int] = range(len(labels))
     if len(labels) > SHOWN_LABELS:
         order = sorted(order, key=lambda at: (-found["num_rows"][at], at))[:SHOWN_LABELS]
     rows = tuple(
