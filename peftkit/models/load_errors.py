@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, UsageError
-from peftkit.plugins import SEQ_2_SEQ_LM, ModelKind, find, only_builtins, plugin_names
+from peftkit.plugins import CAUSAL_LM, SEQ_2_SEQ_LM, ModelKind, find, only_builtins, plugin_names
 from peftkit.system.hub_errors import explain_hub_error, is_hub_error
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
     """
     if _has_class(config, kind) or getattr(config, "auto_map", None):
         _check_answers_texts(config, kind)
+        _check_reads_one_way(config, kind)
         return
     with only_builtins():
         methods = {name: find("methods", name).kind for name in plugin_names("methods")}
@@ -145,6 +146,24 @@ def _check_answers_texts(config: PretrainedConfig, kind: ModelKind) -> None:
         raise UsageError(
             f"a {config.model_type} model is not trained here: {reason}",
             hint="a model of another architecture",
+        )
+
+
+def _check_reads_one_way(config: PretrainedConfig, kind: ModelKind) -> None:
+    """Refuse an encoder that transformers loads as a causal model, and that sees what follows.
+
+    Raises:
+        UsageError: it would be trained to copy the token before its eyes, and could not generate.
+    """
+    if kind is not CAUSAL_LM or config.is_encoder_decoder or getattr(config, "is_decoder", True):
+        return
+    import transformers
+
+    if type(config) in transformers.AutoModelForMaskedLM._model_mapping:
+        raise UsageError(
+            f"this {config.model_type} model is an encoder: its config.json does not say"
+            " is_decoder: true, so each token would see those that it is trained to foresee",
+            hint="method: classify or question_answering; or a base that is a decoder",
         )
 
 

@@ -86,3 +86,14 @@ def test_a_model_of_another_architecture_is_told_which_method_trains_it() -> Non
     assert "sft" in caught.value.hint
     custom = LlamaConfig(auto_map={"AutoModelForSeq2SeqLM": "modeling.Own"})
     check_trains(custom, SEQ_2_SEQ_LM)
+
+
+def test_an_encoder_is_not_taken_for_a_causal_model() -> None:
+    from transformers import BertConfig, GPTNeoXConfig, RobertaConfig
+
+    for encoder in (BertConfig(), RobertaConfig()):
+        with pytest.raises(UsageError, match="is an encoder") as e:
+            check_trains(encoder, CAUSAL_LM)
+        assert e.value.hint.startswith("method: classify")
+    check_trains(BertConfig(is_decoder=True), CAUSAL_LM)
+    check_trains(GPTNeoXConfig(), CAUSAL_LM)
