@@ -83,6 +83,8 @@ def check_reach(asked: Any, attached: PeftModel, linear: Iterable[str]) -> None:
     Raises:
         UsageError: modules or layers are adapted that were not asked for.
     """
+    if getattr(asked, "target_modules", None) is None:
+        return
     modules = frozenset(getattr(attached.base_model, "targeted_module_names", ()))
     parameters = frozenset(getattr(attached.base_model, "targeted_parameter_names", ()))
     _refuse_widened(asked, attached, modules, parameters)
