@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,6 +112,12 @@ def generate(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="e.g. max_new_tokens=128"),
     ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="NAME=TEXT", help="More of the question: context=@page.txt"
+        ),
+    ] = None,
     base: Annotated[bool, typer.Option("--base", help="Ask the untrained base model.")] = False,
     allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
@@ -120,6 +127,7 @@ def generate(
         raise UsageError("--out takes the answers of a --file", hint="add --file ROWS.jsonl")
     if file is not None and prompt is not None:
         raise UsageError("a prompt and a --file at once", hint="give one of them")
+    given = _read_columns(columns or ())
     from peftkit import generate as generating
     from peftkit.system.quiet import quiet_stack
 
@@ -133,13 +141,30 @@ def generate(
     elif prompt is None and sys.stdin.isatty():
         _chat(answerer)
     else:
-        _answer(answerer, sys.stdin.read() if prompt is None else prompt, as_json=as_json)
+        asked = sys.stdin.read() if prompt is None else prompt
+        _answer(answerer, asked, given, as_json=as_json)
 
 
-def _answer(answerer: Answerer, prompt: str, *, as_json: bool) -> None:
+def _read_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=TEXT`, or `NAME=@FILE`, of columns that stand beside a prompt."""
+    given = {}
+    for column in columns:
+        name, equals, text = column.partition("=")
+        if not equals:
+            raise UsageError(f"{column!r} is not NAME=TEXT", hint="--column context=@page.txt")
+        if text.startswith("@"):
+            try:
+                text = Path(text[1:]).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"--column {name}: {text[1:]} cannot be read: {error}") from None
+        given[name] = text
+    return given
+
+
+def _answer(answerer: Answerer, prompt: str, given: Mapping[str, str], *, as_json: bool) -> None:
     from peftkit.scoring.prompts import question_of_text
 
-    question = question_of_text(answerer.task, prompt)
+    question = question_of_text(answerer.task, prompt, given)
     if as_json:
         reply = answerer.reply(question, lambda _: None)
         print_json({"prompt": prompt, **reply.to_json()})

@@ -16,23 +16,31 @@ STAND_IN = "\N{LEFT WHITE CORNER BRACKET}answer\N{RIGHT WHITE CORNER BRACKET}"
 """What stands in the columns that are not asked about, so that one can see if they are."""
 
 
-def question_of_text(task: Task, prompt: str) -> Question:
+def question_of_text(task: Task, prompt: str, given: Mapping[str, str] | None = None) -> Question:
     """Ask the task's own question about a text: `Summarize the text.` above a document, say.
 
     The text stands in whichever one column the task turns into its question. A task that takes
     whole conversations (`chat`) has none, and the text is the user's message as it is.
 
+    Args:
+        given: columns whose text is known, where the question needs more than one.
+
     Raises:
-        UsageError: the prompt is empty, or the task's question needs several columns.
+        UsageError: the prompt is empty, a given column is none of the task's, or the question needs
+            several columns that nobody gave.
     """
     if not prompt.strip():
         raise UsageError("the prompt is empty", hint="peftkit generate RUN 'a text'")
+    given = given or {}
+    _check_given(task, given)
     is_understood = False
     asked = []
     for column in task.columns:
+        if column in given:
+            continue
         row: dict[str, Any] = {}
         for other in task.columns:
-            _put(row, other, prompt if other == column else STAND_IN)
+            _put(row, other, given.get(other, prompt if other == column else STAND_IN))
         try:
             question = task.question(row)
         except DataError:
@@ -47,9 +55,19 @@ def question_of_text(task: Task, prompt: str) -> Question:
         raise UsageError(
             "this run's task asks about several columns at once:"
             f" {', '.join(asked or task.columns)}",
-            hint="give them as rows: --file ROWS.jsonl",
+            hint=f"--column {asked[-1] if asked else 'NAME'}=TEXT, or @FILE; or rows: --file"
+            " ROWS.jsonl",
         )
     return Question(messages=({"role": "user", "content": prompt},))
+
+
+def _check_given(task: Task, given: Mapping[str, str]) -> None:
+    for name in given:
+        if name not in task.columns:
+            raise UsageError(
+                f"this run's task reads no column {name!r}",
+                hint=f"one of {', '.join(task.columns)}",
+            )
 
 
 def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:

@@ -81,6 +81,12 @@ def test_a_question_about_two_columns_wants_rows() -> None:
     assert question_of_row(Two(), row).messages[0]["content"] == "Why? Because."
     with pytest.raises(DataError, match="the row has no context, which the question needs"):
         question_of_row(Two(), {"question": "Why?"})
+    asked = question_of_text(Two(), "Why?", {"context": "Because."})
+    assert asked.messages[0]["content"] == "Why? Because."
+    asked = question_of_text(Two(), "Because.", {"question": "Why?"})
+    assert asked.messages[0]["content"] == "Why? Because."
+    with pytest.raises(UsageError, match="reads no column 'contxt'"):
+        question_of_text(Two(), "Why?", {"contxt": "Because."})
 
 
 @pytest.mark.parametrize("prompt", ["", " \n"])
