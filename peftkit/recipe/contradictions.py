@@ -299,6 +299,7 @@ def _generation(stated: Stated) -> Found:
     if stated.evaluate is None:
         return
     options, at = stated.evaluate.generation, "evaluate.generation"
+    yield from _generated(stated, at)
     if options.get("do_sample") is not True:
         for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "top_h"):
             if options.get(name) is not None:
@@ -310,6 +311,15 @@ def _generation(stated: Stated) -> Found:
     fewest, most = options.get("min_new_tokens"), options.get("max_new_tokens")
     if is_count(fewest) and is_count(most) and fewest > most:
         yield f"{at}.min_new_tokens", f"is more than max_new_tokens {most}", f"write at most {most}"
+
+
+def _generated(stated: Stated, at: str) -> Found:
+    """Refuse options of generation where a model names labels or scores instead."""
+    if not (stated.evaluate and stated.evaluate.generation and stated.method):
+        return
+    with suppress(UsageError):
+        if find("methods", stated.method.name).kind.reads_rows:
+            yield at, f"method.{stated.method.name} trains what generates nothing", "delete it"
 
 
 def _examples(stated: Stated) -> Found:

@@ -82,6 +82,16 @@ def test_it_gives_no_answers_itself(trained: RunDir) -> None:
         open_answerer(trained.path, options=["max_new_tokens=3"])
 
 
+def test_generation_is_refused_at_check(tmp_path: Path, tiny_model: Path) -> None:
+    from peftkit.errors import RecipeError
+    from peftkit.recipe.load import load_recipe
+
+    rows = write_rows(tmp_path / "rows.jsonl")
+    recipe = write_recipe(tmp_path / "r.json", "reward", tiny_model, rows)
+    with pytest.raises(RecipeError, match="reward trains what generates nothing"):
+        load_recipe(recipe, ["evaluate.generation={max_new_tokens: 4}"])
+
+
 def test_the_merged_model_is_a_reward_model(trained: RunDir, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification

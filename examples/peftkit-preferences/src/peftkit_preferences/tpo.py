@@ -18,11 +18,9 @@ from peftkit.tasks.preference import PreferenceConfig, PreferenceTask
 from peftkit.tasks.turns import Turns, read_turns
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from transformers import Trainer
 
-    from peftkit.plugins.losses import Loss
     from peftkit.preprocessing.answer_rows import Answered
 
 
@@ -87,6 +85,7 @@ class TPO(AnswersMethod):
     answers = ("chosen_ids", "rejected_ids", "reference_ids")
     refers = False
     fuses_head = False
+    unplanned = "its loss picks the tokens of answers, whose number no plan knows"
     offloads_activations = False  # an option that trl's TPOConfig lacks
     owned: ClassVar[Mapping[str, str]] = {
         **OWNED,
@@ -108,38 +107,9 @@ class TPO(AnswersMethod):
         """Return trl's TPOTrainer, for rows that are encoded."""
         return _trainer_class()
 
-    def loss(self) -> Loss | None:
-        """Return trl's usual loss; None for its variants, which its trainer alone computes."""
-        args = self.config
-        if args.loss_type != "sigmoid" or args.label_smoothing:
-            return None
-        return lambda model, batch: triple_loss(model, batch, beta=args.beta, alpha=args.tpo_alpha)
-
-
-def triple_loss(model: Any, batch: Mapping[str, Any], *, beta: float, alpha: float) -> torch.Tensor:
-    """Return trl's loss: how likely the better answer is beside the worse, and the gold one.
-
-    Args:
-        alpha: what the gold answer's own loss counts; 0 where the batch has none.
-    """
-    from torch.nn.functional import cross_entropy, logsigmoid
-    from trl.trainer.utils import selective_log_softmax_and_entropy
-
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    logits = model(**inputs, use_cache=False).logits[..., :-1, :]
-    labels, mask = batch["input_ids"][..., 1:], batch["completion_mask"][..., 1:]
-    found, _ = selective_log_softmax_and_entropy(
-        logits, labels, entropy_requires_grad=False, row_mask=mask
-    )
-    num = 3 if alpha else 2
-    chosen, rejected = found.sum(dim=1).chunk(num)[:2]
-    loss: torch.Tensor = -logsigmoid(beta * (chosen - rejected)).mean()
-    if not alpha:
-        return loss
-    is_gold = mask.chunk(num)[2].bool()
-    return loss + alpha * cross_entropy(
-        logits.chunk(num)[2][is_gold], labels.chunk(num)[2][is_gold]
-    )
+    def loss(self) -> None:
+        """Return that its trainer alone computes it."""
+        return
 
 
 @cache
