@@ -179,6 +179,8 @@ class _Scoring:
         """Run an encoder over sources, unless its outputs are given, and the decoder."""
         import torch
 
+        # Generation caches, whatever a configuration says that a trainer wrote
+        options = {"use_cache": True, **options}
         if "encoder_outputs" not in options:
             options["input_ids"] = torch.empty((rows, length), dtype=torch.int64)
         return self.rehearsed.model(

@@ -188,6 +188,13 @@ def test_a_new_t5_is_made_of_a_config_with_a_tokenizer_of_its_rows(tmp_path: Pat
     assert built.decoder_start_token_id == built.pad_token_id == tokenizer.pad_token_id
 
 
+def test_a_base_whose_config_switches_the_cache_off_is_planned(tmp_path: Path) -> None:
+    config = {**tiny_heads.T5, "use_cache": False}  # as transformers' Trainer leaves it
+    base = tiny_heads.save(tmp_path, config, "AutoModelForSeq2SeqLM")
+    made = tiny_heads.recipe(tmp_path, base, ROWS, {"seq2seq": tiny_heads.SEQ2SEQ}, TASK)
+    assert tiny_heads.train(tmp_path / "run", made, "method.seq2seq.max_steps=1").scores.is_file()
+
+
 def test_owned_keys_and_other_examples_are_refused(recipe: Path, tmp_path: Path) -> None:
     from peftkit.recipe.load import load_recipe
 
