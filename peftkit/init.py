@@ -16,33 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit import embedded
 from peftkit.errors import DataError, UsageError
-from peftkit.plugins import find
+from peftkit.plugins import Source, find
 from peftkit.plugins.examples import Example
 from peftkit.preprocessing.audit import describe_dropped
 from peftkit.preprocessing.guess_task import Guess, guess_task, take_task
 from peftkit.preprocessing.splits import assign, split_key
 from peftkit.recipe.load import load_recipe
 from peftkit.rundir.paths import write_atomically
-from peftkit.sources.paths import open_bytes
+from peftkit.sources.recognise import recognise
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = {
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".md": "text",
-    ".po": "gettext",
-    ".mo": "gettext",
-}
 SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
 SEEN_ROWS = 1000
-"""Rows that are looked at to guess the task and to measure lengths."""
+"""Rows that are looked at to guess the task."""
+MEASURED_ROWS = 20_000
+"""Rows whose lengths are measured."""
+TOLERATED = 0.05
+"""Share of unusable rows that the audit takes without being told."""
 SHARES = (5, 10, 20, 30)
 """Percentages that are tried for the held-out splits, the smallest first."""
 ENOUGH_ROWS = 20
@@ -78,6 +70,8 @@ class Lengths:
 
     p99: int
     """Tokens of a whole row that 99 % of rows do not exceed."""
+    longest: int
+    """Tokens of the longest row."""
     answer_p99: int
     """The same of the answer alone; 0 where nothing is answered."""
     positions: int
@@ -97,6 +91,8 @@ class Draft:
     guess: Guess
     lengths: Lengths
     num_rows: int
+    dropped: float = 0.0
+    """Share of the file's rows that the task cannot use."""
 
 
 def init(
@@ -122,45 +118,47 @@ def init(
         raise UsageError(
             f"{out} exists already", hint="delete it first, or write another: --out FILE.yaml"
         )
-    name, options = source_options(data_file)
-    rows = _construct("sources", name, options).load("train")
+    found = recognise(data_file)
+    name, options = found.source, found.options
+    source = _construct("sources", name, options)
+    rows, left_out = _read(source)
     guess = _choose(rows, task, columns, str(data_file))
     examples = _examples(rows, _construct("tasks", guess.task, guess.options), str(data_file))
-    lengths = measure(examples[:SEEN_ROWS], embedded_model(guess.task))
-    splits, files = choose_splits(data_file, examples)
+    lengths = measure(examples[:MEASURED_ROWS], embedded_model(guess.task))
+    splits, files = choose_splits(data_file, examples, source.splits())
     out.parent.mkdir(parents=True, exist_ok=True)
-    source = {name: {**options, "files": _relative(files, out.parent)}}
-    draft = Draft(_slug(out), data_file.name, source, splits, guess, lengths, len(examples))
+    written = {name: {**options, "files": _relative(files, out.parent)}}
+    dropped = 1 - len(examples) / len(rows)
+    draft = Draft(
+        _slug(out), data_file.name, written, splits, guess, lengths, len(examples), dropped
+    )
     text = write_recipe(draft)
     write_atomically(out, text)
     load_recipe(out)
     notes = (
         f"{data_file}: {len(rows):,} rows with the columns {', '.join(rows.column_names)}",
+        *found.reasons,
+        *left_out,
         f"task {guess.task}: {guess.reason}",
+        *_describe_dropped(dropped),
         *_describe_splits(splits, files),
         *_describe_lengths(lengths, guess.task),
     )
     return NewRecipe(out, text, guess.task, notes)
 
 
-def source_options(data_file: Path) -> tuple[str, dict[str, Any]]:
-    """Choose the source that reads a file, by its name.
-
-    Raises:
-        UsageError: no source reads such a file.
-    """
-    suffixes = [suffix.lower() for suffix in data_file.suffixes]
-    suffix = next((s for s in reversed(suffixes) if s != ".gz"), "")
-    if suffix not in FORMATS:
-        raise UsageError(
-            f"{data_file}: cannot tell the format from the name",
-            hint=f"init reads {', '.join(FORMATS)}, also with .gz",
-        )
-    name = FORMATS[suffix]
-    options: dict[str, Any] = {"files": data_file}
-    if name == "text" and _has_paragraphs(data_file):
-        options["sample_by"] = "paragraph"
-    return name, options
+def _read(source: Source) -> tuple[Dataset, tuple[str, ...]]:
+    """Read the training rows, without columns of which no dataset could be made; say which."""
+    try:
+        return source.load("train"), ()
+    except DataError as error:
+        try:
+            rows = source.load_columns("train", ())
+        except DataError:
+            raise error from None
+        if not rows.column_names:
+            raise
+        return rows, (f"a column is left out: {error.message}",)
 
 
 def measure(examples: Sequence[Example], model: str = EMBEDDED_MODEL) -> Lengths:
@@ -178,13 +176,17 @@ def measure(examples: Sequence[Example], model: str = EMBEDDED_MODEL) -> Lengths
         totals.append(sum(counts) + 4 * len(counts))
         answers.append(answer + 1 if example.answer else 0)
     num_beyond = sum(total > positions for total in totals)
-    return Lengths(_p99(totals), _p99(answers), positions, num_beyond / len(totals))
+    return Lengths(_p99(totals), max(totals), _p99(answers), positions, num_beyond / len(totals))
 
 
 def choose_splits(
-    data_file: Path, examples: Sequence[Example]
+    data_file: Path, examples: Sequence[Example], native: Sequence[str] = ()
 ) -> tuple[dict[str, str], dict[str, Path]]:
-    """Take the files beside `train.*` as the other splits, or cut shares that hold enough rows."""
+    """Take the files beside `train.*` as the other splits, or cut shares that hold enough rows.
+
+    Args:
+        native: splits that a folder's files are named for.
+    """
     files = {"train": data_file}
     if data_file.name.lower().startswith("train"):
         for split, stems in SIBLINGS.items():
@@ -193,12 +195,13 @@ def choose_splits(
             beside = next((path for path in paths if path.is_file()), None)
             if beside:
                 files[split] = beside
-    if "test" in files:
-        return {split: split for split in files}, files
-    wanted = [split for split in ("validation", "test") if split not in files]
+    known = [split for split in ("train", "validation", "test") if split in {*files, *native}]
+    if "test" in known:
+        return {split: split for split in known}, files
+    wanted = [split for split in ("validation", "test") if split not in known]
     keys = [split_key({}, example) for example in examples]
     share = next((share for share in SHARES if _holds_enough(keys, wanted, share)), SHARES[-1])
-    return {**{split: split for split in files}, **dict.fromkeys(wanted, f"{share}%")}, files
+    return {**{split: split for split in known}, **dict.fromkeys(wanted, f"{share}%")}, files
 
 
 def embedded_model(task: str) -> str:
@@ -218,7 +221,8 @@ def write_recipe(draft: Draft) -> str:
         autoescape=False,  # noqa: S701 - YAML, not HTML; values pass through `flow`
     )
     guess, lengths = draft.guess, draft.lengths
-    max_length = min(_round_up(lengths.p99, 32), lengths.positions)
+    longest = lengths.p99 if guess.task in ENCODED else lengths.longest  # windows hold the rest
+    max_length = min(_round_up(longest, 32), lengths.positions)
     answer_length = _round_up(max(lengths.answer_p99, 8), 8)
     epochs = min(max(math.ceil(WANTED_STEPS * BATCH_SIZE / draft.num_rows), 1), 10)
     return environment.from_string(template.read_text(encoding="utf-8")).render(
@@ -238,6 +242,8 @@ def write_recipe(draft: Draft) -> str:
         # no answer may be cut by every window, and each must hold new words
         doc_stride=min(max(max_length // 4, answer_length), max_length // 2),
         p99=lengths.p99,
+        longest=lengths.longest,
+        max_dropped=math.ceil(draft.dropped * 100) / 100 if draft.dropped > TOLERATED else None,
         positions=lengths.positions,
         answer_length=answer_length,
         num_new_tokens=min(_round_up(lengths.answer_p99, 16), 512),
@@ -332,6 +338,11 @@ def _describe_splits(splits: Mapping[str, str], files: Mapping[str, Path]) -> It
             yield f"{split}: {place}"
 
 
+def _describe_dropped(share: float) -> Iterator[str]:
+    if share > TOLERATED:
+        yield f"{share:.0%} of rows cannot be used; the recipe says that they may be left out"
+
+
 def _describe_lengths(lengths: Lengths, task: str) -> Iterator[str]:
     yield f"99 % of rows have at most {lengths.p99} tokens"
     if task in ENCODED and lengths.p99 > lengths.positions:
@@ -341,14 +352,6 @@ def _describe_lengths(lengths: Lengths, task: str) -> Iterator[str]:
             f"{lengths.share_beyond:.0%} of rows are longer than the {lengths.positions} tokens"
             f" that embedded:{EMBEDDED_MODEL} reads: take the recipe's line for a Hub model"
         )
-
-
-def _has_paragraphs(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with open_bytes(file) as stream:
-        head = stream.read(1 << 16).replace(b"\r\n", b"\n")
-    return b"\n\n" in head.strip()
 
 
 def _slug(file: Path) -> str:

@@ -119,8 +119,8 @@ def test_files_beside_a_training_file_become_splits(here):
     }
 
 
-def test_a_document_over_several_lines_is_refused():
-    Path("a.json").write_text(json.dumps({"v": 1, "data": tiny.rows(20)}, indent=1))
+def test_a_document_without_rows_is_refused():
+    Path("a.json").write_text(json.dumps({"v": 1, "data": "none"}, indent=1))
     with pytest.raises(DataError, match="one JSON object over several lines"):
         init(Path("a.json"))
 
@@ -261,3 +261,34 @@ def test_answers_that_are_compared_become_a_recipe_that_loads(row, task, method,
     made = init(file, out=tmp_path / "r.yaml")
     recipe = load_recipe(made.file)
     assert (recipe.data.task.name, recipe.method.name) == (task, method)
+
+
+@pytest.mark.parametrize("shape", ["folder", "semicolons", "wrapped", "messages as text"])
+def test_files_as_people_have_them_become_recipes_that_pass_the_audit(shape, here):
+    from peftkit.data import show_data
+
+    rows = tiny.rows(60)
+    if shape == "folder":
+        (here / "set").mkdir()
+        write_rows("set/train.jsonl", rows)
+        write_rows("set/test.jsonl", tiny.rows(20, seed=3))
+        file = Path("set")
+    elif shape == "semicolons":
+        file = Path("a.csv")
+        cells = [[text.replace(";", ",") for text in row.values()] for row in rows]
+        lines = [f"{document} caf\xe9;{summary}" for document, summary in cells]
+        file.write_bytes("\n".join(["document;summary", *lines]).encode("latin-1"))
+    elif shape == "wrapped":
+        file = Path("a.json")
+        file.write_text(json.dumps({"version": "1.0", "rows": rows}))
+    else:
+        turns = [
+            [{"from": "human", "value": r["document"]}, {"from": "gpt", "value": r["summary"]}]
+            for r in rows
+        ]
+        file = write_rows("a.jsonl", [{"id": 1, "conversations": json.dumps(t)} for t in turns])
+    result = init(file)
+    view = show_data(load_recipe(result.file), num_rows=0)
+    assert view.breaches == ()
+    assert view.audit["train"].num_rows >= 30
+    assert result.task == ("chat" if shape == "messages as text" else "summarize")

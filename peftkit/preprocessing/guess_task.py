@@ -11,6 +11,7 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.preprocessing.guess_questions import first, guess_questions
 from peftkit.sources.columns import describe_kind
+from peftkit.sources.messages import parsed
 
 DOCUMENTS = ("document", "article", "dialogue", "text", "body", "content", "report", "docstring")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr", "headline", "summaries")
@@ -312,6 +313,7 @@ def _text(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
 
 def _chat(rows: Sequence[Mapping[str, Any]]) -> Iterator[Guess]:
     for name in _ranked(list(rows[0]), CONVERSATIONS):
+        rows = [{**row, name: parsed(row[name])} for row in rows]
         messages = next((row[name] for row in rows if row[name]), None)
         if not isinstance(messages, list) or not isinstance(messages[0], Mapping):
             continue

@@ -113,6 +113,8 @@ class CsvConfig:
     """What encloses cells that hold the separator or a newline; doubled inside them."""
     column_names: list[str] | None = None
     """Names of the columns, where the files have no header line."""
+    encoding: str = "utf-8"
+    """How characters are written: `utf-8`, `latin-1`, `cp1252` (Windows) ..."""
 
 
 class CsvSource(FilesSource):
@@ -159,13 +161,19 @@ def _read_csv(files: Sequence[Path], config: CsvConfig, bad: BadLines) -> Iterat
         separator = config.sep or ("\t" if is_tsv else ",")
         try:
             with open_bytes(path) as stream, _wide_cells():
-                text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+                text = io.TextIOWrapper(stream, encoding=config.encoding, newline="")
                 lines = csv.reader(
                     text, delimiter=separator, quotechar=config.quotechar, strict=True
                 )
                 yield from _read_cells(path, lines, config.column_names, bad)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as error:
+            if config.encoding != "utf-8":
+                raise DataError(f"{path} is not {config.encoding}: {error}") from None
             raise _locate_bad_byte(path) from None
+        except LookupError:
+            raise DataError(
+                f"there is no encoding {config.encoding!r}", hint="e.g. utf-8, latin-1, cp1252"
+            ) from None
         except TypeError as error:
             raise DataError(f"sep {separator!r} or quotechar: {error}") from None
 

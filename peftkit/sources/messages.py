@@ -44,7 +44,7 @@ def read_messages(value: Any, column: str, words: Words = Words()) -> tuple[dict
     Raises:
         DataError: no list of messages, an unknown role, or content that is no text.
     """
-    value = _parsed(value)
+    value = parsed(value)
     if not isinstance(value, list | tuple) or not value:
         kind = "empty" if isinstance(value, list | tuple) else describe_kind(value)
         raise DataError(
@@ -60,13 +60,13 @@ def read_tools(value: Any, column: str) -> tuple[Mapping[str, Any], ...]:
     Raises:
         DataError: it is something else.
     """
-    value = _parsed(value)
+    value = parsed(value)
     if value is None or value == "":
         return ()
     if not isinstance(value, list | tuple):
         raise DataError(f"{column} is {describe_kind(value)}, not a list of tools",
                         hint="a list of JSON schemas, or JSON text of one")  # fmt: skip
-    tools = [_parsed(tool) for tool in value]
+    tools = [parsed(tool) for tool in value]
     for tool in tools:
         if not isinstance(tool, Mapping):
             raise DataError(f"{column} holds {describe_kind(tool)} where a tool should be",
@@ -147,26 +147,26 @@ def _text(value: Any, column: str, role: str, key: str) -> str:
 
 def _calls(value: Any, column: str) -> list[dict[str, Any]]:
     """Return calls of functions as templates take them: arguments as objects, not as JSON text."""
-    value = _parsed(value)
+    value = parsed(value)
     if isinstance(value, Mapping):
         value = [value]
     calls = []
     for call in value if isinstance(value, list | tuple) else [value]:
-        given = _parsed(call)
+        given = parsed(call)
         function = given.get("function", given) if isinstance(given, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise DataError(
                 f"{column} has a call of a function without a name",
                 hint='tool_calls: [{"function": {"name": "add", "arguments": {"x": 1}}}]',
             )
-        arguments = _parsed(function.get("arguments", {}))
+        arguments = parsed(function.get("arguments", {}))
         plain = {**function, "arguments": _without_nulls(arguments)}
         outer = given if "function" in given else {}
         calls.append({"type": "function", **outer, "function": plain})
     return calls
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """Read JSON text of a list or an object; anything else is left as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
