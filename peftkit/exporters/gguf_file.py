@@ -20,7 +20,7 @@ from peftkit.exporters.gguf_families import (
 )
 from peftkit.exporters.gguf_readback import FileTokenizer, read_back
 from peftkit.exporters.gguf_tokenizer import Vocabulary, read_vocabulary
-from peftkit.exporters.model_folder import ModelFolder, load_tokenizer, open_model
+from peftkit.exporters.model_folder import ModelFolder, load_tokenizer, open_model, stop_ids
 from peftkit.models.logit_parity import SENTENCES
 from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OutType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
+_FURTHER_ENDS = ("eot", "eom")
+"""Where a file has room for what ends an answer besides its `eos`; loaders stop at each."""
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
 """`general.file_type`; `gguf.LlamaFileType`."""
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "rope_freqs.weight")
@@ -83,6 +85,9 @@ def write_gguf(
     planned = sorted(plan_tensors(model, config), key=lambda tensor: tensor.name)
     tokenizer = load_tokenizer(trained.folder)
     vocabulary = read_vocabulary(tokenizer, vocab_size=config.vocab_size)
+    stops = [index for index in stop_ids(trained.folder, tokenizer) if index < config.vocab_size]
+    further = [index for index in stops if index != vocabulary.special_ids.get("eos")]
+    vocabulary.special_ids.update(zip(_FURTHER_ENDS, further, strict=False))
     if not adds_ends:
         vocabulary.flags.update(add_bos_token=False, add_eos_token=False)
     file = out / (name or f"{_file_name(trained.name)}-{chosen}.gguf")
@@ -94,6 +99,9 @@ def write_gguf(
     proofs = [_compare_tensors(file, model, planned, chosen, factors)]
     proofs.append(_compare_tokens(file, tokenizer, trained.texts, adds_ends=adds_ends))
     notes = [*limits(model, config), *vocabulary.notes, *_rounding(config, chosen)]
+    if len(further) > len(_FURTHER_ENDS):
+        named = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(further[len(_FURTHER_ENDS) :])))
+        notes.append(f"the file has no place for the end tokens {named}: give them as stop words")
     if writer.not_quantized:
         notes.append(f"kept as f16, no multiple of 32 wide: {', '.join(writer.not_quantized)}")
     return Exported((file,), tuple(proofs), tuple(notes))

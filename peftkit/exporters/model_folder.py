@@ -112,6 +112,19 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def generation_config(folder: Path) -> dict[str, Any]:
+    """Read what a folder says of generating; empty where it says nothing."""
+    file = folder / "generation_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that end an answer of the model in a folder, the tokenizer's own first."""
+    stated = generation_config(folder).get("eos_token_id")
+    ids = [tokenizer.eos_token_id, *(stated if isinstance(stated, list) else [stated])]
+    return list(dict.fromkeys(index for index in ids if isinstance(index, int)))
+
+
 def copy_companions(folder: Path, out: Path) -> list[Path]:
     """Copy what belongs to a model beside its weights: tokenizer, chat template, configuration."""
     copied = []

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftkit.errors import ArtefactError
 from peftkit.exporters.chat_turns import Message, Turns, held_out, learn_turns, render
 from peftkit.exporters.gguf_file import OutType, write_gguf
 from peftkit.exporters.go_template import PLAIN, go_template
-from peftkit.exporters.model_folder import load_tokenizer
+from peftkit.exporters.model_folder import generation_config, load_tokenizer, stop_ids
 from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
-from peftkit.system.checkpoint_files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,9 +72,7 @@ def _modelfile(turns: Turns | None, tokenizer: PreTrainedTokenizerBase, folder: 
 
 def _stops(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Iterator[str]:
     """Name the tokens that end an answer."""
-    stated = _generation_config(folder).get("eos_token_id")
-    ids = [tokenizer.eos_token_id, *(stated if isinstance(stated, list) else [stated])]
-    for index in dict.fromkeys(i for i in ids if isinstance(i, int)):
+    for index in stop_ids(folder, tokenizer):
         token = tokenizer.convert_ids_to_tokens(index)
         if isinstance(token, str):
             yield token
@@ -97,17 +94,12 @@ def _quoted(token: str) -> str:
 
 def _sampling(folder: Path) -> Iterator[tuple[str, float]]:
     """Translate what the model's generation config states, if it samples at all."""
-    config = _generation_config(folder)
+    config = generation_config(folder)
     if config.get("do_sample"):
         for ours, theirs in _SAMPLING.items():
             value = config.get(ours)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 yield theirs, value
-
-
-def _generation_config(folder: Path) -> dict[str, Any]:
-    file = folder / "generation_config.json"
-    return read_json(file) if file.is_file() else {}
 
 
 def _compare_prompts(

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from peftkit.adapters.continued import adapter_folder, load_adapter
 from peftkit.errors import ArtefactError
 from peftkit.exporters.low_rank import Factors, factor
-from peftkit.exporters.model_folder import copy_companions, load_model, load_tokenizer
+from peftkit.exporters.model_folder import (
+    copy_companions,
+    load_model,
+    load_tokenizer,
+    stop_ids,
+)
 from peftkit.exporters.vllm_lint import CONFIG, WEIGHTS, Finding, Rank, lint
 from peftkit.merging.adapter import OpenedAdapter, open_adapter
 from peftkit.merging.folder import model_config
@@ -97,6 +102,7 @@ class Vllm(Exporter):
             f"vllm serve BASE --enable-lora --max-lora-rank {self.config.max_lora_rank}"
             f" --lora-modules {trained.name}=DIR"
         )
+        notes += _ends(folder, base)
         return Exported(tuple(sorted(out.iterdir())), tuple(proofs), tuple(notes))
 
     def _lint(self, opened: OpenedAdapter, base_config: Mapping[str, Any]) -> list[Finding]:
@@ -143,6 +149,20 @@ class Vllm(Exporter):
             error = factors.squared_error(change)
         is_embedding = module.rpartition(".")[2] in _EMBEDDINGS
         return _Layer(module, factors, error, size, is_embedding, is_factored)
+
+
+def _ends(folder: Path, base: Path) -> list[str]:
+    """Say how the server learns where answers end, which it reads from the base alone."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return []
+    taught = stop_ids(folder, load_tokenizer(folder))
+    missing = set(taught) - set(stop_ids(base, load_tokenizer(base)))
+    if not missing:
+        return []
+    return [
+        f"the base does not stop at the tokens {', '.join(map(str, sorted(missing)))}, where this"
+        " adapter's answers end: add --generation-config DIR, or stop_token_ids to each request"
+    ]
 
 
 def _differs(opened: OpenedAdapter, name: str) -> bool:

@@ -162,6 +162,8 @@ class Limits:
     """Its line in the recipe."""
     first_dropped: str | None = None
     """Which is the split's first unusable row."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Why a row cannot be used -> what to try, where that is known."""
     bos_token: str = ""
     """The tokenizer's BOS token."""
     noun: str = "row"
@@ -234,7 +236,6 @@ def shorten_reasons(reasons: Mapping[str, int]) -> dict[str, int]:
 
 def _dropped(audit: SplitAudit, limits: Limits) -> Iterator[Breach]:
     num_dropped = sum(audit.dropped.values())
-    remedy = "mend or remove those rows, or raise data.audit.max_dropped"
     if not audit.num_rows:
         yield Breach(audit.split, "the split has no rows", "check the file that it names")
     elif num_dropped == audit.num_rows or _is_beyond(
@@ -246,8 +247,18 @@ def _dropped(audit: SplitAudit, limits: Limits) -> Iterator[Breach]:
             f" {_share(num_dropped, audit.num_rows, limits.audit.max_dropped)}:"
             f" {describe_dropped(audit.dropped)};"
             f" the first is row {limits.first_dropped}",
-            remedy if num_dropped < audit.num_rows else "check data.task against the columns",
+            _remedy(audit, limits),
         )
+
+
+def _remedy(audit: SplitAudit, limits: Limits) -> str:
+    """Say what to try about the most frequent reason; and of some rows, that they may be few."""
+    ranked = sorted(audit.dropped, key=lambda reason: (-audit.dropped[reason], reason))
+    hint = next((limits.hints[reason] for reason in ranked[:1] if reason in limits.hints), "")
+    if sum(audit.dropped.values()) == audit.num_rows:
+        return hint or "check data.task against the columns"
+    some = "mend or remove those rows, or raise data.audit.max_dropped"
+    return f"{hint}; or {some}" if hint else some
 
 
 def _positions(audit: SplitAudit, measured: Measured, limits: Limits) -> Iterator[Breach]:

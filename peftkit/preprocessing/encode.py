@@ -39,6 +39,8 @@ class EncodedRows:
     """Of every row of the examples that could be encoded, kept or not."""
     dropped: dict[str, int]
     """Why an example could not be encoded -> how many."""
+    hints: dict[str, str]
+    """Why one could not be encoded -> what to try."""
     first_dropped: int | None
     """The first of them."""
     num_tokens: int
@@ -120,6 +122,7 @@ class _Tally:
     lost: list[str | None] = field(default_factory=list)
     """Of each example, encoded or not."""
     dropped: Counter[str] = field(default_factory=Counter)
+    hints: dict[str, str] = field(default_factory=dict)
     first_dropped: int | None = None
 
     def take(
@@ -134,6 +137,8 @@ class _Tally:
         for at, result in enumerate(results, start):
             if isinstance(result, DataError):
                 self.dropped[result.message] += 1
+                if result.hint:
+                    self.hints[result.message] = result.hint
                 self.first_dropped = at if self.first_dropped is None else self.first_dropped
                 continue
             num_used = 0
@@ -178,6 +183,7 @@ class _Tally:
             example_of=self.example_of,
             measured=measured,
             dropped=dict(self.dropped),
+            hints=self.hints,
             first_dropped=self.first_dropped,
             num_tokens=sum(count.num_tokens for count in used),
             num_trained_tokens=sum(count.num_trained for count in used),

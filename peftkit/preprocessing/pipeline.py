@@ -152,9 +152,8 @@ def _breaches(
         lost={str(rows.origins[at]): text for at, text in encoded.measured.lost.items()},
         longest_arranged=longest,
     )
-    return find_breaches(
-        audit, measured, replace(limits, first_dropped=_first_dropped(rows, encoded))
-    )
+    first, hints = _first_dropped(rows, encoded), {**rows.hints, **encoded.hints}
+    return find_breaches(audit, measured, replace(limits, first_dropped=first, hints=hints))
 
 
 def wanted_splits(recipe: Recipe) -> list[str]:

@@ -59,6 +59,8 @@ class _Dealt:
     """What is asked."""
     cut_key: bytes
     """What decides the split."""
+    hint: str | None = None
+    """What to try, where there is no example."""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class SplitRows:
     keys: list[bytes] = field(default_factory=list)
     """What each asks."""
     dropped: Counter[str] = field(default_factory=Counter)
+    hints: dict[str, str] = field(default_factory=dict)
+    """Why a row makes no example -> what to try."""
     first_dropped: tuple[int, Origin] | None = None
     """The first row that makes no example, and how many examples there were before it."""
     num_rows: Counter[int] = field(default_factory=Counter)
@@ -190,6 +194,7 @@ class RowReader:
             source = self.built.parts.index(part)
             chosen = table if len(rows) == len(table) else table.select(rows)
             for at, row in zip(rows, chosen, strict=True):
+                hint = None
                 try:
                     made = part.task.example(row).rendered(self.built.recipe.data.dialogue)
                     example, reason = spell(made, declared), ""
@@ -197,10 +202,10 @@ class RowReader:
                 except UnusableRow as error:
                     raise error.problem from None
                 except DataError as error:
-                    example, reason = None, error.message
+                    example, reason, hint = None, error.message, error.hint
                 origin = Origin(source, piece.name, at, label)
                 cut_key = split_key(row, example) if plan.cuts else b""
-                yield _Dealt(origin, example, reason, content_key(row, example), cut_key)
+                yield _Dealt(origin, example, reason, content_key(row, example), cut_key, hint)
 
     def _rows(self, piece: Slice, num_rows: int, part: Part, name: str) -> range:
         """Return which rows a slice has, refusing one that goes beyond them."""
@@ -335,6 +340,8 @@ def _put(rows: SplitRows, one: _Dealt) -> None:
     rows.num_rows[one.origin.part] += 1
     if one.example is None:
         rows.dropped[one.reason] += 1
+        if one.hint:
+            rows.hints[one.reason] = one.hint
         rows.first_dropped = rows.first_dropped or (len(rows.examples), one.origin)
         return
     rows.origins.append(one.origin)

@@ -117,8 +117,12 @@ def _usage(card: Card) -> str:
             f"from transformers import {card.kind.auto_class}\n\n"
             f'model = {card.kind.auto_class}.from_pretrained("THIS FOLDER")'
         )
-    has_labels = card.kind.reads_rows
-    names = ["AutoConfig"] * has_labels + [card.kind.auto_class]
+    has_labels, writes = card.kind.reads_rows, card.kind.answers == "text"
+    names = ["AutoConfig"] * has_labels + [card.kind.auto_class] + ["GenerationConfig"] * writes
+    ends = (
+        "# where answers end\n"
+        'base.generation_config = GenerationConfig.from_pretrained("THIS FOLDER")\n'
+    )
     config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
     said = [repr(card.base_location), *["config=config"] * has_labels, f"dtype={card.dtype!r}"]
     quantization = ""
@@ -133,7 +137,7 @@ def _usage(card: Card) -> str:
         f"from transformers import {', '.join(names)}\n\n"
         f"{config if has_labels else ''}{quantization}"
         f"base = {card.kind.auto_class}.from_pretrained({', '.join(said)})\n"
-        f"{card.after_loading}"
+        f"{ends if writes else ''}{card.after_loading}"
         'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
     )
 

@@ -46,7 +46,7 @@ class PromptCompletion(Task):
             DataError: prompt or completion is null, empty or no text.
         """
         prompt = read_text(row, self.config.prompt)
-        completion = read_text(row, self.config.completion).strip()
+        completion = read_text(row, self.config.completion)
         context = self._context(row)
         system = ({"role": "system", "content": self.config.system},) if self.config.system else ()
         return Conversation(
@@ -82,4 +82,4 @@ class PromptCompletion(Task):
         value = row.get(self.config.context) if self.config.context else None
         if value is not None and not isinstance(value, str):
             raise DataError(f"{self.config.context} is not text but {describe_kind(value)}")
-        return (value or "").strip()
+        return value if value and value.strip() else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from peftkit.recipe.schema import Recipe
 
 
+DATE = "data.dialogue.date"
+"""The recipe's key of the day on which rows are rendered."""
 _RECORDING = (
     "dataloader_pin",
     "dataset_kwargs",
@@ -73,6 +76,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
 
     process = run_dir.process
     machine = weakest_machine(process)
+    recipe = on_its_day(recipe, run_dir)
     if recipe.method.options.get("use_cpu") and machine.device != "cpu":
         machine = _as_cpu(machine)
     with blamed(recipe, "model.path", "model"):
@@ -89,6 +93,9 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         built.method.check_config(config)
         longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
+    built = dated(built, tokenizer)
+    recipe = built.recipe
+    say_decisions([d for d in built.decisions if d.key == DATE], screen)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
     process.by_main(run_state.check_same_data, run_dir, prepared.fingerprint)
     for split, audit in prepared.audit.items():
@@ -98,6 +105,41 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     check_adapter_names(recipe, built)
     run_identity = identity(built.resolved, prepared.fingerprint)
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
+
+
+def on_its_day(recipe: Recipe, run_dir: RunDir) -> Recipe:
+    """Give a recipe the day on which its run began, where that was recorded."""
+    earlier = run_dir.read_resolved().get("data") or {}
+    recorded = (earlier.get("dialogue") or {}).get("date")
+    return _with_date(recipe, str(recorded)) if recorded else recipe
+
+
+def dated(built: Built, tokenizer: PreTrainedTokenizerBase) -> Built:
+    """Record today's date where rows are rendered with it: on another day they would be others."""
+    from peftkit.preprocessing.chat_template import ChatTemplate
+
+    rendering = built.recipe.data.dialogue
+    if rendering.date or not tokenizer.chat_template:
+        return built
+    if not ChatTemplate(tokenizer, rendering).writes_date:
+        return built
+    today = date.today().isoformat()
+    decision = Decision(DATE, today, "the chat template writes the date, which is kept on resume")
+    data = built.resolved["data"]
+    resolved = {**built.resolved, "data": {**data, "dialogue": {**data["dialogue"], "date": today}}}
+    return dataclasses.replace(
+        built,
+        recipe=_with_date(built.recipe, today),
+        decisions=(*built.decisions, decision),
+        resolved=resolved,
+    )
+
+
+def _with_date(recipe: Recipe, day: str) -> Recipe:
+    if recipe.data.dialogue.date:
+        return recipe
+    dialogue = dataclasses.replace(recipe.data.dialogue, date=day)
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dialogue=dialogue))
 
 
 def weakest_machine(process: Process) -> Machine:

@@ -10,6 +10,7 @@ from peftkit.models.decoder_start import settle_start
 from peftkit.plugins.native import is_adapted, native_model
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
+from peftkit.training.ends import settle_ends, with_taught_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +35,17 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     if is_adapter:
         _pin_base(job, model)
-    if native_model(model).config.is_encoder_decoder:
-        settle_start(model, job.tokenizer)
+    tokenizer = job.tokenizer
+    if job.built.method.kind.answers == "text":
+        settle_start(model, tokenizer)
+        settle_ends(model, tokenizer)
         native_model(model).generation_config.save_pretrained(partial)
+        if tokenizer.chat_template and any(one.prompt for one in job.prepared.examples["train"]):
+            tokenizer = with_taught_end(tokenizer)
     model.save_pretrained(partial)
     if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
-    job.tokenizer.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
     if is_adapter:
         _record_base(job, partial)
     write_card(partial, _describe(job, is_adapter=is_adapter))
