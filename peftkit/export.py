@@ -8,12 +8,13 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, RecipeError, ResourceError, UsageError
+from peftkit.errors import ArtefactError, PeftkitError, RecipeError, ResourceError, UsageError
 from peftkit.merge import merge
 from peftkit.merging.inputs import Inputs, find_inputs
 from peftkit.merging.result import MergeResult, Onto
@@ -98,9 +99,10 @@ def export(  # noqa: PLR0913 - the command's own options
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_parent(out)) as scratch:
         partial, merged = Path(scratch) / "partial", Path(scratch) / "merged"
         partial.mkdir()
-        trained, result = _prepare(inputs, exporter_class.reads, name, merged, onto, say)
-        say(f"writing {to}")
-        exported = _run(exporter, trained, partial)
+        with _named({merged: f"{source} (merged)", partial: str(out)}):
+            trained, result = _prepare(inputs, exporter_class.reads, name, merged, onto, say)
+            say(f"writing {to}")
+            exported = _run(exporter, trained, partial)
         exported = _with_merge(exported, result)
         _refuse_unproven(exported.proofs, to)
         files = _seal(partial, to, source, options, exported)
@@ -115,6 +117,19 @@ def export(  # noqa: PLR0913 - the command's own options
         notes=exported.notes,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+@contextmanager
+def _named(folders: Mapping[Path, str]) -> Iterator[None]:
+    """Have errors inside name what a person knows, and no folder that is gone when they read it."""
+    try:
+        yield
+    except PeftkitError as error:
+        message, hint = error.message, error.hint or ""
+        for folder, name in folders.items():
+            message = message.replace(str(folder), name)
+            hint = hint.replace(str(folder), name)
+        raise type(error)(message, hint=hint or None) from error
 
 
 def _read_options(to: str, config: type | str, options: Sequence[str]) -> Any:

@@ -135,6 +135,19 @@ def test_an_export_that_breaks_off_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_names_what_was_exported_and_no_folder_that_is_gone(
+    writer: type[Writer], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: Writer, read: Trained, out: Path) -> Exported:
+        raise ArtefactError(f"{read.folder}: no", hint=f"look at {out}")
+
+    monkeypatch.setattr(writer, "export", refuse)
+    with pytest.raises(ArtefactError) as caught:
+        export(trained, "x", out=tmp_path / "out")
+    assert caught.value.message == f"{trained} (merged): no"
+    assert caught.value.hint == f"look at {tmp_path / 'out'}"
+
+
 def test_a_folder_that_holds_something_is_refused_before_any_work(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WAY_OUT = "give a template that does, as `model.chat_template: FILE`"
 MARKS = "\U000f0000\U000f0001"
 """What transformers' `mark_control_tokens` puts around control tokens that are only said."""
+_MARK = re.compile(f"[{MARKS}]")
 _ROLES = {"s": "system", "u": "user", "a": "assistant"}
 _PROBES = ("ua", "sua", "uaua", "suaua")
 """Conversations by the first letters of their roles; a template may refuse some."""
@@ -179,6 +180,11 @@ class ChatTemplate:
             pattern = self._special if message["role"] == "assistant" else self._control
             texts = {key: value for key, value in message.items() if key != "role"}
             found = next(_matches(pattern, texts), None)
+            if next(_matches(_MARK, texts), None):
+                raise DataError(
+                    f"message {at} holds U+F0000 or U+F0001, which mark control tokens",
+                    hint="remove those characters, or data.dialogue.control_tokens=keep",
+                )
             if found is not None and self.rendering.control_tokens == "refuse":
                 raise DataError(
                     f"message {at} holds the control token {found!r}",

@@ -98,7 +98,8 @@ class Dialogue:
                 marked = self.tokenizer([text], sanitize_control_tokens=True, **options)
                 found.append(list(marked["input_ids"][0]))
             except ValueError as error:  # a token that plain text gives too
-                found.append(DataError(str(error)))
+                hint = "remove it from the rows, or data.dialogue.control_tokens=keep"
+                found.append(DataError(str(error), hint=hint))
         return found
 
     # Where answers end

@@ -68,3 +68,13 @@ def test_which_turns_are_trained(with_template):
     )
     unweighted = assistant("one", weight=0)
     assert shown(turns[0], unweighted, *turns[2:]) == "two<|im_end|>"
+
+
+def test_what_is_trained_is_what_is_asked_and_shipped_in_random_cases():
+    """`python tests/dialogue_cases.py 10000` draws more."""
+    import random
+
+    import dialogue_cases
+
+    refused = [dialogue_cases.check(dialogue_cases.draw(random.Random(n))) for n in range(60)]
+    assert sum(not reason for reason in refused) > 30
