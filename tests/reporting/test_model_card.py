@@ -80,10 +80,12 @@ def test_a_quantized_base_is_loaded_as_it_was_trained() -> None:
     code = text.partition("```python\n")[2].partition("```")[0]
     assert code == (
         "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n\n"
+        "from transformers import AutoModelForCausalLM, GenerationConfig, BitsAndBytesConfig\n\n"
         "quantization = BitsAndBytesConfig(load_in_4bit=True)  # as in training\n"
         "base = AutoModelForCausalLM.from_pretrained('Qwen/Qwen3-0.6B', dtype='bfloat16',"
         " quantization_config=quantization)\n"
+        "# where answers end\n"
+        'base.generation_config = GenerationConfig.from_pretrained("THIS FOLDER")\n'
         "base.prepare()\n"
         'model = PeftModel.from_pretrained(base, "THIS FOLDER")\n'
     )
