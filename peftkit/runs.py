@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WRITTEN = (
     "recipe.yaml",
     "resolved.yaml",
+    "base.json",
     "versions.json",
     "data.json",
     "plan.json",

@@ -333,4 +333,4 @@ def test_a_method_may_score_without_answers_and_references(
     assert found.intervals is not None
     assert found.intervals.tuned == (min(lengths), max(lengths))
     assert "Margins are in tokens." in found.notes
-    assert any(note.startswith("The gain in margin is ") for note in found.notes)
+    assert any(note.startswith("The gain in Margin is ") for note in found.notes)

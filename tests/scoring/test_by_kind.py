@@ -70,8 +70,11 @@ class WithOwn(Plain):
 
 def built(method: Method) -> Any:
     scoring = replace(EvaluateSection(), batch_size=7, generation={"top_k": 3})
-    recipe = SimpleNamespace(method=SimpleNamespace(name="mine"), scoring=scoring)
-    return SimpleNamespace(method=method, task=SimpleNamespace(headline="f1"), recipe=recipe)
+    recipe = SimpleNamespace(
+        method=SimpleNamespace(name="mine"), scoring=scoring, data=SimpleNamespace(dialogue=None)
+    )
+    task = SimpleNamespace(headline="f1", is_regression=False)
+    return SimpleNamespace(method=method, task=task, recipe=recipe)
 
 
 def test_a_method_s_own_come_first() -> None:
@@ -85,7 +88,8 @@ def test_a_method_s_own_come_first() -> None:
 
 
 def test_a_kind_has_its_own_otherwise() -> None:
-    assert set(EVALUATORS) == set(ANSWERERS) == {CAUSAL_LM.answers, Classify.kind.answers}
+    answers = {CAUSAL_LM.answers, Classify.kind.answers, "numbers"}
+    assert set(EVALUATORS) == set(ANSWERERS) == answers
     assert SFT.kind.answers == "text"
     method = Plain()
     method.kind = SEQUENCE_CLASSIFICATION
