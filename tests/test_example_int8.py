@@ -282,5 +282,6 @@ def test_a_benchmark_draws_its_weights(visible: None, folder: Path) -> None:
     assert torch.isfinite(logits(skeleton.model)).all()
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(fresh: Fresh) -> None:
     fresh.run("-m", "pytest", "-p", "no:cacheprovider", cwd=fresh.package)

@@ -53,8 +53,11 @@ def test_it_is_found_and_its_recipe_passes_the_gate(
     assert f"there is no {group.removesuffix('s')} {plugin!r}" in unseen.out + unseen.err
 
 
-def test_its_own_tests_pass(install_example, name: str) -> None:
-    example = install_example(name)
+@pytest.mark.parametrize(
+    "example_name", [DISTRIBUTIONS, pytest.param(PREFERENCES, marks=pytest.mark.slow)]
+)
+def test_its_own_tests_pass(install_example, example_name: str) -> None:
+    example = install_example(example_name)
     done = example.run("-m", "pytest", "-p", "no:cacheprovider", cwd=example.package)
     assert done.returncode == 0, done.stdout + done.stderr
 

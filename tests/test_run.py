@@ -110,7 +110,7 @@ def test_a_run_writes_everything_and_says_what_it_does(
     assert {path.name for path in run_dir.path.iterdir() if not path.name.startswith(".")} == {
         "recipe.yaml", "resolved.yaml", "versions.json", "data.json", "measured.json",
         "metrics.jsonl", "scores.json", "samples.jsonl", "report.html", "status.json", "adapter",
-        "checkpoints", "plan.json",
+        "checkpoints", "plan.json", "base.json",
     }  # fmt: skip
     assert run_dir.recipe.read_text() == recipe.read_text()
     assert "decided  method.sft.bf16: false (model.dtype is float32" in text

@@ -98,7 +98,7 @@ def test_a_sound_task_passes() -> None:
         ("score", lambda *_: {}, "names no metric"),
         ("score", lambda *_: {"other": 1.0}, "headline 'exact' is not among"),
         ("score", lambda *_: {"exact": float("nan")}, "is nan, not a number"),
-        ("score", lambda _s, p, r: {"exact": float(p != r)}, "is above that of the references"),
+        ("score", lambda _s, p, r: {"exact": float(p != r)}, "better than that of the references"),
         ("score", lambda *_: {"exact": 1.0}, "the headline does not see answers"),
         ("score", lambda _s, p, r: {"exact": float(p == r) * len(r[0] + "x" * (r[0] > "d"))},
          "depends on the order"),

@@ -93,6 +93,7 @@ def recipe(
 ) -> Path:
     """Write a recipe that trains on rows and is scored on the same."""
     file = tiny.write_jsonl(folder / "rows.jsonl", rows)
+    generates = {"generation": {"max_new_tokens": 8}} if "seq2seq" in method else {}
     document = {
         "name": "small",
         "model": {"path": str(base), "dtype": "float32"},
@@ -103,7 +104,7 @@ def recipe(
         },
         "adapter": {"lora": LORA},
         "method": method,
-        "evaluate": {"split": "test", "limit": 6, "generation": {"max_new_tokens": 8}},
+        "evaluate": {"split": "test", "limit": 6, **generates},
         **sections,
     }
     made = folder / "recipe.json"

@@ -168,8 +168,9 @@ def planned_other(folder: Path, name: str) -> tuple[Any, dict[str, int]]:
     config, changes = OTHERS[name]
     kind = real_step.kind_of(changes)
     real_step.save_model(folder, config, kind)
-    generates = {"batch_size": ROWS, "generation": {"max_new_tokens": NUM_NEW}}
-    recipe = real_step.recipe_for(folder, evaluate={"split": "train", **generates}, **changes)
+    generates = {"generation": {"max_new_tokens": NUM_NEW}} if kind.answers == "text" else {}
+    section = {"split": "train", "batch_size": ROWS, **generates}
+    recipe = real_step.recipe_for(folder, evaluate=section, **changes)
     built = build(recipe, real_step.CPU, is_here=False)
     native = fit_head(planned_config(recipe.model), kind, None)
     peaks = evaluation_peaks(

@@ -6,7 +6,7 @@ import preferences
 import pytest
 
 from peftkit.errors import DataError
-from peftkit.plugins import IGNORED, Method, RowCount, Text
+from peftkit.plugins import CAUSAL_LM, IGNORED, Method, RowCount, Text
 from peftkit.preprocessing.chat_labels import TemplateError
 from peftkit.preprocessing.encode import encode_rows
 
@@ -14,6 +14,7 @@ from peftkit.preprocessing.encode import encode_rows
 class Numbers(Method):
     """A method that encodes `"3 2"` as three ignored tokens, then two trained ones."""
 
+    kind = CAUSAL_LM
     max_length = None
 
     def encode(self, examples, tokenizer):  # noqa: ARG002

@@ -62,8 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> list[dict[str, Any]]:
-    parts = (two.meetings, two.errors, two.writers, two.stops, two.stopped_training)
-    return two.in_two_processes(folder, *parts)
+    return two.in_two_processes(folder, two.meetings, two.errors, two.writers, two.stops)
 
 
 def both(seen: list[dict[str, Any]], part: str, key: str) -> Any:
@@ -113,9 +112,9 @@ def test_what_stops_one_stops_both(seen: list[dict[str, Any]]) -> None:
     assert "step 0 took 7.0 MiB" in both(seen, "stops", "budget")
 
 
-def test_a_signal_to_one_stops_both_at_one_step_with_one_checkpoint(
-    seen: list[dict[str, Any]], folder: Path
-) -> None:
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_at_one_step_with_one_checkpoint(folder: Path) -> None:
+    seen = two.in_two_processes(folder, two.stopped_training)
     stopped = "StoppedError: stopped by SIGTERM: the same command resumes at step 3"
     assert both(seen, "stopped_training", "said") == stopped
     assert both(seen, "stopped_training", "steps") == 3
