@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from peftkit.errors import Problem, RecipeError
 from peftkit.recipe.yaml_file import join, parse_value, split
 
 _MISSING = object()
+_KEY = re.compile(r'(?:[^"=]|"(?:[^"\\]|\\.)*")*', re.DOTALL)
+"""What stands before the first `=` outside quotes; in them a backslash escapes one character."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class _RefusedError(Exception):
 def _parse(override: str) -> tuple[str, Any]:
     key, equals, text = _cut(override)
     key = key.strip()
-    if not equals or not key:
+    if equals != "=" or not key:
         raise _RefusedError(
             "", f"{override!r} is not KEY=VALUE", "e.g. method.sft.learning_rate=1e-4"
         )
@@ -91,13 +94,8 @@ def _parse(override: str) -> tuple[str, Any]:
 
 def _cut(override: str) -> tuple[str, str, str]:
     """Cut at the first `=` outside quotes."""
-    is_quoted = False
-    for index, character in enumerate(override):
-        if character == '"' and (index == 0 or override[index - 1] != "\\"):
-            is_quoted = not is_quoted
-        if character == "=" and not is_quoted:
-            return override[:index], "=", override[index + 1 :]
-    return override, "", ""
+    rest = _KEY.sub("", override, count=1)
+    return override[: len(override) - len(rest)], rest[:1], rest[1:]
 
 
 def _set(data: dict[str, Any], key: str, value: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wrong.cases import GOOD, write_files
 
@@ -98,6 +98,7 @@ PARTS = st.text(min_size=1, max_size=5)
 
 
 @given(st.lists(PARTS, min_size=1, max_size=4), st.integers())
+@example(["=\\"], 1)
 def test_any_path_can_be_set_in_an_empty_recipe(parts: list[str], value: int) -> None:
     key = ""
     for part in parts:
