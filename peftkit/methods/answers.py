@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError, UsageError
@@ -251,6 +252,19 @@ def make_refusing_trainer(method: Method, parts: Training, **native: Any) -> Tra
         raise UsageError(
             f"trl refuses these options with this model and adapter: {error}"
         ) from error
+
+
+@cache
+def on_encoded_rows(trainer_class: type[Trainer]) -> type[Trainer]:
+    """Let a trainer of trl take rows as they are: it has no option that says they are encoded."""
+
+    class OnEncodedRows(trainer_class):  # type: ignore[misc] # trl is untyped
+        """Leave out what trl would do to texts."""
+
+        def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+            return dataset
+
+    return OnEncodedRows
 
 
 def drop_copied_adapter(model: Any) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.methods.answers import AnswersMethod, log_probabilities
+from peftkit.methods.answers import AnswersMethod, log_probabilities, on_encoded_rows
 from peftkit.plugins import Point, Preference
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
     from transformers import Trainer
 
     from peftkit.plugins.losses import Loss
@@ -45,7 +43,9 @@ class DPO(AnswersMethod):
     @property
     def trainer_class(self) -> type[Trainer]:
         """Return trl's DPOTrainer, for rows that are encoded."""
-        return _trainer_class()
+        from trl import DPOTrainer
+
+        return on_encoded_rows(DPOTrainer)
 
     def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
         """Return both answers of all rows, and the reference's view of them where it is known."""
@@ -61,20 +61,6 @@ class DPO(AnswersMethod):
         weights = args.loss_weights or [1.0] * len(args.loss_type)
         terms = tuple(zip(args.loss_type, weights, strict=True))
         return lambda model, batch: preference_loss(model, batch, beta=args.beta, terms=terms)
-
-
-@cache
-def _trainer_class() -> type[Trainer]:
-    """Extend trl's trainer, imported only when asked for."""
-    from trl import DPOTrainer
-
-    class EncodedDPOTrainer(DPOTrainer):  # type: ignore[misc] # trl is untyped
-        """Take rows as they are: trl has no option that says that they are encoded."""
-
-        def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-            return dataset
-
-    return EncodedDPOTrainer
 
 
 def preference_loss(

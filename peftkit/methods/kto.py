@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError
-from peftkit.methods.answers import PROMPT, AnswersMethod, log_probabilities
+from peftkit.methods.answers import PROMPT, AnswersMethod, log_probabilities, on_encoded_rows
 from peftkit.plugins import Evaluator, Point, Preference, Row, Scoring, Verdict
 
 if TYPE_CHECKING:
@@ -81,7 +80,9 @@ class KTO(AnswersMethod):
     @property
     def trainer_class(self) -> type[Trainer]:
         """Return trl's KTOTrainer, for rows that are encoded."""
-        return _trainer_class()
+        from trl import KTOTrainer
+
+        return on_encoded_rows(KTOTrainer)
 
     def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
         """Return each row's answer, another row's, and the reference's view where it is known."""
@@ -115,20 +116,6 @@ def _verdicts(example: Any) -> list[tuple[Any, bool]]:
 def _lend(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     answers = batch[COMPLETION]
     return {OTHER: [answers[-1], *answers[:-1]]}
-
-
-@cache
-def _trainer_class() -> type[Trainer]:
-    """Extend trl's trainer, imported only when asked for."""
-    from trl import KTOTrainer
-
-    class EncodedKTOTrainer(KTOTrainer):  # type: ignore[misc] # trl is untyped
-        """Take rows as they are: trl has no option that says that they are encoded."""
-
-        def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-            return dataset
-
-    return EncodedKTOTrainer
 
 
 def judged_loss(model: Any, batch: Mapping[str, Any], args: Any) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import DataError, UsageError
+from peftkit.errors import DataError
 from peftkit.plugins import Answerer, Asking, Question, Reply
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ class MaskedWordsAnswerer(Answerer):
         Raises:
             UsageError: there are options to generate.
         """
-        if asking.options:
-            option = next(iter(asking.options))
-            raise UsageError(f"an encoder generates nothing, so {option} has no use")
+        asking.refuse_options("an encoder")
         super().__init__(asking)
 
     def reply(self, question: Question, write: Callable[[str], None], *, seed: int = 0) -> Reply:

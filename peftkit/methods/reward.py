@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftkit.methods.answers import OWNED, AnswersMethod
+from peftkit.methods.answers import OWNED, AnswersMethod, on_encoded_rows
 from peftkit.plugins import (
     REWARD,
     Answerer,
@@ -87,7 +86,9 @@ class Reward(AnswersMethod):
     @property
     def trainer_class(self) -> type[Trainer]:
         """Return trl's RewardTrainer, for rows that are encoded."""
-        return _trainer_class()
+        from trl import RewardTrainer
+
+        return on_encoded_rows(RewardTrainer)
 
     def columns(self, point: Point) -> dict[str, tuple[int, ...]]:
         """Return all better conversations, then all worse ones."""
@@ -119,20 +120,6 @@ class Reward(AnswersMethod):
         return [
             tuple(list(row[name]) for name in self.answers) for rows in examples for row in rows
         ]
-
-
-@cache
-def _trainer_class() -> type[Trainer]:
-    """Extend trl's trainer, imported only when asked for."""
-    from trl import RewardTrainer
-
-    class EncodedRewardTrainer(RewardTrainer):  # type: ignore[misc] # trl is untyped
-        """Take rows as they are: trl would go through them once more, to see whether they fit."""
-
-        def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-            return dataset
-
-    return EncodedRewardTrainer
 
 
 def reward_loss(model: Any, batch: Mapping[str, Any], *, center: float | None) -> torch.Tensor:

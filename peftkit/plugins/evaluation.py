@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from peftkit.errors import UsageError
 from peftkit.plugins.rendering import PLAIN, Rendering
 
 if TYPE_CHECKING:
@@ -146,6 +147,18 @@ class Asking:
     """Whether the model is the base, as it was before training."""
     rendering: Rendering = PLAIN
     """How messages become text."""
+
+    def refuse_options(self, model: str) -> None:
+        """Refuse options to generate, of a model that reads only.
+
+        Args:
+            model: what it is, e.g. `a classifier`.
+
+        Raises:
+            UsageError: there are some.
+        """
+        for option in self.options:
+            raise UsageError(f"{model} generates nothing, so {option} has no use")
 
 
 class Answerer(ABC):

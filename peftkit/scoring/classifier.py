@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.errors import DataError, UsageError
+from peftkit.errors import DataError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Labeled
 from peftkit.plugins.native import trains_head
@@ -127,7 +127,7 @@ class LabelAnswerer(Answerer):
         Raises:
             UsageError: there are options to generate.
         """
-        refuse_options(asking)
+        asking.refuse_options("a classifier")
         super().__init__(asking)
         self._encode = asking.encode
 
@@ -149,17 +149,6 @@ class LabelAnswerer(Answerer):
         """Name the label of several texts in batches, in their order."""
         for found in self.label_many(questions):
             yield _values(found)
-
-
-def refuse_options(asking: Asking) -> None:
-    """Refuse options to generate, of a model that reads only.
-
-    Raises:
-        UsageError: there are some.
-    """
-    if asking.options:
-        option = next(iter(asking.options))
-        raise UsageError(f"a classifier generates nothing, so {option} has no use")
 
 
 def _values(found: Prediction) -> dict[str, Any]:

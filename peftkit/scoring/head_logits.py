@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.errors import ResourceError, UsageError
+from peftkit.errors import UsageError
 from peftkit.plugins.native import accepted_inputs
-from peftkit.scoring.generation import evaluating
-from peftkit.system.exhaustion import in_batches
+from peftkit.scoring.reading import longest_first
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +32,6 @@ def read_heads(
     Raises:
         ResourceError: even one row does not fit into device memory.
     """
-    import torch
-
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    found: dict[int, list[float]] = {}
 
     def read(chosen: Sequence[int]) -> list[list[float]]:
         logits: list[list[float]] = (
@@ -44,18 +39,8 @@ def read_heads(
         )
         return logits
 
-    def refusal(index: int) -> ResourceError:
-        return ResourceError(
-            f"a row of {len(rows[index]['input_ids'])} tokens does not fit into device memory",
-            hint="a smaller max_length",
-        )
-
-    with evaluating(model), torch.no_grad():
-        for batch in in_batches(order, batch_size, read, refusal):
-            found.update(batch)
-            if progress:
-                progress(len(found), len(order))
-    return [found[index] for index in range(len(rows))]
+    lengths = [len(row["input_ids"]) for row in rows]
+    return longest_first(model, lengths, read, batch_size=batch_size, progress=progress)
 
 
 def _logits(

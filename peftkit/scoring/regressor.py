@@ -9,7 +9,6 @@ from peftkit.errors import UsageError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Rated, show_number
 from peftkit.plugins.native import trains_head
-from peftkit.scoring.classifier import refuse_options
 from peftkit.scoring.head_logits import one_each, read_heads
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class NumberAnswerer(Answerer):
         Raises:
             UsageError: there are options to generate.
         """
-        refuse_options(asking)
+        asking.refuse_options("a regression")
         super().__init__(asking)
         self._encode = asking.encode
 

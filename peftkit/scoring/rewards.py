@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from peftkit.errors import ResourceError, UsageError
+from peftkit.errors import UsageError
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.native import trains_head
-from peftkit.scoring.generation import evaluating
-from peftkit.system.exhaustion import in_batches
+from peftkit.scoring.reading import longest_first
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -38,10 +37,6 @@ def rewards(
     Raises:
         ResourceError: even one does not fit into device memory.
     """
-    import torch
-
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    found: dict[int, float] = {}
 
     def scores(chosen: Sequence[int]) -> list[float]:
         batch = tokenizer.pad(
@@ -54,18 +49,8 @@ def rewards(
         values: list[float] = model(**inputs).logits[:, 0].double().tolist()
         return values
 
-    def refusal(index: int) -> ResourceError:
-        return ResourceError(
-            f"a row of {len(rows[index])} tokens does not fit into device memory",
-            hint="a smaller max_length",
-        )
-
-    with evaluating(model), torch.no_grad():
-        for batch in in_batches(order, batch_size, scores, refusal):
-            found.update(batch)
-            if progress:
-                progress(len(found), len(rows))
-    return [found[index] for index in range(len(rows))]
+    lengths = list(map(len, rows))
+    return longest_first(model, lengths, scores, batch_size=batch_size, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -128,9 +113,7 @@ class RewardAnswerer(Answerer):
         Raises:
             UsageError: there are options to generate.
         """
-        if asking.options:
-            option = next(iter(asking.options))
-            raise UsageError(f"a reward model generates nothing, so {option} has no use")
+        asking.refuse_options("a reward model")
         super().__init__(asking)
         self._encode = encode
 

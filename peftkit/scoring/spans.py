@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.errors import DataError, ResourceError, UsageError
+from peftkit.errors import DataError, UsageError
 from peftkit.plugins import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.native import accepted_inputs, trains_head
 from peftkit.preprocessing.windows import Window, cut_windows, pad_windows
-from peftkit.scoring.generation import evaluating
-from peftkit.system.exhaustion import in_batches
+from peftkit.scoring.reading import longest_first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,27 +125,14 @@ def read_windows(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Return each window's logits of starts and ends, `[2, tokens]`, in their order."""
-    import torch
 
-    order = sorted(range(len(windows)), key=lambda i: -len(windows[i].row["input_ids"]))
-    found: dict[int, np.ndarray] = {}
-
-    def run(chosen: Sequence[int]) -> list[np.ndarray]:
+    def read(chosen: Sequence[int]) -> list[np.ndarray]:
         return _logits(model, tokenizer, [windows[i].row for i in chosen])
 
-    def refusal(index: int) -> ResourceError:
-        return ResourceError(
-            f"a window of {len(windows[index].row['input_ids'])} tokens does not fit into device"
-            " memory",
-            hint="a smaller max_length",
-        )
-
-    with evaluating(model), torch.no_grad():
-        for batch in in_batches(order, batch_size, run, refusal):
-            found.update(batch)
-            if progress:
-                progress(len(found), len(order))
-    return [found[index] for index in range(len(windows))]
+    lengths = [len(window.row["input_ids"]) for window in windows]
+    return longest_first(
+        model, lengths, read, batch_size=batch_size, progress=progress, called="window"
+    )
 
 
 def _logits(

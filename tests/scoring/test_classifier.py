@@ -11,7 +11,7 @@ import tiny_heads
 import torch
 
 from peftkit.errors import DataError, ResourceError, UsageError
-from peftkit.plugins import Labeled, Question, Scoring
+from peftkit.plugins import Asking, Labeled, Question, Scoring
 from peftkit.scoring.classifier import LabelAnswerer, LabelEvaluator, Prediction, classify
 
 
@@ -98,8 +98,9 @@ def test_several_rows_of_a_text_have_no_one_label(bert) -> None:
 def test_a_reply_is_a_table_for_people_and_values_for_programs(bert) -> None:
     model, tokenizer = bert
     (row,) = rows(tokenizer)[:1]
-    asking: Any = SimpleNamespace(
-        is_base=False, options={}, task=None, tokenizer=tokenizer, batch_size=2,
+    task: Any = None
+    asking = Asking(
+        task=task, tokenizer=tokenizer, batch_size=2, options={}, generation={}, source_limit=None,
         load=lambda: model, encode=lambda examples: [[row] for _ in examples],
     )  # fmt: skip
     answerer = LabelAnswerer(asking)
