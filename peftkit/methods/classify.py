@@ -87,9 +87,9 @@ class Classify(Method):
     @property
     def trainer_class(self) -> type[Trainer]:
         """Return a Trainer that counts each batch of an accumulated step alike."""
-        from peftkit.methods.label_trainer import LabelTrainer
+        from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
 
-        return LabelTrainer
+        return BatchMeanTrainer
 
     def trainer_options(self, parts: Training) -> dict[str, Any]:
         """Pad rows to the longest of a batch, and weigh labels by those of the training rows."""

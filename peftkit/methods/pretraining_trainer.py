@@ -55,14 +55,11 @@ class Tally:
 
 @cache
 def trainer_class() -> type[Trainer]:
-    """Extend transformers' Trainer, imported only when asked for."""
-    from transformers import Trainer
+    """Extend the Trainer of heads, imported only when asked for."""
+    from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
 
-    class PretrainingTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    class PretrainingTrainer(BatchMeanTrainer):
         """Log what masked words and next sentences each cost, and how many were right."""
-
-        # These models take keyword arguments, and leave the number of items among them unread.
-        loss_is_scaled_for_ga = False
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)

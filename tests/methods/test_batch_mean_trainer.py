@@ -8,36 +8,52 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from peftkit.methods.label_trainer import LabelTrainer
+from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
+from peftkit.methods.classify import Classify
+from peftkit.methods.question_answering import QuestionAnswering
+
+SPANS = ["spans"]
 
 
 def trained_head(folder: Path, labels: list, *, batch_size: int) -> torch.Tensor:
     """Train BERT's head for one step of four rows by plain gradient descent; return its weights."""
     from datasets import Dataset
-    from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+    from transformers import (
+        BertConfig,
+        BertForQuestionAnswering,
+        BertForSequenceClassification,
+        TrainingArguments,
+    )
 
     config = BertConfig(
         vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=16, max_position_embeddings=8,
-        num_labels=2 if isinstance(labels[0], int) else 1,
+        num_labels=1 if isinstance(labels[0], float) else 2,
         hidden_dropout_prob=0, attention_probs_dropout_prob=0,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = BertForSequenceClassification(config)
-    rows = {"input_ids": [[at, at + 1, 3] for at in range(4)], "labels": labels}
+    ids = {"input_ids": [[at, at + 1, 3] for at in range(4)]}
+    if labels == SPANS:
+        trainer_class = QuestionAnswering().trainer_class
+        model, head = BertForQuestionAnswering(config), "qa_outputs"
+        rows = {**ids, "start_positions": [0, 1, 1, 2], "end_positions": [1, 1, 2, 2]}
+    else:
+        trainer_class = Classify().trainer_class
+        model, head = BertForSequenceClassification(config), "classifier"
+        rows = {**ids, "labels": labels}
     args = TrainingArguments(
         output_dir=str(folder), use_cpu=True, max_steps=1, optim="sgd", learning_rate=0.1,
         per_device_train_batch_size=batch_size, gradient_accumulation_steps=4 // batch_size,
         max_grad_norm=0, save_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_pin_memory=False, lr_scheduler_type="constant",
     )  # fmt: skip
-    LabelTrainer(
-        model=model, args=args, train_dataset=Dataset.from_dict(rows), loss_of_batch=None
-    ).train()
-    return model.classifier.weight.detach()
+    trainer_class(model=model, args=args, train_dataset=Dataset.from_dict(rows)).train()
+    return model.get_submodule(head).weight.detach()
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 1, 0], [0.5, 1.0, 2.0, 4.0]], ids=["labels", "numbers"])
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 1, 0], [0.5, 1.0, 2.0, 4.0], SPANS], ids=["labels", "numbers", "spans"]
+)
 def test_an_accumulated_step_is_the_step_of_its_rows_at_once(labels: list, tmp_path: Path) -> None:
     whole = trained_head(tmp_path, labels, batch_size=4)
     parts = trained_head(tmp_path, labels, batch_size=1)
@@ -45,7 +61,7 @@ def test_an_accumulated_step_is_the_step_of_its_rows_at_once(labels: list, tmp_p
 
 
 def test_a_loss_of_one_s_own_is_the_batch_s_in_training_and_in_evaluation() -> None:
-    trainer = LabelTrainer.__new__(LabelTrainer)
+    trainer = BatchMeanTrainer.__new__(BatchMeanTrainer)
     trainer._loss_of_batch = lambda _, batch: batch["labels"].float().mean()
     inputs = {"labels": torch.tensor([1, 3])}
     trainer.model = SimpleNamespace()

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from peftkit.plugins.losses import Loss
 
 
-class LabelTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
-    """Compute a classifier's loss batch by batch.
+class BatchMeanTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """Compute the loss of a head batch by batch.
 
     transformers takes a model whose forward has further keywords for one that divides its loss by
-    the rows of the whole step; BERT's classifier and every regression do not, and their gradients
-    would be as many times too large as batches are accumulated.
+    the items of the whole step; heads of labels, numbers, spans and masked words do not, and their
+    gradients would be as many times too large as batches are accumulated.
     """
 
     loss_is_scaled_for_ga = False
 
-    def __init__(self, *args: Any, loss_of_batch: Loss | None, **native: Any) -> None:
+    def __init__(self, *args: Any, loss_of_batch: Loss | None = None, **native: Any) -> None:
         super().__init__(*args, **native)
         self._loss_of_batch = loss_of_batch
         """None for the model's own, or its smoothed one."""
