@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer
+from transformers import Seq2SeqTrainer, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class BatchMeanTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
-    """Compute the loss of a head batch by batch.
+    """Compute the loss batch by batch.
 
     transformers takes a model whose forward has further keywords for one that divides its loss by
-    the items of the whole step; heads of labels, numbers, spans and masked words do not, and their
-    gradients would be as many times too large as batches are accumulated.
+    the items of the whole step; heads of labels, numbers, spans and masked words and most
+    encoder-decoders do not, and their gradients would be as many times too large as batches are
+    accumulated.
     """
 
     loss_is_scaled_for_ga = False
@@ -40,3 +41,7 @@ class BatchMeanTrainer(Trainer):  # type: ignore[misc]  # transformers is untype
             return super().compute_loss(model, inputs, return_outputs)
         loss = self._loss_of_batch(model, inputs)
         return (loss, {"loss": loss}) if return_outputs else loss
+
+
+class Seq2SeqBatchMeanTrainer(BatchMeanTrainer, Seq2SeqTrainer):  # type: ignore[misc] # untyped
+    """Do so for encoder-decoders: T5 and BART leave the step's items unread, newer ones do not."""

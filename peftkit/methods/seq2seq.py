@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError
 from peftkit.plugins import SEQ_2_SEQ_LM, Conversation, Method, Point, Row, RowCount, Training
+from peftkit.plugins.losses import plain_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
         Seq2SeqTrainingArguments,
         Trainer,
     )
+
+    from peftkit.plugins.losses import Loss
 
 PAD, END = "<pad>", "</s>"
 _ANSWERS = "evaluate.generation: peftkit generates after training, base beside tuned"
@@ -124,10 +127,14 @@ class Seq2Seq(Method):
 
     @property
     def trainer_class(self) -> type[Trainer]:
-        """Return transformers' own Seq2SeqTrainer; the model shifts targets into its inputs."""
-        from transformers import Seq2SeqTrainer
+        """Return a Seq2SeqTrainer that counts each batch of an accumulated step alike."""
+        from peftkit.methods.batch_mean_trainer import Seq2SeqBatchMeanTrainer
 
-        return Seq2SeqTrainer  # type: ignore[no-any-return]
+        return Seq2SeqBatchMeanTrainer
+
+    def loss(self) -> Loss:
+        """Return the trainer's loss; the model shifts targets into its inputs."""
+        return plain_loss(self.config)
 
     def trainer_options(self, parts: Training) -> dict[str, Any]:
         """Pad sources and targets apart."""

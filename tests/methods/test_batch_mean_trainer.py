@@ -11,6 +11,7 @@ import torch
 from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
 from peftkit.methods.classify import Classify
 from peftkit.methods.question_answering import QuestionAnswering
+from peftkit.methods.seq2seq import Seq2Seq
 
 SPANS = ["spans"]
 
@@ -68,3 +69,34 @@ def test_a_loss_of_one_s_own_is_the_batch_s_in_training_and_in_evaluation() -> N
     assert trainer.compute_loss(torch.nn.Identity(), inputs, num_items_in_batch=9) == 2
     loss, outputs = trainer.compute_loss(torch.nn.Identity(), inputs, return_outputs=True)
     assert loss == outputs["loss"] == 2
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_encoder_decoder_s_accumulated_step_is_one_too(smoothing: float, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=16, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.0,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    rows = {
+        "input_ids": [[at, at + 1, 3] for at in range(4)],
+        "labels": [[5, at] for at in range(4)],
+        "decoder_input_ids": [[0, 5]] * 4,
+    }
+    steps = []
+    for batch_size in (4, 1):
+        torch.manual_seed(0)
+        model = T5ForConditionalGeneration(config)
+        args = Seq2SeqTrainingArguments(
+            output_dir=str(tmp_path), use_cpu=True, max_steps=1, optim="sgd", learning_rate=0.1,
+            per_device_train_batch_size=batch_size, gradient_accumulation_steps=4 // batch_size,
+            max_grad_norm=0, save_strategy="no", report_to="none", disable_tqdm=True,
+            dataloader_pin_memory=False, lr_scheduler_type="constant",
+            label_smoothing_factor=smoothing,
+        )  # fmt: skip
+        trainer = Seq2Seq().trainer_class
+        trainer(model=model, args=args, train_dataset=Dataset.from_dict(rows)).train()
+        steps.append(model.shared.weight.detach())
+    torch.testing.assert_close(*steps, rtol=0, atol=1e-6)
