@@ -9,18 +9,18 @@ meaning of one of them, or what is raised. The choice of rows depends on the tex
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
+from build_sample import digest, take_turns
 
 from peftkit.sources.docstrings import (
     DocstringsConfig,
@@ -170,7 +170,7 @@ def make_row(context: str, asked: dict[str, Any]) -> dict[str, Any]:
     """Write a row as SQuAD has it."""
     place = asked["place"]
     ways = ASKS[asked["kind"]]
-    way = ways[_digest(context + asked["kind"] + asked["name"])[0] % len(ways)]
+    way = ways[int(digest(context + asked["kind"] + asked["name"])[:2], 16) % len(ways)]
     meaning = asked["meaning"][:1].lower() + asked["meaning"][1:]
     return {
         "question": way.format(name=asked["name"], meaning=meaning),
@@ -189,32 +189,21 @@ def pick(rows: Iterable[Row], seen: Seen, *, per_package: int) -> list[dict[str,
     groups: dict[str, list[Any]] = defaultdict(list)
     per_kind = -(-per_package // len(ASKS))
     fitting = [row for row in rows if _may_ask(docstring_of(row))]
-    for row in sorted(fitting, key=lambda row: _digest(row["text"]))[:MAX_READ_PER_PACKAGE]:
+    for row in sorted(fitting, key=lambda row: digest(row["text"]))[:MAX_READ_PER_PACKAGE]:
         context = docstring_of(row)
-        by_kind = {o["kind"]: o for o in sorted(rows_of(context), key=lambda o: _digest(str(o)))}
+        by_kind = {o["kind"]: o for o in sorted(rows_of(context), key=lambda o: digest(str(o)))}
         open_kinds = [kind for kind in by_kind if len(groups[kind]) < per_kind]
         if open_kinds and seen.is_new(context):
             kind = min(open_kinds, key=lambda kind: (len(groups[kind]), kind))
             made = make_row(context, by_kind[kind])
             groups[kind].append({**made, "package": row["package"], "name": row["name"]})
-    return list(_take_turns(groups))
+    return list(take_turns(groups))
 
 
 def _may_ask(context: str) -> bool:
     """Tell whether a docstring is short enough and describes parameters, before it is parsed."""
     has_section = "\n---" in context or "Args:" in context or "Arguments:" in context
     return has_section and len(context) <= MAX_CONTEXT_CHARS and context.isascii()
-
-
-def _take_turns(groups: Mapping[str, list[Any]]) -> Iterator[Any]:
-    """Give every group's first row, then every group's second, and so on."""
-    for turn in range(max(map(len, groups.values()), default=0)):
-        for key in sorted(groups):
-            yield from groups[key][turn : turn + 1]
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
 
 
 def build(config: DocstringsConfig, folder: Path) -> dict[str, int]:
@@ -232,7 +221,7 @@ def build(config: DocstringsConfig, folder: Path) -> dict[str, int]:
             name: pick(read_package(name, path), seen, per_package=MAX_ROWS_PER_PACKAGE[split])
             for name in names
         }
-        rows = list(_take_turns(found))[: NUM_ROWS[split]]
+        rows = list(take_turns(found))[: NUM_ROWS[split]]
         lines = [json.dumps(row) + "\n" for row in rows]
         (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         counts[split] = len(rows)

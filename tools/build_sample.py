@@ -12,9 +12,10 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -60,13 +61,13 @@ def pick(rows: Iterable[Row], *, num_rows: int, per_package: int, taken: set[str
         taken: summaries that other splits use; those picked here are added.
     """
     by_package: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: _digest(row["text"])):
+    for row in sorted(rows, key=lambda row: digest(row["text"])):
         if row["summary"] in taken or not is_good(row["document"], row["summary"]):
             continue
         if len(by_package[row["package"]]) < per_package:
             taken.add(row["summary"])
             by_package[row["package"]].append(row)
-    return list(_take_turns(by_package))[:num_rows]
+    return list(take_turns(by_package))[:num_rows]
 
 
 def write_row(row: Row) -> dict[str, str]:
@@ -79,14 +80,15 @@ def write_row(row: Row) -> dict[str, str]:
     }
 
 
-def _take_turns(by_package: dict[str, list[Row]]) -> Iterator[Row]:
-    """Give every package's first row, then every package's second, and so on."""
-    for turn in range(max(map(len, by_package.values()), default=0)):
-        for package in sorted(by_package):
-            yield from by_package[package][turn : turn + 1]
+def take_turns(groups: Mapping[str, Sequence[Any]]) -> Iterator[Any]:
+    """Give every group's first row, then every group's second, and so on."""
+    for turn in range(max(map(len, groups.values()), default=0)):
+        for key in sorted(groups):
+            yield from groups[key][turn : turn + 1]
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return what rows are ordered by: a hash of their text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
