@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, PeftkitError
+from peftkit.plugins import find
 from peftkit.reporting.label_table import label_lines
 from peftkit.reporting.plan_table import lay_out_plan
 from peftkit.reporting.score_table import ScoreTable, format_score, headline, tabulate
@@ -112,6 +113,7 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "other_scores": _other_scores(run_dir),
         "headline": headline(scores),
         "curve": _curve(run_dir),
+        "loss_is": _loss_is(resolved.get("method")),
         "plan": lay_out_plan(plan, measured),
         "samples": _samples(run_dir, str(scores.get("headline", ""))),
         "masks": _masks(data),
@@ -152,6 +154,14 @@ def _curve(run_dir: RunDir) -> LossCurve | None:
     from peftkit.reporting.loss_curve import lay_out
 
     return lay_out(list(_lines(run_dir.metrics)))
+
+
+def _loss_is(section: Any) -> str:
+    """Say what a method's loss is; its plugin may have been installed on another machine only."""
+    try:
+        return str(find("methods", _method(section)[0]).loss_is)
+    except PeftkitError:
+        return "loss"
 
 
 def _state(status: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import report_fixture
+import yaml
 from chromium import EXECUTABLE, Chromium
 
 from peftkit.errors import ArtefactError
@@ -63,6 +64,21 @@ def test_the_page_shows_scores_facts_and_the_way_back(tmp_path: Path) -> None:
         "train row 0:", "train row 2:", "peftkit run run/recipe.yaml",
     ):  # fmt: skip
         assert shown in text, shown
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("sft", "Mean cross-entropy of the trained tokens, by optimizer step."),
+        ("reward", "Mean negative log-likelihood that better answers win, by optimizer step."),
+        ("of_a_plugin_not_here", "Mean loss, by optimizer step."),
+    ],
+)
+def test_the_curve_says_what_the_method_s_loss_is(tmp_path: Path, method: str, said: str) -> None:
+    run_dir = report_fixture.make_run(tmp_path / "run")
+    resolved = yaml.safe_load(run_dir.resolved.read_text())
+    run_dir.resolved.write_text(yaml.safe_dump({**resolved, "method": {method: {}}}))
+    assert said in render_page(run_dir)
 
 
 def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class DPO(AnswersMethod):
 
     Config = "trl:DPOConfig"
     examples = (Preference,)
+    loss_is = "preference loss of the pairs"
     answers = ("chosen_ids", "rejected_ids")
     num_sequences = 2
     owned: ClassVar[Mapping[str, str]] = {

@@ -50,6 +50,7 @@ class GRPO(Method):
     Config = "peftkit.methods.grpo:GRPOArguments"
     kind = CAUSAL_LM
     examples = (Conversation,)
+    loss_is = "policy loss of the answers that it wrote, by their rewards"
     length_option = "max_completion_length"
     unplanned = "it generates and scores answers within its step"
     owned: ClassVar[Mapping[str, str]] = {

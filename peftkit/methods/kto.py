@@ -28,6 +28,7 @@ class KTO(AnswersMethod):
 
     Config = "trl:KTOConfig"
     examples = (Verdict, Preference)
+    loss_is = "loss of the answers, by what each is worth"
     answers = (COMPLETION,)
     owned: ClassVar[Mapping[str, str]] = {
         **AnswersMethod.owned,

@@ -45,6 +45,7 @@ class PretrainMLM(Method):
     Config = "peftkit.methods.pretrain_bert:PretrainMLMArguments"
     kind = MASKED_LM
     examples = (Text,)
+    loss_is = "cross-entropy of the masked words"
     tokenizers = ("wordpiece",)
 
     @property
@@ -202,6 +203,7 @@ class PretrainBert(PretrainMLM):
 
     Config = "peftkit.methods.pretrain_bert:PretrainBertArguments"
     kind = PRETRAINING
+    loss_is = "cross-entropy of the masked words, and that of the next sentences added to it"
 
     def check_config(self, config: PretrainedConfig) -> None:
         """Refuse an architecture without a next-sentence head."""

@@ -44,6 +44,7 @@ class QuestionAnswering(Method):
     Config = "peftkit.methods.question_answering:QuestionAnsweringArguments"
     kind = QUESTION_ANSWERING
     examples = (Spans,)
+    loss_is = "cross-entropy of where answers begin and end"
     owned: ClassVar[Mapping[str, str]] = {
         **Method.owned,
         "label_smoothing_factor": "nothing: transformers smooths `labels`, and a span has none",

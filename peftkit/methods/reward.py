@@ -35,6 +35,7 @@ class Reward(AnswersMethod):
     Config = "trl:RewardConfig"
     kind = REWARD
     examples = (Preference,)
+    loss_is = "negative log-likelihood that better answers win"
     answers = ("chosen_ids", "rejected_ids")
     num_sequences = 2
     refers = False

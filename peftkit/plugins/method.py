@@ -82,6 +82,8 @@ class Method(Plugin):
     """Options that only say how answers are found, which may change after training."""
     tokenizers: ClassVar[tuple[str, ...]] = ("bpe",)
     """Which kinds of `model.tokenizer` `train_tokenizer` trains."""
+    loss_is: ClassVar[str] = "cross-entropy of the trained tokens"
+    """What the loss of its curve is, as the report puts it behind `Mean`."""
     unplanned: ClassVar[str] = ""
     """Why its step cannot be planned, e.g. that it generates; empty where it can."""
 
