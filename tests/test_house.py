@@ -41,7 +41,7 @@ FLOORS = [
 # Modules that define subclasses of the stack's classes import it at their top, and are therefore
 # imported by others inside functions only.
 SUBCLASSES = {
-    "peftkit.methods.batch_mean_trainer",
+    "peftkit.plugins.batch_mean_trainer",
     "peftkit.training.callbacks",
     "peftkit.memory.assumed",
     "peftkit.memory.batch",

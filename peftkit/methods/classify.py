@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
     from peftkit.plugins.losses import Loss
 
@@ -83,13 +83,6 @@ class Classify(Method):
                 hint="name labels as the data does; the others count 1",
             )
         return {label: float(stated.get(label, 1.0)) for label in counts}
-
-    @property
-    def trainer_class(self) -> type[Trainer]:
-        """Return a Trainer that counts each batch of an accumulated step alike."""
-        from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
-
-        return BatchMeanTrainer
 
     def trainer_options(self, parts: Training) -> dict[str, Any]:
         """Pad rows to the longest of a batch, and weigh labels by those of the training rows."""

@@ -56,7 +56,7 @@ class Tally:
 @cache
 def trainer_class() -> type[Trainer]:
     """Extend the Trainer of heads, imported only when asked for."""
-    from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
+    from peftkit.plugins.batch_mean_trainer import BatchMeanTrainer
 
     class PretrainingTrainer(BatchMeanTrainer):
         """Log what masked words and next sentences each cost, and how many were right."""

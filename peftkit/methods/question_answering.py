@@ -20,16 +20,14 @@ from peftkit.plugins import (
     Spans,
     Training,
 )
-from peftkit.plugins.losses import model_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
     from peftkit.errors import DataError
-    from peftkit.plugins.losses import Loss
 
 POSITIONS = ("start_positions", "end_positions")
 
@@ -76,17 +74,6 @@ class QuestionAnswering(Method):
             length=length, needed=1, num_tokens=length, num_trained=end - start + 1, is_cut=False,
             is_ended=True,
         )  # fmt: skip
-
-    @property
-    def trainer_class(self) -> type[Trainer]:
-        """Return a Trainer that counts each batch of an accumulated step alike."""
-        from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
-
-        return BatchMeanTrainer
-
-    def loss(self) -> Loss:
-        """Return the model's own loss of starts and ends."""
-        return model_loss
 
     def trainer_options(self, parts: Training) -> dict[str, Any]:
         """Pad rows to the longest of a batch, at their end: positions count from the start."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError
 from peftkit.plugins import SEQ_2_SEQ_LM, Conversation, Method, Point, Row, RowCount, Training
-from peftkit.plugins.losses import plain_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
         Seq2SeqTrainingArguments,
         Trainer,
     )
-
-    from peftkit.plugins.losses import Loss
 
 PAD, END = "<pad>", "</s>"
 _ANSWERS = "evaluate.generation: peftkit generates after training, base beside tuned"
@@ -128,13 +125,9 @@ class Seq2Seq(Method):
     @property
     def trainer_class(self) -> type[Trainer]:
         """Return a Seq2SeqTrainer that counts each batch of an accumulated step alike."""
-        from peftkit.methods.batch_mean_trainer import Seq2SeqBatchMeanTrainer
+        from peftkit.plugins.batch_mean_trainer import Seq2SeqBatchMeanTrainer
 
         return Seq2SeqBatchMeanTrainer
-
-    def loss(self) -> Loss:
-        """Return the trainer's loss; the model shifts targets into its inputs."""
-        return plain_loss(self.config)
 
     def trainer_options(self, parts: Training) -> dict[str, Any]:
         """Pad sources and targets apart."""

@@ -23,6 +23,9 @@ class ModelKind:
     """How the names of its classes end, where the name alone tells the kind."""
     num_outputs: int | None = None
     """What its head gives for each token, whatever a configuration says; None where that varies."""
+    counts_items: bool = False
+    """Whether its loss is divided by the trained tokens of a whole step; by default each batch of
+    an accumulated step counts alike, which is right for any model."""
 
     @property
     def has_new_head(self) -> bool:
@@ -46,6 +49,7 @@ CAUSAL_LM = ModelKind(
     task_type="CAUSAL_LM",
     answers="text",
     pipeline_tag="text-generation",
+    counts_items=True,
     endings=("ForCausalLM", "LMHeadModel"),
 )
 SEQ_2_SEQ_LM = ModelKind(

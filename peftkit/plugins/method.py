@@ -241,7 +241,11 @@ class Method(Plugin):
 
     @property
     def trainer_class(self) -> type[Trainer]:
-        """Return the trainer's class."""
+        """Return the trainer's class: transformers' own, but for how it takes accumulated steps."""
+        if not self.kind.counts_items:
+            from peftkit.plugins.batch_mean_trainer import BatchMeanTrainer
+
+            return BatchMeanTrainer
         from transformers import Trainer
 
         return Trainer  # type: ignore[no-any-return]
@@ -300,7 +304,10 @@ class Method(Plugin):
         """
         from transformers import Trainer
 
-        if self.trainer_class.compute_loss is not Trainer.compute_loss:
+        from peftkit.plugins.batch_mean_trainer import BatchMeanTrainer
+
+        plain = (Trainer.compute_loss, BatchMeanTrainer.compute_loss)
+        if self.trainer_class.compute_loss not in plain:
             return None
         return plain_loss(self.config)
 

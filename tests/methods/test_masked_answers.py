@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny
@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, pipeline
 
 from peftkit.errors import DataError, UsageError
 from peftkit.methods.masked_answers import MaskedWordsAnswerer
-from peftkit.plugins import Question
+from peftkit.plugins import Asking, Question
 from peftkit.preprocessing.wordpiece import train_wordpiece
 
 
@@ -28,11 +28,12 @@ def parts():
 
 def answerer(parts, **options) -> MaskedWordsAnswerer:
     model, tokenizer = parts
-    return MaskedWordsAnswerer(
-        SimpleNamespace(
-            task=None, tokenizer=tokenizer, batch_size=2, load=lambda: model, options=options
-        )
-    )
+    task: Any = None
+    asking = Asking(
+        task=task, tokenizer=tokenizer, batch_size=2, options=options, generation={},
+        source_limit=None, load=lambda: model, encode=lambda _: [],
+    )  # fmt: skip
+    return MaskedWordsAnswerer(asking)
 
 
 def test_the_words_and_their_shares_are_those_of_the_pipeline(parts) -> None:

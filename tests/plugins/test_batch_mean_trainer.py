@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from peftkit.methods.batch_mean_trainer import BatchMeanTrainer
 from peftkit.methods.classify import Classify
 from peftkit.methods.question_answering import QuestionAnswering
 from peftkit.methods.seq2seq import Seq2Seq
+from peftkit.plugins.batch_mean_trainer import BatchMeanTrainer
 
 SPANS = ["spans"]
 
