@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from peftkit.embedded.named_templates import named_templates, template_names
 from peftkit.errors import UsageError
 from peftkit.plugins import available, find, plugin_names
 from peftkit.plugins.rendering import Rendering
@@ -302,9 +303,19 @@ def _explain_named(
     return explain_named
 
 
+def _explain_template(place: str, rest: list[str]) -> Explanation:
+    if rest:
+        raise UsageError(f"{place} has no keys of its own", hint=f"peftkit explain {place}")
+    found = _explain_class("model", signature_of(ModelSection), ["chat_template"])
+    known = named_templates()
+    members = tuple(Member(name, "", "", known[name].doc) for name in template_names())
+    return replace(found, members=members)
+
+
 _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "name": _explain_name,
     "model": _section(ModelSection),
+    "model.chat_template": _explain_template,
     "model.config": _explain_named(model_config_classes, "config"),
     "model.tokenizer": _explain_named(lambda: TOKENIZERS, ""),
     "data": _section(DataSection),

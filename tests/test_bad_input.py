@@ -165,11 +165,15 @@ def test_no_chat_template(peftkit: Command, recipes: Recipes, tmp_path: Path) ->
     assert done.code == 3
     assert done.refusal == (
         f"r.yaml:{recipes.line('path:')} model.path: the tokenizer of {bare} has no chat"
-        " template\n  try: choose an instruction-tuned model, or give a template as"
-        " `model.chat_template: FILE`"
+        " template\n  try: model.chat_template=alpaca needs no more than an end token; it takes"
+        " chatml, llama3, mistral, gemma, phi, zephyr, vicuna, alpaca, plain, others"
+        " (peftkit explain model.chat_template) and Jinja files"
     )
     done = peftkit("run", recipe, "model.chat_template=chat.jinja")
     assert done.code == 0, done.err
+    shown = peftkit("data", recipe, "model.chat_template=zephyr", "--rows", "1")
+    assert shown.code == 0, shown.err
+    assert "used           16" in shown.out
 
 
 @pytest.mark.parametrize(

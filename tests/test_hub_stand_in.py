@@ -17,6 +17,7 @@ CLIENT = """
 import json, sys, warnings
 from pathlib import Path
 from peftkit.models import load as model
+from peftkit.models.tokenizer import load_tokenizer
 from peftkit.errors import PeftkitError
 from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
@@ -26,7 +27,7 @@ def run(verb, options):
     found = model.resolve(section)
     done = {"id": found.path_or_id, "revision": found.revision}
     if verb == "load":
-        done["vocabulary"] = len(model.load_tokenizer(section, Path()))
+        done["vocabulary"] = len(load_tokenizer(section, Path()))
         base = model.load_base(section, kind=CAUSAL_LM)
         done["parameters"] = sum(p.numel() for p in base.parameters())
     return done

@@ -45,5 +45,10 @@ def dataset_path(name: str) -> Path:
     return _root() / name
 
 
+def chat_templates_folder() -> Path:
+    """Give the folder of the chat templates that a recipe gives by name."""
+    return _root() / "chat_templates"
+
+
 def _root() -> Path:
     return Path(str(files(__name__)))

@@ -22,7 +22,7 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
 
     A plan does without them: it takes the longest row that the recipe allows.
     """
-    from peftkit.models.load import load_tokenizer
+    from peftkit.models.tokenizer import load_tokenizer
     from peftkit.preprocessing.pipeline import inspect_rows
     from peftkit.recipe.build import build
 

@@ -1,8 +1,7 @@
-"""From a recipe's `model` section to a configuration, a tokenizer and a base model."""
+"""From a recipe's `model` section to a configuration and a base model."""
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import check_loading_report, explain_load_error
 from peftkit.models.new_model import new_config
-from peftkit.plugins import Decision, ModelKind
+from peftkit.plugins import ModelKind
 from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
@@ -21,17 +20,14 @@ from peftkit.system.weights_digest import BaseIdentity, identify
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from peftkit.plugins.quantizer import Quantizer
     from peftkit.recipe.schema import ModelSection
 
-_LOG = logging.getLogger("peftkit")
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")
 _HUB_TIMEOUT_SECONDS = 10.0
-PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|PAD_TOKEN|>")
-"""Tokens that vocabularies reserve for padding, whether or not the tokenizer names them so."""
 
 
 @dataclass(frozen=True)
@@ -132,65 +128,6 @@ def max_positions(config: PretrainedConfig) -> int | None:
     """Return the longest sequence that a configuration's positions reach; None when unbounded."""
     found = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(found) if isinstance(found, int) and found > 0 else None
-
-
-def load_tokenizer(model: ModelSection, base_dir: Path) -> PreTrainedTokenizerBase:
-    """Load the base model's tokenizer, with the recipe's chat template and a safe padding token.
-
-    Args:
-        base_dir: folder of the recipe, which `model.chat_template` is relative to.
-
-    Raises:
-        ArtefactError: the tokenizer is missing, custom code, or larger than the embedding.
-    """
-    quiet_stack()
-    from transformers import AutoTokenizer
-
-    found = resolve(model)
-    config = load_config(model, found)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            **found.location(), trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
-    _check_vocabulary(tokenizer, config, found)
-    if model.chat_template is not None:
-        tokenizer.chat_template = _read_template(base_dir / model.chat_template)
-    decision = choose_pad_token(tokenizer)
-    if decision is not None:
-        tokenizer.pad_token = decision.value
-        _LOG.warning("padding token %r: %s", decision.value, decision.reason)
-    return tokenizer
-
-
-def choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> Decision | None:
-    """Choose a padding token where a tokenizer names none; None where it does.
-
-    A token reserved for padding comes first, then the unknown token. The end token is the
-    last resort and harmless here: labels come from positions, never from the padding token's id.
-
-    Raises:
-        ArtefactError: there is no token to pad with.
-    """
-    if tokenizer.pad_token is not None:
-        return None
-    vocabulary = tokenizer.get_vocab()
-    key = "model.tokenizer.pad_token"
-    for token in PAD_TOKENS:
-        if token in vocabulary and token != tokenizer.eos_token:
-            return Decision(key, token, "the tokenizer names none; this one is reserved for it")
-    if tokenizer.unk_token is not None and tokenizer.unk_token != tokenizer.eos_token:
-        return Decision(
-            key, tokenizer.unk_token, "the tokenizer names none; unknown is never trained"
-        )
-    if tokenizer.eos_token is None:
-        raise ArtefactError(
-            f"{tokenizer.name_or_path}: the tokenizer has no padding, unknown or end token",
-            hint="add one to its tokenizer_config.json",
-        )
-    reason = "the tokenizer names none; labels are masked by position, so the end stays trained"
-    return Decision(key, tokenizer.eos_token, reason)
 
 
 def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what may be missing
@@ -314,28 +251,3 @@ def _load_keywords(model: ModelSection, quantizer: Quantizer | None, device: str
         # Not a bare string: quantizers compare the values with "cpu", and no torch.device is that.
         keywords["device_map"] = {"": 0 if device in ("cuda", "xpu") else device}
     return keywords
-
-
-def _check_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, found: ResolvedModel
-) -> None:
-    """Refuse a tokenizer whose ids the embedding does not have."""
-    num_rows = getattr(config.get_text_config(), "vocab_size", None)
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if isinstance(num_rows, int) and largest >= num_rows:
-        raise ArtefactError(
-            f"{found.path_or_id}: the tokenizer's largest id is {largest},"
-            f" but the embedding has {num_rows} rows",
-            hint="use the tokenizer that this model was trained with",
-        )
-
-
-def _read_template(file: Path) -> str:
-    """Read a chat template; transformers renders it in its own sandbox."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"model.chat_template: {file} cannot be read: {error}",
-            hint="name a Jinja file relative to the recipe",
-        ) from None

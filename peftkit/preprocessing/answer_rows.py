@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
-from peftkit.preprocessing.chat_template import TemplateError
+from peftkit.preprocessing.chat_template import NO_TEMPLATE, TemplateError
 from peftkit.preprocessing.dialogue import Dialogue
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def encode_answers(
     if not tokenizer.chat_template:
         raise TemplateError(
             "the tokenizer has no chat template, which tells a prompt from its answer",
-            hint="an instruction-tuned model, or a template as `model.chat_template: FILE`",
+            hint=NO_TEMPLATE,
         )
     dialogue = Dialogue(tokenizer)
     return [_encode(prompt, answers, dialogue) for prompt, answers in asked]

@@ -15,6 +15,7 @@ from datetime import date as day
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from peftkit.embedded.named_templates import OWN_TEMPLATES
 from peftkit.errors import DataError
 from peftkit.plugins.examples import Message
 from peftkit.plugins.rendering import Rendering
@@ -22,9 +23,13 @@ from peftkit.plugins.rendering import Rendering
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WAY_OUT = "give a template that does, as `model.chat_template: FILE`"
+WAY_OUT = "give a template that does, as `model.chat_template: NAME` or a file"
 MARKS = "\U000f0000\U000f0001"
 """What transformers' `mark_control_tokens` puts around control tokens that are only said."""
+NO_TEMPLATE = (
+    "model.chat_template=alpaca needs no more than an end token; it takes"
+    f" {', '.join(OWN_TEMPLATES)}, others (peftkit explain model.chat_template) and Jinja files"
+)
 _MARK = re.compile(f"[{MARKS}]")
 _ROLES = {"s": "system", "u": "user", "a": "assistant"}
 _PROBES = ("ua", "sua", "uaua", "suaua")
@@ -77,7 +82,7 @@ class ChatTemplate:
         except (JinjaError, TypeError, ValueError) as error:
             raise DataError(
                 f"the chat template refuses the messages: {error}",
-                hint="mend those rows, or give another template as `model.chat_template: FILE`",
+                hint="mend those rows, or give another template as `model.chat_template: NAME`",
             ) from None
         return text
 
@@ -125,8 +130,7 @@ class ChatTemplate:
             raise TemplateError(
                 f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} has no chat"
                 " template",
-                hint="choose an instruction-tuned model, or give a template as"
-                " `model.chat_template: FILE`",
+                hint=NO_TEMPLATE,
             )
         found: str = self.tokenizer.get_chat_template(tools=[{}] if has_tools else None)
         return _dated(found, self.rendering.date)

@@ -158,7 +158,7 @@ def _check_marks(
     if num_marked < len(turns):
         raise DataError(
             f"the chat template marks {num_marked} of {num_turns} assistant turns as generated",
-            hint="data.dialogue.train=last_answer, or another `model.chat_template: FILE`",
+            hint="data.dialogue.train=last_answer, or another `model.chat_template: NAME`",
         )
 
 
@@ -198,5 +198,5 @@ def _rewritten(at: int) -> DataError:
         " so that the model would be asked something else than it was trained on",
         hint="data.dialogue.train=last_answer where earlier answers are rewritten,"
         " data.dialogue.chat_template_kwargs={enable_thinking: false} where thoughts are opened"
-        " and the rows have none (reasoning_content), or another `model.chat_template: FILE`",
+        " and the rows have none (reasoning_content), or another `model.chat_template: NAME`",
     )

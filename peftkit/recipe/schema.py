@@ -64,7 +64,9 @@ class ModelSection:
     trust_remote_code: bool = False
     """Run Python code that comes with the model; off unless the recipe says so."""
     chat_template: str | None = None
-    """A Jinja file, beside the recipe, that replaces the tokenizer's chat template."""
+    """What replaces the tokenizer's chat template: a Jinja file beside the recipe, or a name:
+    `chatml`, `llama3`, `mistral`, `gemma`, `phi`, `zephyr`, `vicuna`, `alpaca`, `plain`, or one
+    that trl ships for training (`qwen3`, `gemma3`, `gptoss` ...)."""
 
 
 @dataclass(frozen=True)

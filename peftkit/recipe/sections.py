@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from peftkit.embedded.named_templates import template_names
 from peftkit.plugins import plugin_names
 from peftkit.recipe.choices import check_own, check_plugin, pick
 from peftkit.recipe.data_section import read_data
@@ -112,12 +113,25 @@ def _read_model(gate: Gate, value: Any) -> ModelSection | None:
     if options.get("tokenizer") is not None:
         options["tokenizer"] = _read_tokenizer(gate, options["tokenizer"])
     if isinstance(options.get("chat_template"), str):
-        options["chat_template"] = gate.resolve_path(
-            "model.chat_template", options["chat_template"], "file"
-        )
+        options["chat_template"] = _read_chat_template(gate, options["chat_template"])
     if isinstance(options.get("path"), str):
         options["path"] = _read_model_path(gate, options["path"])
     return ModelSection(**options)
+
+
+def _read_chat_template(gate: Gate, text: str) -> str:
+    """Return the name of a template that is known by it, else the place of a Jinja file."""
+    known = template_names()
+    if text in known:
+        return text
+    if (gate.folder / text).exists() or re.search(r"[./\\~]", text):
+        return gate.resolve_path("model.chat_template", text, "file")
+    gate.refuse(
+        "model.chat_template",
+        f"there is no chat template {text!r}",
+        suggest(text, known) or f"a Jinja file, or one of {', '.join(known)}",
+    )
+    return text
 
 
 def _read_model_path(gate: Gate, text: str) -> str:

@@ -59,7 +59,8 @@ def open_run(
             f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
             hint=f"peftkit run {run_dir.recipe} --out {run_dir.path}",
         )
-    from peftkit.models.load import identify_base, load_tokenizer
+    from peftkit.models.load import identify_base
+    from peftkit.models.tokenizer import load_tokenizer
     from peftkit.recipe.build import build
     from peftkit.recipe.load import load_recipe
     from peftkit.system.machine import describe_machine

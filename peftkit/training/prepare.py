@@ -252,7 +252,7 @@ def check_adapter_names(recipe: Recipe, built: Built) -> None:
 
 def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer, or train that of a new model on the rows it will be trained on."""
-    from peftkit.models.load import load_tokenizer
+    from peftkit.models.tokenizer import load_tokenizer
     from peftkit.recipe.blame import blamed
 
     if recipe.model.config is not None:

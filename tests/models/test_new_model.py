@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from peftkit.errors import UsageError
-from peftkit.models.load import load_config, load_tokenizer
+from peftkit.models.load import load_config
 from peftkit.models.new_model import init_model
+from peftkit.models.tokenizer import load_tokenizer
 from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 

@@ -115,8 +115,9 @@ def test_no_chat_template_says_the_way_out(tokenizers):
         encode_conversation(chat("a", "b"), tokenizer)
     assert str(caught.value) == (
         "the tokenizer of this model has no chat template\n"
-        "  try: choose an instruction-tuned model, or give a template as"
-        " `model.chat_template: FILE`"
+        "  try: model.chat_template=alpaca needs no more than an end token; it takes"
+        " chatml, llama3, mistral, gemma, phi, zephyr, vicuna, alpaca, plain, others"
+        " (peftkit explain model.chat_template) and Jinja files"
     )
 
 

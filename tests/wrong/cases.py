@@ -378,6 +378,8 @@ MISSING = [
          "data.source.json.files.train", "no file matches 'part-*.jsonl'"),
     Case("chat template", "  dtype: float32\n", "  dtype: float32\n  chat_template: chat.jinja\n",
          5, "model.chat_template", "there is no file 'chat.jinja'", "recipe's folder"),
+    Case("name of a template", "  dtype: float32\n", "  dtype: float32\n  chat_template: chatlm\n",
+         5, "model.chat_template", "there is no chat template 'chatlm'", "did you mean chatml?"),
     Case("adapter to continue", "  lora:\n    r: 8\n    lora_alpha: 16\n"
          "    target_modules: all-linear\n", "  from: runs/old\n", 12, "adapter.from",
          "there is no adapter folder or run 'runs/old'"),

@@ -1,0 +1,159 @@
+"""From a recipe's `model` section to its tokenizer: template, padding and ids that the base has."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftkit.embedded.named_templates import NamedTemplate, named_templates
+from peftkit.errors import ArtefactError, UsageError
+from peftkit.models.load import ResolvedModel, load_config, resolve
+from peftkit.models.load_errors import explain_load_error
+from peftkit.plugins import Decision
+from peftkit.system.quiet import quiet_stack
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from peftkit.recipe.schema import ModelSection
+
+_LOG = logging.getLogger("peftkit")
+PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|PAD_TOKEN|>")
+"""Tokens that vocabularies reserve for padding, whether or not the tokenizer names them so."""
+_PROBE = ({"role": "user", "content": "QuQ"}, {"role": "assistant", "content": "QaQ"})
+
+
+def load_tokenizer(model: ModelSection, base_dir: Path) -> PreTrainedTokenizerBase:
+    """Load the base model's tokenizer, with the recipe's chat template and a safe padding token.
+
+    Args:
+        base_dir: folder of the recipe, which `model.chat_template` is relative to.
+
+    Raises:
+        ArtefactError: the tokenizer is missing, custom code, or larger than the embedding.
+        UsageError: the chat template cannot be read, or writes tokens that the tokenizer has not.
+    """
+    quiet_stack()
+    from transformers import AutoTokenizer
+
+    found = resolve(model)
+    config = load_config(model, found)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            **found.location(), trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
+    _check_vocabulary(tokenizer, config, found)
+    if model.chat_template is not None:
+        set_template(tokenizer, model.chat_template, base_dir)
+    decision = choose_pad_token(tokenizer)
+    if decision is not None:
+        tokenizer.pad_token = decision.value
+        _LOG.warning("padding token %r: %s", decision.value, decision.reason)
+    return tokenizer
+
+
+def set_template(tokenizer: PreTrainedTokenizerBase, stated: str, base_dir: Path) -> None:
+    """Give a tokenizer the chat template that a recipe names, or that of its file.
+
+    Raises:
+        UsageError: the file cannot be read, or the template writes tokens that are missing.
+    """
+    named = named_templates().get(stated)
+    if named is None:
+        tokenizer.chat_template = _read_template(base_dir / stated)
+        return
+    opening = "{{- bos_token -}}" if named.opens_as_text and _adds_bos(tokenizer) else ""
+    tokenizer.chat_template = opening + named.source
+    _check_tokens(tokenizer, named)
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and ids[0] == tokenizer.bos_token_id
+
+
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, named: NamedTemplate) -> None:
+    """Refuse a template that writes tokens which the tokenizer would spell out as text."""
+    needs_end = "eos_token" in named.source and tokenizer.eos_token is None
+    lacking = ["eos_token"] if needs_end else []
+    vocabulary = tokenizer.get_vocab()
+    shown = "" if lacking else _rendered(tokenizer)
+    missing = [token for token in named.written(shown) if token not in vocabulary]
+    if not (missing or lacking):
+        return
+    text = f"model.chat_template: {named.name} writes {', '.join([*missing, *lacking])}, which"
+    raise UsageError(
+        f"{text} the tokenizer of {tokenizer.name_or_path} does not have",
+        hint="a template whose tokens it has: zephyr, vicuna, alpaca and plain need no more than"
+        " an end token",
+    )
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Render a conversation of plain words; some templates take texts as parts only."""
+    from jinja2.exceptions import TemplateError
+
+    parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in _PROBE]
+    for messages in (list(_PROBE), parts):
+        try:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False))
+        except (TemplateError, TypeError, ValueError):
+            continue
+    return ""
+
+
+def choose_pad_token(tokenizer: PreTrainedTokenizerBase) -> Decision | None:
+    """Choose a padding token where a tokenizer names none; None where it does.
+
+    A token reserved for padding comes first, then the unknown token. The end token is the
+    last resort and harmless here: labels come from positions, never from the padding token's id.
+
+    Raises:
+        ArtefactError: there is no token to pad with.
+    """
+    if tokenizer.pad_token is not None:
+        return None
+    vocabulary = tokenizer.get_vocab()
+    key = "model.tokenizer.pad_token"
+    for token in PAD_TOKENS:
+        if token in vocabulary and token != tokenizer.eos_token:
+            return Decision(key, token, "the tokenizer names none; this one is reserved for it")
+    if tokenizer.unk_token is not None and tokenizer.unk_token != tokenizer.eos_token:
+        return Decision(
+            key, tokenizer.unk_token, "the tokenizer names none; unknown is never trained"
+        )
+    if tokenizer.eos_token is None:
+        raise ArtefactError(
+            f"{tokenizer.name_or_path}: the tokenizer has no padding, unknown or end token",
+            hint="add one to its tokenizer_config.json",
+        )
+    reason = "the tokenizer names none; labels are masked by position, so the end stays trained"
+    return Decision(key, tokenizer.eos_token, reason)
+
+
+def _check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, found: ResolvedModel
+) -> None:
+    """Refuse a tokenizer whose ids the embedding does not have."""
+    num_rows = getattr(config.get_text_config(), "vocab_size", None)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if isinstance(num_rows, int) and largest >= num_rows:
+        raise ArtefactError(
+            f"{found.path_or_id}: the tokenizer's largest id is {largest},"
+            f" but the embedding has {num_rows} rows",
+            hint="use the tokenizer that this model was trained with",
+        )
+
+
+def _read_template(file: Path) -> str:
+    """Read a chat template; transformers renders it in its own sandbox."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"model.chat_template: {file} cannot be read: {error}",
+            hint="name a Jinja file relative to the recipe, or a template by its name",
+        ) from None
