@@ -6,7 +6,8 @@
 
 Each run is a process of its own. What is measured is kept in benchmarks/results/quality, one file
 a recipe, after every seed: the same command again does what lacks, and goes on with a run that was
-stopped. A recipe that has changed, or another version of the stack, is measured anew.
+stopped. A recipe that says something else, or another version of the stack, is measured anew; its
+comments may say what was measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from typing import Any
 
 from peftkit.models.versions import stack_versions
 from peftkit.recipe.load import load_recipe
+from peftkit.recipe.yaml_file import read_yaml
 from peftkit.recipes import shipped_recipes
 from peftkit.reporting.score_table import LABELS, LOWER_IS_BETTER, format_score
 
@@ -92,13 +95,18 @@ def measure(
     for seed in seeds:
         if str(seed) in content["seeds"]:
             continue
-        out, started = runs / f"{recipe.stem}-{content['recipe_sha256'][:8]}-{seed}", time.time()
+        out = runs / f"{recipe.stem}-{content['recipe_sha256'][:8]}-{seed}"
+        started, computed = time.time(), processor_seconds()
         print(f"{recipe.stem}, seed {seed} -> {out}", flush=True)
         if failed := train(recipe, seed, out):
             failures[seed] = failed
             print(failed, flush=True)
             continue
-        found = {**collect(out), "wall_seconds": round(time.time() - started, 1)}
+        found = {
+            **collect(out),
+            "wall_seconds": round(time.time() - started, 1),
+            "processor_seconds": round(processor_seconds() - computed, 1),
+        }
         content["seeds"] = dict(
             sorted({**content["seeds"], str(seed): found}.items(), key=lambda one: int(one[0]))
         )
@@ -110,11 +118,10 @@ def measure(
 
 def _earlier(file: Path, recipe: Path) -> dict[str, Any]:
     """Read what is kept of a recipe; nothing of it where recipe or stack have changed."""
-    digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
     fresh = {
         "schema_version": 1,
         "recipe": recipe.stem,
-        "recipe_sha256": digest,
+        "recipe_sha256": recipe_digest(recipe),
         "versions": stack_versions(),
         "num_cores": len(os.sched_getaffinity(0)),
         "seeds": {},
@@ -124,6 +131,18 @@ def _earlier(file: Path, recipe: Path) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     same = all(kept.get(key) == fresh[key] for key in ("recipe_sha256", "versions"))
     return kept if same else fresh
+
+
+def recipe_digest(recipe: Path) -> str:
+    """Digest what a recipe says, in whatever order, and not its comments."""
+    said = json.dumps(read_yaml(recipe).data, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def processor_seconds() -> float:
+    """Give what the runs so far computed on all cores: other programs do not slow it down."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def collect(run: Path) -> dict[str, Any]:
@@ -151,7 +170,10 @@ def summarize(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "headline": runs[0]["headline"],
         "num_rows": runs[0]["num_rows"],
-        "train_seconds": round(statistics.mean(run.get("train_seconds", 0) for run in runs), 1),
+        **{
+            name: round(statistics.mean(run.get(name, 0) for run in runs), 1)
+            for name in ("train_seconds", "processor_seconds")
+        },
         "spread": {name: found for name, found in spread.items() if found},
     }
 
@@ -190,7 +212,7 @@ def margin(content: Mapping[str, Any]) -> tuple[str, float] | None:
 def table(contents: Iterable[Mapping[str, Any]]) -> str:
     """Lay out what was measured, a line a recipe, as a Markdown table."""
     heads = ("recipe", "metric", "seeds", "tuned", "least to most", "base", "best other",
-             "worst seed's margin", "seconds")  # fmt: skip
+             "worst seed's margin", "processor seconds")  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += ["| " + " | ".join(_line(one)) + " |" for one in contents if one.get("spread")]
     return "\n".join(lines)
@@ -218,7 +240,7 @@ def _line(content: Mapping[str, Any]) -> tuple[str, ...]:
         mean("base"),
         f"{found[0].replace('_', ' ')} {mean(found[0])}" if found else "-",
         f"{found[1]:+.3f}" if found else "-",
-        f"{content['train_seconds']:,.0f}",
+        f"{content['processor_seconds']:,.0f}",
     )
 
 

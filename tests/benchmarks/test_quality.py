@@ -67,9 +67,12 @@ def test_each_seed_is_trained_once_and_a_failed_one_again(quality, recipe: Path,
     line = quality.table([content]).splitlines()[-1]
     assert line == (
         "| small | Accuracy | 3 | 0.800 ± 0.100 | 0.700 to 0.900 | 0.200 | most frequent 0.500"
-        " | +0.200 | 10 |"
+        " | +0.200 | 0 |"
     )
-    recipe.write_text(recipe.read_text() + "\n# another recipe\n")
+    recipe.write_text("# Reaches: 0.8.\n" + recipe.read_text())
+    quality.measure(recipe, (1,), **places)
+    assert asked == [1, 2, 3, 2]
+    recipe.write_text(recipe.read_text().replace("lora_alpha: 32", "lora_alpha: 16"))
     quality.measure(recipe, (1,), **places)
     assert asked == [1, 2, 3, 2, 1]
 
