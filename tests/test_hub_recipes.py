@@ -50,7 +50,7 @@ def t5_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int, heads: int
     return layers * r * ((attention + feed_forward) + (2 * attention + feed_forward))
 
 
-def nllb_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int) -> int:
+def marian_lora_parameters(r: int, layers: int, *, hidden: int, mlp: int) -> int:
     """Count a LoRA on all linear modules of an encoder and a decoder of that many layers each."""
     attention, feed_forward = 4 * 2 * hidden, 2 * (hidden + mlp)
     return layers * r * ((attention + feed_forward) + (2 * attention + feed_forward))
@@ -184,7 +184,7 @@ FACTS = {
             "decoder_start_token_id": 2,
         },
         615_073_792,
-        nllb_lora_parameters(16, 12, hidden=1024, mlp=4096),
+        marian_lora_parameters(16, 12, hidden=1024, mlp=4096),
         "AutoModelForSeq2SeqLM",
         {
             "d_model": 64,
@@ -195,6 +195,42 @@ FACTS = {
             "encoder_attention_heads": 4,
             "decoder_attention_heads": 4,
             "vocab_size": 512,
+        },
+    ),
+    "translate-opus-mt-en-de": Facts(
+        "Helsinki-NLP/opus-mt-en-de",
+        {
+            "model_type": "marian",
+            "vocab_size": 58101,
+            "decoder_vocab_size": 58101,
+            "d_model": 512,
+            "encoder_layers": 6,
+            "decoder_layers": 6,
+            "encoder_ffn_dim": 2048,
+            "decoder_ffn_dim": 2048,
+            "encoder_attention_heads": 8,
+            "decoder_attention_heads": 8,
+            "max_position_embeddings": 512,
+            "pad_token_id": 58100,
+            "eos_token_id": 0,
+            "decoder_start_token_id": 58100,
+        },
+        # sines of both positions among them, which are held but not trained
+        74_410_496,
+        marian_lora_parameters(16, 6, hidden=512, mlp=2048),
+        "AutoModelForSeq2SeqLM",
+        {
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_ffn_dim": 128,
+            "decoder_ffn_dim": 128,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "vocab_size": 512,
+            "decoder_vocab_size": 512,
+            "pad_token_id": 511,
+            "decoder_start_token_id": 511,
         },
     ),
     "translate-llama-3.2-3b": Facts(
