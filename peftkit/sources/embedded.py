@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,9 +13,12 @@ from peftkit import embedded
 from peftkit.errors import DataError
 from peftkit.plugins import Source
 from peftkit.sources.embedded_dialogues import as_dialogues
+from peftkit.sources.embedded_likeness import with_likeness
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+SUMMARIES = "docstring-summaries"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class EmbeddedConfig:
     and its signature say."""
     dialogue: bool = False
     """Give every row a column `messages`: a conversation of three questions about the document."""
+    likeness: bool = False
+    """Give every row a column `other`, its summary with some of its words exchanged for another
+    one's, and `likeness`, from 0 to 5: how much of it was kept."""
     answers: Literal["pairs", "verdicts"] | None = None
     """Give answers to compare. `pairs`: a column `chosen`, the summary, and `rejected`, the
     sentence that the document goes on with. `verdicts`: one of the two in `completion`, and in
@@ -50,19 +56,26 @@ class EmbeddedSource(Source):
                 f"embedded: no sample data is called {config.name!r}", hint=f"use one of {known}"
             )
         self._folder = embedded.dataset_path(config.name)
-        if config.mismatched and config.dialogue:
+        makers: dict[str, Callable[..., list[dict[str, Any]]] | None] = {
+            "mismatched": mismatch if config.mismatched else None,
+            "dialogue": as_dialogues if config.dialogue else None,
+            "likeness": with_likeness if config.likeness else None,
+            "answers": {"pairs": pairs, "verdicts": verdicts}.get(config.answers or ""),
+        }
+        asked = {option: make for option, make in makers.items() if make}
+        if len(asked) > 1:
             raise DataError(
-                "embedded: a row is a mismatched pair or a dialogue, not both",
-                hint="keep one of mismatched and dialogue",
+                f"embedded: rows are made into one thing, not into {', '.join(asked)}",
+                hint=f"keep one of {', '.join(asked)}",
             )
-        self._is_mismatched, self._is_dialogue = config.mismatched, config.dialogue
+        if config.name != SUMMARIES and (asked or config.kinds):
+            option = next(iter(asked), "kinds")
+            raise DataError(
+                f"embedded: {option} is made of documents and summaries, which {config.name} lacks",
+                hint=f"use name: {SUMMARIES}",
+            )
+        self._make = next(iter(asked.values()), list)
         self._has_kinds = config.kinds
-        if config.answers and (config.mismatched or config.dialogue):
-            raise DataError(
-                "embedded: answers go with neither mismatched nor dialogue",
-                hint="keep one of the three",
-            )
-        self._compare = {"pairs": pairs, "verdicts": verdicts}.get(config.answers or "", list)
 
     def splits(self) -> list[str]:
         """List the splits, training first."""
@@ -80,13 +93,10 @@ class EmbeddedSource(Source):
             raise DataError(f"embedded: no split {split!r}", hint=f"use one of {self.splits()}")
         with (self._folder / f"{split}.jsonl").open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
-        if self._is_dialogue:
-            rows = as_dialogues(rows)
-        if self._is_mismatched:
-            rows = mismatch(rows)
-        if self._has_kinds:
-            rows = [{**row, "kind": kind_of(row)} for row in rows]
-        return Dataset.from_list(self._compare(rows))
+        made = self._make(rows)
+        return Dataset.from_list(
+            [{**row, "kind": kind_of(row)} for row in made] if self._has_kinds else made
+        )
 
 
 def mismatch(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -164,6 +164,20 @@ def test_a_name_s_form_and_signature_say_what_it_is(name: str, signature: str, k
     assert kind_of({"name": name, "document": f"{name}{signature}\n\nBody (a note)."}) == kind
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "docstring-summaries", "likeness": True, "answers": "pairs"}, "one thing"),
+        ({"name": "django-translations", "likeness": True}, "which django-translations lacks"),
+        ({"name": "docstring-questions", "kinds": True}, "kinds is made of documents"),
+    ],
+)
+def test_rows_are_made_into_one_thing_and_of_summaries(options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        EmbeddedSource(EmbeddedConfig(**options))
+    assert caught.value.hint
+
+
 def test_every_row_has_its_kind_where_it_is_asked_for() -> None:
     source = EmbeddedSource(EmbeddedConfig("docstring-summaries", kinds=True))
     rows = source.load("test")
