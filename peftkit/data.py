@@ -131,13 +131,24 @@ def notes(name: str, audit: SplitAudit) -> Iterator[str]:
         yield f"{name}: {audit.num_unread} answers are another text once their tokens are read back"
     if audit.dropped:
         yield f"{name}: dropped {describe_dropped(audit.dropped)}"
+    if audit.skipped:
+        yield f"{name}: left out, as data.rows says: {describe_dropped(audit.skipped)}"
+    if audit.num_cut:
+        yield f"{name}: {audit.num_cut} of {audit.num_used} rows have a shorter document"
+    yield from _seen_elsewhere(name, audit)
+    if audit.missing_labels:
+        yield f"{name}: no row has the label {' or '.join(audit.missing_labels)}"
+
+
+def _seen_elsewhere(name: str, audit: SplitAudit) -> Iterator[str]:
+    """Say what of a split stands in others too."""
     if audit.num_leaked:
         yield (
             f"{name}: {audit.num_leaked} of {audit.num_used} prompts also stand in train,"
             " so its scores will flatter"
         )
-    if audit.missing_labels:
-        yield f"{name}: no row has the label {' or '.join(audit.missing_labels)}"
+    for other, count in audit.shared.items():
+        yield f"{name}: {count} of {audit.num_used} prompts also stand in {other}"
     if audit.weights:
         shown = (f"{label} {weight:.3g}" for label, weight in audit.weights.items())
         yield f"{name}: rows count by their label: {', '.join(shown)}"
@@ -165,8 +176,10 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
         "used": [audit.num_used for audit in audits],
         "windows": [audit.num_windows for audit in audits],
         "dropped": [sum(audit.dropped.values()) for audit in audits],
+        "left out": [sum(audit.skipped.values()) for audit in audits],
         "masked": [audit.num_fully_masked for audit in audits],
         "truncated": [audit.num_truncated for audit in audits],
+        "shortened": [audit.num_cut for audit in audits],
         "duplicates": [audit.num_duplicates for audit in audits],
         "leaked": [audit.num_leaked for audit in audits],
         "tokens": [audit.num_tokens for audit in audits],
@@ -174,8 +187,14 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
     if counts["windows"] == counts["used"]:
         del counts["windows"]
     for label, numbers in counts.items():
-        yield label, [f"{number:,}" for number in numbers]
+        if any(numbers) or label not in ("left out", "shortened"):
+            yield label, [f"{number:,}" for number in numbers]
     yield from _source_rows(audits)
+    yield from _trained_rows(audits)
+    yield from _length_rows(audits)
+
+
+def _trained_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]:
     if any(audit.labels for audit in audits):
         for label in dict.fromkeys(label for audit in audits for label in audit.labels):
             yield f"label {label}", [f"{audit.labels.get(label, 0):,}" for audit in audits]
@@ -184,6 +203,9 @@ def _table_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]
             yield f"{name} number", [f"{audit.numbers.get(name, 0):.4g}" for audit in audits]
     else:
         yield "trained", [f"{audit.share_trained:.1%}" for audit in audits]
+
+
+def _length_rows(audits: Sequence[SplitAudit]) -> Iterator[tuple[str, list[str]]]:
     has_targets = any(audit.target_percentiles for audit in audits)
     sides = [("source " if has_targets else "", [a.length_percentiles for a in audits],
               [a.max_length for a in audits])]  # fmt: skip

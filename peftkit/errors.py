@@ -102,6 +102,10 @@ class DataError(PeftkitError, ValueError):
     exit_code = 3
 
 
+class EmptyValueError(DataError):
+    """Raised for a row that lacks a text, a label or an answer; `data.rows.empty` may drop it."""
+
+
 class ArtefactError(PeftkitError, ValueError):
     """Raised when a model, adapter or run directory is broken, foreign or not verified."""
 

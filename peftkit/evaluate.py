@@ -122,7 +122,8 @@ def evaluate(  # noqa: PLR0913
     """
     started = time.monotonic()
     examples = _examples(prepared, split, limit)
-    evaluator = evaluator_for(built, model, tokenizer, examples, progress=progress)
+    raw = prepared.rows[split][: len(examples)]
+    evaluator = evaluator_for(built, model, tokenizer, examples, raw=raw, progress=progress)
     tuned = evaluator.take(model, "tuned")
     before = _take_with_base(evaluator, built, model) if evaluator.scores_base else None
     references = evaluator.references

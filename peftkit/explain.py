@@ -20,6 +20,7 @@ from peftkit.recipe.schema import (
     EarlyStoppingSection,
     EvaluateSection,
     ModelSection,
+    RowsSection,
 )
 from peftkit.recipe.sections import SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
@@ -320,6 +321,7 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "model.tokenizer": _explain_named(lambda: TOKENIZERS, ""),
     "data": _section(DataSection),
     "data.audit": _section(AuditSection),
+    "data.rows": _section(RowsSection),
     "data.dialogue": _section(Rendering),
     "early_stopping": _section(EarlyStoppingSection),
     "memory": _explain_memory,

@@ -13,8 +13,9 @@ from peftkit.errors import DataError, ResourceError, UsageError
 from peftkit.plugins.evaluation import Answerer, Reply
 from peftkit.plugins.examples import Message, Question
 from peftkit.rundir.paths import RunDir
+from peftkit.scoring.asked import ask_row, ask_text
 from peftkit.scoring.by_kind import answerer_for
-from peftkit.scoring.prompts import answered_of_row, question_of_row, question_of_text
+from peftkit.scoring.prompts import answered_of_row, question_of_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,7 +54,7 @@ class Conversation:
 
     def say(self, prompt: str, write: Callable[[str], None]) -> Reply:
         """Answer the next prompt; the oldest turns are left out where they leave no room."""
-        question = question_of_text(self._answerer.task, prompt)
+        question = ask_text(self._answerer, prompt)
         self._num_asked += 1
         if not self.is_kept:
             return self._answerer.reply(question, write, seed=self._num_asked)
@@ -130,8 +131,13 @@ def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, An
             for column in answerer.columns:
                 if column in row.values:
                     raise DataError(f"the row has a column {column!r} already")
-            ask = answered_of_row if answerer.judges else question_of_row
-            asked.append((row.values, ask(answerer.task, row.values)))
+            judged = answerer.judges
+            question = (
+                answered_of_row(answerer.task, row.values)
+                if judged
+                else ask_row(answerer, row.values)
+            )
+            asked.append((row.values, question))
         except (DataError, UsageError) as error:
             bad.add(row.place, error.message)
     bad.check(hint=f"rows as the run's data, or objects with a prompt; {HINT}")

@@ -8,15 +8,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.resources import files as files_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit import embedded
-from peftkit.errors import DataError, UsageError
-from peftkit.plugins import Source, find
+from peftkit.errors import DataError, EmptyValueError, UsageError
+from peftkit.plugins import Source, Task, find
 from peftkit.plugins.examples import Example
 from peftkit.preprocessing.audit import describe_dropped
 from peftkit.preprocessing.guess_task import Guess, guess_task, take_task
@@ -35,6 +35,8 @@ MEASURED_ROWS = 20_000
 """Rows whose lengths are measured."""
 TOLERATED = 0.05
 """Share of unusable rows that the audit takes without being told."""
+NEAR = 16
+"""Tokens of the longest row that a chat template may add unseen."""
 SHARES = (5, 10, 20, 30)
 """Percentages that are tried for the held-out splits, the smallest first."""
 ENOUGH_ROWS = 20
@@ -92,7 +94,9 @@ class Draft:
     lengths: Lengths
     num_rows: int
     dropped: float = 0.0
-    """Share of the file's rows that the task cannot use."""
+    """Share of the file's rows that the task cannot use, though they are not empty."""
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    """`data.rows`: what becomes of rows that are empty or too long."""
 
 
 def init(
@@ -123,14 +127,16 @@ def init(
     source = _construct("sources", name, options)
     rows, left_out = _read(source)
     guess = _choose(rows, task, columns, str(data_file))
-    examples = _examples(rows, _construct("tasks", guess.task, guess.options), str(data_file))
+    chosen = _construct("tasks", guess.task, guess.options)
+    examples, num_empty = _examples(rows, chosen, str(data_file))
     lengths = measure(examples[:MEASURED_ROWS], embedded_model(guess.task))
     splits, files = choose_splits(data_file, examples, source.splits())
     out.parent.mkdir(parents=True, exist_ok=True)
     written = {name: {**options, "files": _relative(files, out.parent)}}
-    dropped = 1 - len(examples) / len(rows)
+    dropped = 1 - (len(examples) + num_empty) / len(rows)
+    unfit = choose_rows(chosen, lengths, num_empty, has_windows=guess.task in ENCODED)
     draft = Draft(
-        _slug(out), data_file.name, written, splits, guess, lengths, len(examples), dropped
+        _slug(out), data_file.name, written, splits, guess, lengths, len(examples), dropped, unfit
     )
     text = write_recipe(draft)
     write_atomically(out, text)
@@ -140,7 +146,7 @@ def init(
         *found.reasons,
         *left_out,
         f"task {guess.task}: {guess.reason}",
-        *_describe_dropped(dropped),
+        *_describe_dropped(dropped, num_empty),
         *_describe_splits(splits, files),
         *_describe_lengths(lengths, guess.task),
     )
@@ -204,6 +210,18 @@ def choose_splits(
     return {**{split: split for split in known}, **dict.fromkeys(wanted, f"{share}%")}, files
 
 
+def choose_rows(
+    task: Task, lengths: Lengths, num_empty: int, *, has_windows: bool
+) -> dict[str, str]:
+    """Say what becomes of rows that are empty, or longer than the model reads."""
+    chosen = {}
+    if lengths.longest > lengths.positions - NEAR and not has_windows:
+        chosen["too_long"] = "drop" if task.document is None else "cut"
+    if num_empty:
+        chosen["empty"] = "drop"
+    return chosen
+
+
 def embedded_model(task: str) -> str:
     """Name the embedded model that a task's recipe begins with."""
     return EMBEDDED_ENCODER if task in ENCODED else EMBEDDED_MODEL
@@ -243,6 +261,7 @@ def write_recipe(draft: Draft) -> str:
         doc_stride=min(max(max_length // 4, answer_length), max_length // 2),
         p99=lengths.p99,
         longest=lengths.longest,
+        rows=flow(draft.rows) if draft.rows else "",
         max_dropped=math.ceil(draft.dropped * 100) / 100 if draft.dropped > TOLERATED else None,
         positions=lengths.positions,
         answer_length=answer_length,
@@ -297,25 +316,27 @@ def _construct(group: str, name: str, options: Mapping[str, Any]) -> Any:
     return plugin(plugin.Config(**options))
 
 
-def _examples(rows: Dataset, task: Any, file: str) -> list[Example]:
-    """Make the examples of all usable rows.
+def _examples(rows: Dataset, task: Any, file: str) -> tuple[list[Example], int]:
+    """Make the examples of all usable rows, and count those that are empty.
 
     Raises:
         DataError: none is; says why.
     """
     made: list[Example] = []
     reasons: Counter[str] = Counter()
+    num_empty = 0
     for row in rows:
         try:
             made.append(task.example(row))
         except DataError as error:
             reasons[error.message] += 1
+            num_empty += isinstance(error, EmptyValueError)
     if not made:
         raise DataError(
             f"{file}: none of {len(rows)} rows can be used: {describe_dropped(reasons)}",
             hint="mend the file, or name other columns with --map",
         )
-    return made
+    return made, num_empty
 
 
 def _holds_enough(keys: Sequence[bytes], wanted: Sequence[str], share: int) -> bool:
@@ -338,7 +359,10 @@ def _describe_splits(splits: Mapping[str, str], files: Mapping[str, Path]) -> It
             yield f"{split}: {place}"
 
 
-def _describe_dropped(share: float) -> Iterator[str]:
+def _describe_dropped(share: float, num_empty: int) -> Iterator[str]:
+    if num_empty:
+        rows = "1 row lacks" if num_empty == 1 else f"{num_empty:,} rows lack"
+        yield f"{rows} a text, a label or an answer; the recipe leaves them out"
     if share > TOLERATED:
         yield f"{share:.0%} of rows cannot be used; the recipe says that they may be left out"
 
@@ -350,7 +374,8 @@ def _describe_lengths(lengths: Lengths, task: str) -> Iterator[str]:
     elif lengths.share_beyond > 0.01:
         yield (
             f"{lengths.share_beyond:.0%} of rows are longer than the {lengths.positions} tokens"
-            f" that embedded:{EMBEDDED_MODEL} reads: take the recipe's line for a Hub model"
+            f" that embedded:{EMBEDDED_MODEL} reads: the recipe says what becomes of them, or take"
+            " its line for a Hub model"
         )
 
 

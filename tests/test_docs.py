@@ -177,6 +177,15 @@ def test_the_audit_defaults_are_those_of_the_code() -> None:
     assert named.keys() == AuditSection.__dataclass_fields__.keys()
 
 
+def test_what_the_page_says_of_rows_is_the_codes() -> None:
+    from peftkit.recipe.schema import RowsSection
+
+    rows = table_rows(ROOT / "docs" / "data.md", "`data.rows`")
+    named = {row[0].strip("`"): None if row[1] == "null" else row[1] for row in rows}
+    assert RowsSection(**named) == RowsSection()
+    assert named.keys() == RowsSection.__dataclass_fields__.keys()
+
+
 def test_recipes_in_the_docs_pass_the_gate(tmp_path: Path) -> None:
     """A whole recipe is checked; a fragment is put into a whole one first."""
     from peftkit.recipe.load import load_recipe
@@ -192,7 +201,7 @@ def test_recipes_in_the_docs_pass_the_gate(tmp_path: Path) -> None:
             content = yaml.safe_load(block)
             if not isinstance(content, dict):
                 continue
-            is_data = set(content) <= {"source", "splits", "task", "audit", "dialogue"}
+            is_data = set(content) <= {"source", "splits", "task", "audit", "rows", "dialogue"}
             below = {"data": {**whole["data"], **content}} if is_data else content
             sections = {**whole, **below}
             file = tmp_path / "r.yaml"

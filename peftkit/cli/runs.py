@@ -162,16 +162,17 @@ def _read_columns(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _answer(answerer: Answerer, prompt: str, given: Mapping[str, str], *, as_json: bool) -> None:
-    from peftkit.scoring.prompts import question_of_text
+    from peftkit.scoring.asked import ask_text
 
-    question = question_of_text(answerer.task, prompt, given)
+    question = ask_text(answerer, prompt, given)
     if as_json:
         reply = answerer.reply(question, lambda _: None)
         print_json({"prompt": prompt, **reply.to_json()})
         return
     reply = answerer.reply(question, Typewriter())
     say()
-    for line in reply.notes:
+    shortened = ("the document was shortened to leave room",) if question.is_shortened else ()
+    for line in (*shortened, *reply.notes):
         note(line)
 
 
@@ -196,6 +197,8 @@ def _answer_file(answerer: Answerer, file: Path, out: Path | None) -> None:
     from peftkit.generate import answer_file, open_out, read_questions
 
     asked = read_questions(answerer, file)
+    if num_shortened := sum(question.is_shortened for _, question in asked):
+        note(f"{num_shortened} of {len(asked)} documents are shortened to leave room")
     if out is None:
         answer_file(answerer, asked, sys.stdout)
         return

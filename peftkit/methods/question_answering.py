@@ -49,6 +49,11 @@ class QuestionAnswering(Method):
     }
     answer_options = frozenset({"n_best_size", "max_answer_length", "null_score_diff_threshold"})
 
+    @property
+    def limits_rows(self) -> bool:
+        """Return False: a long context becomes several windows."""
+        return False
+
     def encode(
         self, examples: Sequence[Spans], tokenizer: PreTrainedTokenizerBase
     ) -> list[list[Row] | DataError]:

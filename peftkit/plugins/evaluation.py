@@ -43,6 +43,15 @@ class Contestant:
 
 
 @dataclass(frozen=True)
+class Shortened:
+    """Say what of a question is shortened where it is too long, as it was in training."""
+
+    column: str
+    keep: str
+    """`start` or `end`."""
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Hold what an evaluator is made of."""
 
@@ -59,6 +68,10 @@ class Scoring:
     generation: Mapping[str, Any]
     """Native options of `transformers.GenerationConfig` that the recipe states."""
     progress: Progress | None = None
+    raw: Sequence[Mapping[str, Any]] = ()
+    """The row of each example as its source gave it."""
+    shortened: Shortened | None = None
+    """None where rows that are too long were not shortened."""
 
     def say(self, what: str) -> Callable[[int, int], None] | None:
         """Return what reports the progress of one stretch of work."""
@@ -147,6 +160,12 @@ class Asking:
     """Whether the model is the base, as it was before training."""
     rendering: Rendering = PLAIN
     """How messages become text."""
+    max_length: int | None = None
+    """`Method.max_length`"""
+    excess: Callable[[Example], int] = lambda _: 0
+    """Return by how many tokens training would have found an example too long."""
+    shortened: Shortened | None = None
+    """None where rows that are too long were not shortened."""
 
     def refuse_options(self, model: str) -> None:
         """Refuse options to generate, of a model that reads only.
@@ -174,6 +193,7 @@ class Answerer(ABC):
     def __init__(self, asking: Asking) -> None:
         self.task, self.tokenizer = asking.task, asking.tokenizer
         self.batch_size = asking.batch_size
+        self.shortened = asking.shortened
         self.model = asking.load()
 
     @abstractmethod
@@ -187,6 +207,14 @@ class Answerer(ABC):
     @abstractmethod
     def reply_many(self, questions: Sequence[Question]) -> Iterator[Mapping[str, Any]]:
         """Answer several questions in batches, in their order: `columns` -> values."""
+
+    def excess(self, question: Question) -> int:
+        """Return by how many tokens a question is too long to be asked whole; 0 where it is not.
+
+        Asked only where `shortened` says what to do about it.
+        """
+        del question
+        return 0
 
     def fits(self, question: Question) -> bool:
         """Tell whether a conversation leaves room for an answer."""

@@ -35,6 +35,8 @@ class Question:
     """JSON schemas of the functions that the chat template offers."""
     rendering: Rendering = PLAIN
     """How the messages become text."""
+    is_shortened: bool = False
+    """Whether its document is shorter than the one that was given, to leave room."""
 
 
 class Example(ABC):

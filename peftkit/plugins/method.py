@@ -159,6 +159,11 @@ class Method(Plugin):
         return False
 
     @property
+    def limits_rows(self) -> bool:
+        """Tell whether a row can be too long for it; not where texts become windows or blocks."""
+        return self.max_length is not None
+
+    @property
     def use_cpu(self) -> bool:
         """Tell whether the CPU is used although there may be an accelerator."""
         return bool(self.config.use_cpu)

@@ -103,6 +103,14 @@ class Task(Plugin):
     def columns(self) -> Sequence[str]:
         """Name the columns that every row needs."""
 
+    @property
+    def document(self) -> str | None:
+        """Name the column that may be shortened where a row is too long, and still make sense.
+
+        `data.rows.too_long: cut` shortens it; None where no column is such, by default.
+        """
+        return None
+
     @abstractmethod
     def example(self, row: Mapping[str, Any]) -> Example:
         """Make one example of one row.

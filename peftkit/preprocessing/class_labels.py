@@ -40,6 +40,10 @@ class Labels:
     number_name: str = ""
     """The column of that number."""
 
+    def number(self, label: str) -> int:
+        """Return a label's number."""
+        return self.names.index(label)
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Name what a model's head says: how likely each label is, or the one number."""

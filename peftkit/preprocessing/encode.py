@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from peftkit.errors import DataError
 from peftkit.plugins import Method
 from peftkit.plugins.examples import Example
 from peftkit.plugins.rows import LENGTH, Row, RowCount
-from peftkit.preprocessing.audit import Measured
+from peftkit.preprocessing.breaches import Measured
 from peftkit.preprocessing.chat_labels import has_double_bos
 from peftkit.preprocessing.readback import lost_characters
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+Encoded = list[list[Row] | DataError]
+"""For each example its rows, or why it has none."""
 BATCH_ROWS = 1000
 COLUMNS = ("input_ids", "labels")
 
@@ -41,14 +44,18 @@ class EncodedRows:
     """Why an example could not be encoded -> how many."""
     hints: dict[str, str]
     """Why one could not be encoded -> what to try."""
+    left_out: dict[str, int]
+    """Why an example is left out, as the recipe says -> how many."""
     first_dropped: int | None
-    """The first of them."""
+    """The first that could not be encoded."""
     num_tokens: int
     """Tokens of the kept rows, once cut."""
     num_trained_tokens: int
     """Trained ones among them."""
     num_truncated: int
     """Kept rows that are cut."""
+    num_cut: int
+    """Kept examples whose document is shortened."""
     num_ended: int
     """Kept rows whose last trained token is still there."""
 
@@ -63,6 +70,25 @@ class EncodedRows:
         return len(set(self.measured.index.tolist()))
 
 
+class LeftOutError(DataError):
+    """Stand in the place of an example that the recipe leaves out."""
+
+
+class Fitter(ABC):
+    """Do what a recipe says about rows that are too long, before they are counted."""
+
+    cut: Collection[int]
+    """The examples whose document is shortened so far."""
+
+    @abstractmethod
+    def __call__(self, start: int, encoded: Encoded) -> Encoded:
+        """Return a batch's rows with those that are too long left out, or made anew.
+
+        Args:
+            start: the number of its first example.
+        """
+
+
 def longest(rows: Dataset, column: str) -> int:
     """Return the numbers of the longest row of a column; 0 without rows."""
     lengths = (
@@ -73,11 +99,17 @@ def longest(rows: Dataset, column: str) -> int:
 
 
 def encode_rows(
-    examples: Sequence[Example], method: Method, tokenizer: PreTrainedTokenizerBase
+    examples: Sequence[Example],
+    method: Method,
+    tokenizer: PreTrainedTokenizerBase,
+    fit: Fitter | None = None,
 ) -> EncodedRows:
     """Encode every example through the method.
 
     Rows go into Arrow batch by batch: as Python's integers they would take ten times the memory.
+
+    Args:
+        fit: what is done about rows that are too long; left to the method when absent.
 
     Raises:
         TemplateError: the chat template is missing or unfit for training.
@@ -91,11 +123,24 @@ def encode_rows(
         # An answer that is pointed at, or a label, is read back from no token.
         is_written = method.kind.answers == "text"
         tally.lost += lost_characters(batch, tokenizer) if is_written else [None] * len(batch)
-        good = list(tally.take(start, method.encode(batch, tokenizer), tokenizer))
+        encoded = method.encode(batch, tokenizer)
+        good = list(tally.take(start, fit(start, encoded) if fit else encoded, tokenizer))
         if good:
             batches.append(_to_table(good))
     empty = pa.schema([(column, pa.list_(pa.int32())) for column in COLUMNS]).empty_table()
-    return tally.finish(pa.concat_tables(batches) if batches else empty)
+    return tally.finish(
+        pa.concat_tables(batches) if batches else empty, fit.cut if fit else frozenset()
+    )
+
+
+def to_arrays(row: Row) -> dict[str, np.ndarray]:
+    """Return a row as `Method.count` takes it."""
+    import numpy as np
+
+    return {
+        column: np.asarray(values, float if isinstance(values, float) else np.int32)
+        for column, values in row.items()
+    }
 
 
 def _to_table(rows: Sequence[Mapping[str, np.ndarray]]) -> pa.Table:
@@ -123,18 +168,20 @@ class _Tally:
     """Of each example, encoded or not."""
     dropped: Counter[str] = field(default_factory=Counter)
     hints: dict[str, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
     first_dropped: int | None = None
 
     def take(
         self,
         start: int,
-        results: Sequence[list[Row] | DataError],
+        results: Encoded,
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Count a batch and give its rows that have a trained token, once cut."""
-        import numpy as np
-
         for at, result in enumerate(results, start):
+            if isinstance(result, LeftOutError):
+                self.left_out[result.message] += 1
+                continue
             if isinstance(result, DataError):
                 self.dropped[result.message] += 1
                 if result.hint:
@@ -143,10 +190,7 @@ class _Tally:
                 continue
             num_used = 0
             for encoded in result:
-                row = {
-                    column: np.asarray(values, float if isinstance(values, float) else np.int32)
-                    for column, values in encoded.items()
-                }
+                row = to_arrays(encoded)
                 count = self.method.count(row)
                 self.index.append(at)
                 self.counts.append(count)
@@ -160,8 +204,12 @@ class _Tally:
             if num_used:
                 self.kept.append(at)
 
-    def finish(self, table: pa.Table) -> EncodedRows:
-        """Freeze the counts."""
+    def finish(self, table: pa.Table, cut: Collection[int]) -> EncodedRows:
+        """Freeze the counts.
+
+        Args:
+            cut: examples whose document is shortened.
+        """
         import numpy as np
 
         used = [count for count in self.counts if count.num_trained]
@@ -184,9 +232,11 @@ class _Tally:
             measured=measured,
             dropped=dict(self.dropped),
             hints=self.hints,
+            left_out=dict(self.left_out),
             first_dropped=self.first_dropped,
             num_tokens=sum(count.num_tokens for count in used),
             num_trained_tokens=sum(count.num_trained for count in used),
+            num_cut=sum(at in cut for at in self.kept),
             num_truncated=sum(count.is_cut for count in used),
             num_ended=sum(count.is_ended for count in used),
         )

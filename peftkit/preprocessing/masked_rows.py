@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins.examples import show_number
 from peftkit.plugins.rows import IGNORED
-from peftkit.preprocessing.audit import Breach, SplitAudit
+from peftkit.preprocessing.audit import SplitAudit
+from peftkit.preprocessing.breaches import Breach
 from peftkit.preprocessing.pipeline import Prepared
 
 if TYPE_CHECKING:

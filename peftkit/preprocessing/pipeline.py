@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING
 from peftkit.errors import DataError
 from peftkit.plugins.examples import Example
 from peftkit.preprocessing.audit import (
-    Breach,
-    Limits,
     SplitAudit,
     describe_dropped,
-    find_breaches,
     percentiles,
-    raise_breaches,
     shorten_reasons,
 )
+from peftkit.preprocessing.breaches import Breach, Limits, find_breaches, raise_breaches
 from peftkit.preprocessing.class_labels import (
     Labels,
     check_declared,
@@ -36,6 +33,7 @@ from peftkit.preprocessing.fingerprint import fingerprint
 from peftkit.preprocessing.mixing import SourceShare, mix, num_copies
 from peftkit.preprocessing.read_rows import RawRows, RowNames, RowReader, SplitRows, unread_files
 from peftkit.preprocessing.splits import TRAIN
+from peftkit.preprocessing.too_long import row_fitter
 from peftkit.recipe.blame import blamed
 
 if TYPE_CHECKING:
@@ -113,9 +111,11 @@ def inspect_rows(
     rows = reader.read(names)
     labels = _number_labels(rows, names, built)
     with blamed(recipe, "model.chat_template", "model.path", "model"):
-        encoded = {name: encode_rows(rows[name].examples, method, tokenizer) for name in names}
-    trained = frozenset(rows[TRAIN].keys) if TRAIN in rows else frozenset[bytes]()
-    audits = {name: _audit(rows[name], encoded[name], built, labels, trained) for name in names}
+        encoded = {
+            name: _encode(rows[name], reader.tables, built, labels, tokenizer) for name in names
+        }
+    keys = {name: frozenset(held.keys) for name, held in rows.items()}
+    audits = {name: _audit(rows[name], encoded[name], built, labels, keys) for name in names}
     used = [name for name in names if audits[name].num_used]
     arranged = {name: _arrange(rows[name], encoded[name], built, tokenizer) for name in used}
     longest = {name: max(method.lengths(found), default=0) for name, found in arranged.items()}
@@ -141,6 +141,17 @@ def inspect_rows(
         labels=labels,
         notes=tuple(unread_files(built)),
     )
+
+
+def _encode(
+    rows: SplitRows,
+    tables: Mapping[tuple[int, str], Dataset],
+    built: Built,
+    labels: Labels,
+    tokenizer: PreTrainedTokenizerBase,
+) -> EncodedRows:
+    fitter = row_fitter(built, tokenizer, rows, tables, labels)
+    return encode_rows(rows.examples, built.method, tokenizer, fitter)
 
 
 def _breaches(
@@ -238,17 +249,31 @@ def _shares(rows: SplitRows, encoded: EncodedRows, built: Built) -> dict[str, So
 
 
 def _audit(
-    rows: SplitRows, encoded: EncodedRows, built: Built, labels: Labels, trained: frozenset[bytes]
+    rows: SplitRows,
+    encoded: EncodedRows,
+    built: Built,
+    labels: Labels,
+    keys: Mapping[str, frozenset[bytes]],
 ) -> SplitAudit:
+    """Count what became of a split's rows.
+
+    Args:
+        keys: split that is read -> what its rows ask.
+    """
     method = built.method
     targets = encoded.measured.target_length
     kept_keys = [rows.keys[at] for at in encoded.kept]
     used = [rows.examples[at] for at in encoded.kept]
+    others = {} if rows.name == TRAIN else {n: k for n, k in keys.items() if n != rows.name}
+    counted = {name: sum(key in other for key in kept_keys) for name, other in others.items()}
+    shared = {name: count for name, count in counted.items() if count}
     return SplitAudit(
         split=rows.name,
         num_rows=rows.num_rows.total(),
         num_used=len(encoded.kept),
         dropped=shorten_reasons(rows.dropped + Counter(encoded.dropped)),
+        skipped=shorten_reasons(rows.skipped + Counter(encoded.left_out)),
+        num_cut=encoded.num_cut,
         num_truncated=encoded.num_truncated,
         num_fully_masked=encoded.num_encoded - len(encoded.kept),
         num_windows=encoded.num_rows,
@@ -259,7 +284,8 @@ def _audit(
         num_double_bos=int(encoded.measured.is_double_bos.sum()),
         num_unread=len(encoded.measured.lost),
         num_duplicates=len(kept_keys) - len(set(kept_keys)),
-        num_leaked=0 if rows.name == TRAIN else sum(key in trained for key in kept_keys),
+        num_leaked=shared.pop(TRAIN, 0),
+        shared=shared,
         max_length=method.max_length,
         target_percentiles={} if targets is None else percentiles(targets),
         max_target_length=method.max_target_length,

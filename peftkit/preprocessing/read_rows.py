@@ -5,29 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 from peftkit.plugins.examples import Example, kinds_of
 from peftkit.preprocessing.class_labels import declared_names, spell
-from peftkit.preprocessing.splits import (
-    TRAIN,
-    SplitPlan,
-    assign,
-    content_key,
-    plan_splits,
-    smallest_share,
-    split_key,
-    to_shares,
-)
+from peftkit.preprocessing.cuts import Cuts, check_cuts, cuts_of, splits_key
+from peftkit.preprocessing.splits import TRAIN, SplitPlan, content_key, plan_splits, split_key
 from peftkit.sources.columns import require_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from peftkit.recipe.build import Built, BuiltPart
-    from peftkit.recipe.schema import Part, Recipe
+    from peftkit.recipe.schema import Part
     from peftkit.recipe.split_values import Slice
 
 
@@ -61,6 +52,8 @@ class _Dealt:
     """What decides the split."""
     hint: str | None = None
     """What to try, where there is no example."""
+    is_left_out: bool = False
+    """Whether the recipe leaves out rows that lack what this one does."""
 
 
 @dataclass
@@ -74,6 +67,8 @@ class SplitRows:
     keys: list[bytes] = field(default_factory=list)
     """What each asks."""
     dropped: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Why rows are left out, as the recipe says."""
     hints: dict[str, str] = field(default_factory=dict)
     """Why a row makes no example -> what to try."""
     first_dropped: tuple[int, Origin] | None = None
@@ -164,21 +159,21 @@ class RowReader:
             if name != TRAIN and name not in names:
                 continue
             dealt = [one for part in parts for one in self._examples(part, name, plan)]
-            cuts = _shares(plan, dealt, recipe, key) if name == TRAIN else {}
+            cuts = cuts_of(plan, map(_stratum, dealt), recipe, key) if name == TRAIN else Cuts()
             for part in parts:
                 into = found.setdefault(name, SplitRows(name))
                 declared = self._declared(part, name, plan)
-                for split in (name, *(cut for cut in cuts if cut in names)):
+                for split in (name, *(cut for cut in cuts.shares if cut in names)):
                     found.setdefault(split, SplitRows(split)).declared.append(declared)
                 for native in dict.fromkeys(piece.name for piece in plan.native[name]):
                     into.left_out.update(part.source.left_out(native))
             for one in dealt:
-                split = assign(one.cut_key, cuts) if cuts else name
+                split = cuts.split_of(one.cut_key) if cuts.shares else name
                 if split == name or split in names:
                     _put(found.setdefault(split, SplitRows(split)), one)
-            if name == TRAIN:
-                keys = [one.cut_key for one in dealt]
-                _check_cuts([cut for cut in cuts if cut in names], found, cuts, keys, first, recipe)
+            held = [cut for cut in cuts.shares if cut in names]
+            num_rows = {cut: found[cut].num_rows.total() for cut in held}
+            check_cuts(cuts, num_rows, first, recipe)
 
     def _declared(self, part: BuiltPart, name: str, plan: SplitPlan) -> tuple[str, ...]:
         return declared_names(self._table(part, plan.native[name][0], name), part.task)
@@ -186,6 +181,7 @@ class RowReader:
     def _examples(self, part: BuiltPart, name: str, plan: SplitPlan) -> Iterator[_Dealt]:
         """Make an example of every row of one split of one source, or say why there is none."""
         label = part.part.label if len(self.built.parts) > 1 else ""
+        drops_empty = self.built.recipe.data.rows.empty == "drop"
         for piece in plan.native[name]:
             table = self._table(part, piece, name)
             rows = self._rows(piece, len(table), part.part, name)
@@ -194,7 +190,7 @@ class RowReader:
             source = self.built.parts.index(part)
             chosen = table if len(rows) == len(table) else table.select(rows)
             for at, row in zip(rows, chosen, strict=True):
-                hint = None
+                hint, is_left_out = None, False
                 try:
                     made = part.task.example(row).rendered(self.built.recipe.data.dialogue)
                     example, reason = spell(made, declared), ""
@@ -203,9 +199,11 @@ class RowReader:
                     raise error.problem from None
                 except DataError as error:
                     example, reason, hint = None, error.message, error.hint
+                    is_left_out = drops_empty and isinstance(error, EmptyValueError)
                 origin = Origin(source, piece.name, at, label)
                 cut_key = split_key(row, example) if plan.cuts else b""
-                yield _Dealt(origin, example, reason, content_key(row, example), cut_key, hint)
+                key = content_key(row, example)
+                yield _Dealt(origin, example, reason, key, cut_key, hint, is_left_out)
 
     def _rows(self, piece: Slice, num_rows: int, part: Part, name: str) -> range:
         """Return which rows a slice has, refusing one that goes beyond them."""
@@ -322,12 +320,6 @@ def unread_files(built: Built) -> Iterator[str]:
             )
 
 
-def splits_key(part: Part, recipe: Recipe) -> str:
-    """Return where a source's splits stand."""
-    own = f"{part.key}.splits"
-    return "data.splits" if part.splits == recipe.data.splits or part.key == "data.source" else own
-
-
 def _alike(parts: Sequence[BuiltPart]) -> list[list[BuiltPart]]:
     """Put sources with the same splits together, in their order."""
     groups: dict[tuple[tuple[str, str], ...], list[BuiltPart]] = {}
@@ -336,8 +328,16 @@ def _alike(parts: Sequence[BuiltPart]) -> list[list[BuiltPart]]:
     return list(groups.values())
 
 
+def _stratum(one: _Dealt) -> tuple[bytes, str | None]:
+    """Return what decides a training row's split: its key and its label."""
+    return one.cut_key, None if one.example is None else one.example.class_label
+
+
 def _put(rows: SplitRows, one: _Dealt) -> None:
     rows.num_rows[one.origin.part] += 1
+    if one.is_left_out:
+        rows.skipped[one.reason] += 1
+        return
     if one.example is None:
         rows.dropped[one.reason] += 1
         if one.hint:
@@ -347,36 +347,6 @@ def _put(rows: SplitRows, one: _Dealt) -> None:
     rows.origins.append(one.origin)
     rows.examples.append(one.example)
     rows.keys.append(one.key)
-
-
-def _shares(
-    plan: SplitPlan, dealt: Sequence[_Dealt], recipe: Recipe, key: str
-) -> dict[str, Fraction]:
-    try:
-        return to_shares(plan.cuts, [one.cut_key for one in dealt])
-    except ValueError as error:
-        raise DataError(
-            f"{recipe.place(key, 'data.splits')}: {error}", hint=f"a share: {key}.test=10%"
-        ) from None
-
-
-def _check_cuts(  # noqa: PLR0913, PLR0917 - what was cut, and of what
-    wanted: Sequence[str],
-    found: Mapping[str, SplitRows],
-    cuts: Mapping[str, Fraction],
-    keys: Sequence[bytes],
-    part: Part,
-    recipe: Recipe,
-) -> None:
-    for cut in wanted:
-        if cut in found and found[cut].num_rows:
-            continue
-        share = smallest_share(keys, cuts, cut)
-        key = f"{splits_key(part, recipe)}.{cut}"
-        raise DataError(
-            f"{recipe.place(key, say=key)}: {part.splits[cut]} of {len(keys)} rows cuts none",
-            hint=f"{key}={share or '10%'}, or a file of its own",
-        )
 
 
 def _check_none_empty(found: Mapping[str, SplitRows], built: Built) -> None:

@@ -21,6 +21,7 @@ from peftkit.recipe.early_stopping import best_kept
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.plain_data import plain_data
 from peftkit.recipe.quantization import decide_quantization
+from peftkit.recipe.row_contradictions import check_limits
 from peftkit.recipe.schema import Choice, Part, Recipe
 from peftkit.recipe.signatures import (
     Signature,
@@ -125,6 +126,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
     adapter = builder.adapter(method_class.kind)
     quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
+    check_limits(builder.gate, recipe, method)
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     main = parts[recipe.data.parts.index(recipe.data.main_part(recipe.scoring.split))]

@@ -13,7 +13,7 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
-from peftkit.recipe import trackers, training_contradictions
+from peftkit.recipe import row_contradictions, trackers, training_contradictions
 from peftkit.recipe.schema import Choice, DataSection, Part
 from peftkit.recipe.split_values import read_split
 from peftkit.recipe.stated import Found, Stated, is_count
@@ -387,6 +387,7 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     _lora,
     *training_contradictions.RULES,
     *trackers.RULES,
+    *row_contradictions.RULES,
     _splits,
     _mixed,
     _evaluate,

@@ -11,7 +11,7 @@ from peftkit.plugins import find, plugin_names
 from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.choices import check_own, check_plugin
 from peftkit.recipe.kinds import is_number, show
-from peftkit.recipe.schema import AuditSection, Choice, DataSection, Part
+from peftkit.recipe.schema import AuditSection, Choice, DataSection, Part, RowsSection
 from peftkit.recipe.split_values import EXAMPLES, read_split
 from peftkit.recipe.strict import Gate, suggest
 from peftkit.recipe.yaml_file import join
@@ -24,7 +24,7 @@ _NO_CHOICE = Choice("")
 
 def read_data(gate: Gate, value: Any) -> DataSection | None:
     """Check and read the section; what could not be read is left at its default."""
-    nested = ("source", "splits", "task", "audit", "dialogue")
+    nested = ("source", "splits", "task", "audit", "rows", "dialogue")
     options = check_own(gate, "data", value, DataSection, nested)
     stated = value if isinstance(value, Mapping) else {}
     if "task" in options:
@@ -46,7 +46,7 @@ def read_data(gate: Gate, value: Any) -> DataSection | None:
     if "task" not in options and isinstance(value, Mapping):
         known = ", ".join(plugin_names("tasks"))
         gate.require("data", "task", "data requires this key", f"one of {known}")
-    own = {"audit": _read_audit, "dialogue": _read_dialogue}
+    own = {"audit": _read_audit, "rows": _read_rows, "dialogue": _read_dialogue}
     read = {key: take(gate, options[key]) for key, take in own.items() if key in options}
     return DataSection(**{**options, **read})
 
@@ -55,6 +55,12 @@ def _read_audit(gate: Gate, value: Any) -> AuditSection:
     before = len(gate.problems)
     options = check_own(gate, "data.audit", value, AuditSection)
     return AuditSection(**options) if len(gate.problems) == before else AuditSection()
+
+
+def _read_rows(gate: Gate, value: Any) -> RowsSection:
+    before = len(gate.problems)
+    options = check_own(gate, "data.rows", value, RowsSection)
+    return RowsSection(**options) if len(gate.problems) == before else RowsSection()
 
 
 def _read_dialogue(gate: Gate, value: Any) -> Rendering:

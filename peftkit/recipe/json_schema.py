@@ -11,7 +11,13 @@ from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.data_section import SPLITS
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.kinds import Kind, matches, to_json_schema
-from peftkit.recipe.schema import AuditSection, EarlyStoppingSection, EvaluateSection, ModelSection
+from peftkit.recipe.schema import (
+    AuditSection,
+    EarlyStoppingSection,
+    EvaluateSection,
+    ModelSection,
+    RowsSection,
+)
 from peftkit.recipe.sections import REQUIRED, SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
     Option,
@@ -108,6 +114,7 @@ class _Writer:
                 "splits": {**splits, "required": ["train"]},
                 "task": task,
                 "audit": self._object(signature_of(AuditSection)),
+                "rows": self._object(signature_of(RowsSection)),
                 "dialogue": self._object(signature_of(Rendering)),
             },
             "required": ["source"],

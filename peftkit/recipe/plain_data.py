@@ -30,7 +30,8 @@ def plain_data(data: DataSection, configs: Mapping[str, Any]) -> dict[str, Any]:
     plain = {"source": sources, "splits": dict(data.splits)}
     if "data.task" in configs:
         plain["task"] = filled("data.task", data.task)
-    return {**plain, "audit": asdict(data.audit), "dialogue": asdict(data.dialogue)}
+    plain |= {"audit": asdict(data.audit), "rows": asdict(data.rows)}
+    return {**plain, "dialogue": asdict(data.dialogue)}
 
 
 def _filled(config: Any, choice: Choice) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peftkit.plugins.rendering import Rendering
 
@@ -86,6 +86,23 @@ class AuditSection:
 
 
 @dataclass(frozen=True)
+class RowsSection:
+    """Say what becomes of rows that are too long or empty, whatever trains on them."""
+
+    too_long: Literal["truncate", "drop", "cut"] = "truncate"
+    """`truncate` leaves it to the method, which cuts a row's end, an error beyond
+    `data.audit.max_truncated`; `drop` leaves such rows out; `cut` shortens their document, so that
+    instruction, answer and end stay whole. Both are counted."""
+    document: str | None = None
+    """Column that `cut` shortens; what the task itself calls a document when absent."""
+    keep: Literal["start", "end"] = "start"
+    """Which part of the document `cut` keeps."""
+    empty: Literal["refuse", "drop"] = "refuse"
+    """Rows without a text, a label or an answer: `refuse` counts them as unusable, an error beyond
+    `data.audit.max_dropped`; `drop` leaves out however many there are."""
+
+
+@dataclass(frozen=True)
 class Part:
     """Name one of the sources whose rows a recipe mixes, and what they mean."""
 
@@ -118,6 +135,8 @@ class DataSection:
     """What a row means: one plugin of the group `tasks`."""
     audit: AuditSection = field(default_factory=AuditSection)
     """Thresholds whose breach stops the run before any weight is read."""
+    rows: RowsSection = field(default_factory=RowsSection)
+    """What becomes of rows that are too long or empty."""
     dialogue: Rendering = field(default_factory=Rendering)
     """How conversations become text, and which turns of them are trained."""
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftkit.errors import UsageError
-from peftkit.plugins.evaluation import Answerer, Asking, Evaluator, Progress, Scoring
+from peftkit.errors import DataError, UsageError
+from peftkit.plugins.evaluation import (
+    Answerer,
+    Asking,
+    Evaluator,
+    Progress,
+    Scoring,
+    Shortened,
+)
 from peftkit.plugins.rows import checked_rows
+from peftkit.preprocessing.encode import Encoded
+from peftkit.preprocessing.too_long import document_column, excess_tokens
 from peftkit.scoring.classifier import LabelAnswerer, LabelEvaluator
 from peftkit.scoring.generative import GenerativeAnswerer, GenerativeEvaluator
 from peftkit.scoring.regressor import NumberAnswerer, NumberEvaluator
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from peftkit.plugins import Example
+    from peftkit.plugins import Example, Method
     from peftkit.recipe.build import Built
 
     Model: TypeAlias = PreTrainedModel | PeftModel
@@ -35,15 +44,19 @@ ANSWERERS: Mapping[str, type[Answerer]] = {
 """What a kind of model answers -> what answers with it."""
 
 
-def evaluator_for(
+def evaluator_for(  # noqa: PLR0913
     built: Built,
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     *,
+    raw: Sequence[Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> Evaluator:
     """Make what scores the trained model of a recipe on these examples.
+
+    Args:
+        raw: their rows as the sources gave them; documents are shortened of those alone.
 
     Raises:
         UsageError: the method makes none, and its kind of model has none.
@@ -60,6 +73,8 @@ def evaluator_for(
         batch_size=options.batch_size,
         generation=options.generation,
         progress=progress,
+        raw=raw,
+        shortened=_shortened(built) if raw else None,
     )
     own = method.evaluator(scoring)
     if own is not None:
@@ -101,6 +116,9 @@ def answerer_for(
         options=options,
         is_base=is_base,
         rendering=built.recipe.data.dialogue,
+        max_length=method.max_length,
+        excess=lambda example: _excess(method.encode([example], tokenizer), method),
+        shortened=_shortened(built),
     )
     own = method.answerer(asking)
     if own is not None:
@@ -109,6 +127,20 @@ def answerer_for(
     if answers not in ANSWERERS:
         raise _refusal(built, "does not answer prompts", "generate", "answerer")
     return ANSWERERS[answers](asking)
+
+
+def _excess(encoded: Encoded, method: Method) -> int:
+    (rows,) = encoded
+    return 0 if isinstance(rows, DataError) else excess_tokens(rows, method)
+
+
+def _shortened(built: Built) -> Shortened | None:
+    """Say what the recipe shortens of rows that are too long; None where it shortens none."""
+    rows = built.recipe.data.rows
+    if rows.too_long != "cut":
+        return None
+    number = next(n for n, one in enumerate(built.parts) if one.task is built.task)
+    return Shortened(document_column(built, number), rows.keep)
 
 
 def _answers(built: Built) -> str:

@@ -129,7 +129,11 @@ class LabelAnswerer(Answerer):
         """
         asking.refuse_options("a classifier")
         super().__init__(asking)
-        self._encode = asking.encode
+        self._encode, self._excess = asking.encode, asking.excess
+
+    def excess(self, question: Question) -> int:
+        """Return by how many tokens a text is longer than those of training."""
+        return self._excess(Labeled(question.texts, ""))
 
     def label_many(self, questions: Sequence[Question]) -> list[Prediction]:
         """Name the label of several texts in batches, in their order."""

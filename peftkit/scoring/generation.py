@@ -64,6 +64,10 @@ class Answers:
     """Answers that reached the limit of new tokens without an end."""
 
 
+Encode = Callable[[Question, "PreTrainedTokenizerBase"], list[int]]
+"""Encode the question that a model is asked, up to where its answer begins."""
+
+
 def generation_config(
     options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, stop_ids: Sequence[int]
 ) -> GenerationConfig:
@@ -149,7 +153,7 @@ def encode_prompt(question: Question, tokenizer: PreTrainedTokenizerBase) -> lis
 
 def prompt_encoder(
     model: PreTrainedModel | PeftModel,
-) -> Callable[[Question, PreTrainedTokenizerBase], list[int]]:
+) -> Encode:
     """Return what encodes the question that a model is asked: as its training did."""
     return _encode_source if model.config.is_encoder_decoder else encode_prompt
 
@@ -163,7 +167,7 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int | None,
-    encode: Callable[[Question, PreTrainedTokenizerBase], list[int]] = encode_prompt,
+    encode: Encode = encode_prompt,
 ) -> Prompts:
     """Encode prompts, cutting those that are too long at the end of their last message.
 
@@ -185,7 +189,7 @@ def encode_prompts(
 
 
 def _encode_with(
-    encode: Callable[[Question, PreTrainedTokenizerBase], list[int]],
+    encode: Encode,
     tokenizer: PreTrainedTokenizerBase,
     question: Question,
     text: str,

@@ -11,6 +11,7 @@ from peftkit.models.load import max_positions
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Question
 from peftkit.scoring import generation, perplexity
+from peftkit.scoring.asked import ask_again
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -54,13 +55,15 @@ class GenerativeEvaluator(Evaluator):
             key: value for key, value in self._config.to_diff_dict().items()
             if key != "transformers_version"
         }  # fmt: skip
+        encode = generation.prompt_encoder(scoring.model)
+        max_tokens = generation.max_prompt_tokens(
+            scoring.model, self._config, longest=scoring.source_limit
+        )
         self.prompts = generation.encode_prompts(
-            [example.question() for example in asked],
+            list(self._questions(encode, max_tokens)),
             scoring.tokenizer,
-            max_tokens=generation.max_prompt_tokens(
-                scoring.model, self._config, longest=scoring.source_limit
-            ),
-            encode=generation.prompt_encoder(scoring.model),
+            max_tokens=max_tokens,
+            encode=encode,
         )
         self.references = [example.reference for example in asked]
         self.num_cut = self.prompts.num_cut
@@ -69,6 +72,23 @@ class GenerativeEvaluator(Evaluator):
                 f"{self.num_cut} prompts were longer than {self.prompts.max_tokens} tokens and"
                 " lost the end of their last message, for base and tuned alike.",
             )
+
+    def _questions(self, encode: generation.Encode, max_tokens: int | None) -> Iterator[Question]:
+        """Give each prompt; its document is shortened to make room, where rows' documents were."""
+        scoring = self.scoring
+        for at, example in enumerate(scoring.examples):
+            question = example.question()
+            if example.prompt and scoring.shortened and max_tokens is not None:
+                question = ask_again(
+                    scoring.task,
+                    scoring.raw[at],
+                    question,
+                    lambda one: len(encode(one, scoring.tokenizer)) - max_tokens,
+                    shortened=scoring.shortened,
+                    tokenizer=scoring.tokenizer,
+                )
+            if example.prompt:
+                yield question
 
     def _prepare_rows(self) -> None:
         model = self.scoring.model
@@ -149,6 +169,7 @@ class GenerativeAnswerer(Answerer):
             self.model, self.config, longest=asking.source_limit
         )
         """Longest prompt that leaves room for an answer; None where positions are unbounded."""
+        self._max_length = asking.max_length
         # An encoder reads one text, and none of these models saw a second turn.
         is_apart = self.model.config.is_encoder_decoder
         self.no_conversation = "an encoder-decoder answers one text at a time" if is_apart else ""
@@ -183,6 +204,17 @@ class GenerativeAnswerer(Answerer):
         )
         for text in found.texts:
             yield {ANSWER: text}
+
+    def excess(self, question: Question) -> int:
+        """Return by how many tokens a prompt, with its answer, is longer than rows of training."""
+        encode = generation.prompt_encoder(self.model)
+        num_tokens = len(encode(replace(question, rendering=self._rendering), self.tokenizer))
+        limits = [] if self.max_tokens is None else [self.max_tokens]
+        if self._max_length is not None:
+            is_apart = self.model.config.is_encoder_decoder
+            num_new = min(self.config.max_new_tokens or 1, self._max_length // 2)
+            limits.append(self._max_length - (0 if is_apart else num_new))
+        return num_tokens - min(limits, default=num_tokens)
 
     def fits(self, question: Question) -> bool:
         """Tell whether a conversation leaves room for an answer."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
 from peftkit.plugins.examples import Question
+from peftkit.sources.columns import put
 from peftkit.sources.messages import read_messages, read_tools
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def question_of_text(task: Task, prompt: str, given: Mapping[str, str] | None = 
             continue
         row: dict[str, Any] = {}
         for other in task.columns:
-            _put(row, other, given.get(other, prompt if other == column else STAND_IN))
+            put(row, other, given.get(other, prompt if other == column else STAND_IN))
         try:
             question = task.question(row)
         except DataError:
@@ -94,7 +95,7 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
     missing = [column for column in task.columns if not _has(row, column)]
     stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
     for column, stand_in in stand_ins.items():
-        _put(filled, column, stand_in)
+        put(filled, column, stand_in)
     question = task.question(filled)
     needed = [column for column in missing if stand_ins[column] in _words(question)]
     if needed:
@@ -130,22 +131,12 @@ def _words(question: Question) -> str:
 
 def _has(row: Mapping[str, Any], column: str) -> bool:
     """Tell whether a column, or a path into a nested one, holds anything."""
-    if row.get(column) is not None:
+    if row.get(column) not in (None, ""):
         return True
     value: Any = row
     for part in column.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value is not None
-
-
-def _put(row: dict[str, Any], column: str, value: str) -> None:
-    """Set a column, or a path into a nested one (`translation.en`)."""
-    *parents, last = column.split(".")
-    for part in parents:
-        held = row.get(part)
-        row[part] = dict(held) if isinstance(held, Mapping) else {}
-        row = row[part]
-    row[last] = value
+    return value not in (None, "")
 
 
 def _ends_with_question(value: Any) -> bool:

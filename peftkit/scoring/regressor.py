@@ -90,7 +90,11 @@ class NumberAnswerer(Answerer):
         """
         asking.refuse_options("a regression")
         super().__init__(asking)
-        self._encode = asking.encode
+        self._encode, self._excess = asking.encode, asking.excess
+
+    def excess(self, question: Question) -> int:
+        """Return by how many tokens a text is longer than those of training."""
+        return self._excess(Rated(question.texts, 0.0))
 
     def predict_many(self, questions: Sequence[Question]) -> list[float]:
         """Predict the numbers of several texts in batches, in their order."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 
 
 def read_text(row: Mapping[str, Any], column: str) -> str:
@@ -20,13 +20,13 @@ def read_text(row: Mapping[str, Any], column: str) -> str:
     """
     value = look_up(row, column)
     if value is None:
-        raise DataError(f"{column} is null")
+        raise EmptyValueError(f"{column} is null")
     if not isinstance(value, str):
         raise DataError(f"{column} is not text but {describe_kind(value)}")
     if not value:
-        raise DataError(f"{column} is empty")
+        raise EmptyValueError(f"{column} is empty")
     if not value.strip():
-        raise DataError(f"{column} is only whitespace")
+        raise EmptyValueError(f"{column} is only whitespace")
     return value
 
 
@@ -47,7 +47,7 @@ def read_asked_text(row: Mapping[str, Any], column: str) -> str:
     """
     text = read_text(row, column)
     if stands_for_nothing(text):
-        raise DataError(f"{column} is {text.strip()!r}, which stands for no text")
+        raise EmptyValueError(f"{column} is {text.strip()!r}, which stands for no text")
     return text
 
 
@@ -107,3 +107,13 @@ def look_up(row: Mapping[str, Any], column: str) -> Any:
             return None
         value = value.get(part)
     return value
+
+
+def put(row: dict[str, Any], column: str, value: str) -> None:
+    """Set a column, or a path into a nested one (`translation.en`)."""
+    *parents, last = column.split(".")
+    for part in parents:
+        held = row.get(part)
+        row[part] = dict(held) if isinstance(held, Mapping) else {}
+        row = row[part]
+    row[last] = value

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 from peftkit.sources.columns import describe_kind
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -105,7 +105,7 @@ def _message(item: object, column: str, words: Words) -> dict[str, Any]:
     if "tool_calls" in further:
         further["tool_calls"] = _calls(further["tool_calls"], column)
     if not text.strip() and not (further.keys() - {"weight"} or role == "tool"):
-        raise DataError(
+        raise EmptyValueError(
             f"{column} has an empty message of {role}", hint="mend or remove those rows"
         )
     return {"role": role, "content": text, **further}

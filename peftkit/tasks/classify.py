@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 from peftkit.plugins import Example, Labeled, Task
 from peftkit.sources.columns import describe_kind, read_asked_text, stands_for_nothing
 from peftkit.tasks.label_metrics import accuracy, f1_of, macro_f1, matthews
@@ -56,6 +56,12 @@ class Classify(Task):
                 hint="name one of them, or delete the key",
             )
 
+    @property
+    def document(self) -> str:
+        """Name the column that may be shortened."""
+        config: ClassifyConfig = self.config
+        return config.text
+
     def example(self, row: Mapping[str, Any]) -> Labeled:
         """Make one example of one row.
 
@@ -96,12 +102,14 @@ class Classify(Task):
             return str(value)
         if isinstance(value, float):
             return self._of_float(value)
+        if value is None:
+            raise EmptyValueError(f"{name} is null, not a label")
         if not isinstance(value, str):
             raise DataError(f"{name} is {describe_kind(value)}, not a label")
         if not value.strip():
-            raise DataError(f"{name} is empty")
+            raise EmptyValueError(f"{name} is empty")
         if stands_for_nothing(value):
-            raise DataError(f"{name} is {value.strip()!r}, which stands for no label")
+            raise EmptyValueError(f"{name} is {value.strip()!r}, which stands for no label")
         return value.strip()
 
     def _of_float(self, value: float) -> str:
@@ -109,7 +117,7 @@ class Classify(Task):
         if value.is_integer():
             return str(int(value))
         if math.isnan(value):
-            raise DataError(f"{self.config.label} is null")
+            raise EmptyValueError(f"{self.config.label} is null")
         raise DataError(
             f"{self.config.label} is a number with a fraction: labels are names or whole numbers;"
             " the task regress predicts numbers"

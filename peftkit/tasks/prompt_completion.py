@@ -39,6 +39,12 @@ class PromptCompletion(Task):
         named = (self.config.prompt, self.config.completion, self.config.context)
         return tuple(column for column in named if column)
 
+    @property
+    def document(self) -> str | None:
+        """Name the further input; a prompt alone holds its instruction."""
+        config: PromptCompletionConfig = self.config
+        return config.context
+
     def example(self, row: Mapping[str, Any]) -> Conversation:
         """Make one example of one row.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 from peftkit.plugins import Example, Question, Span, Spans, Task
 from peftkit.sources.columns import describe_kind, look_up, read_text
 from peftkit.tasks.squad_metrics import squad_scores
@@ -67,7 +67,7 @@ class QuestionAnswering(Task):
         asks, context = self.question(row).texts
         spans = tuple(self._place(text, start, context) for text, start in self._answers(row))
         if not spans and not self.has_unanswerable:
-            raise DataError(
+            raise EmptyValueError(
                 f"{self.config.answers} holds no answer: version_2_with_negative: true says that"
                 " a question may have none"
             )
@@ -114,7 +114,7 @@ class QuestionAnswering(Task):
             DataError: it does not stand there; says what does, and where the text is.
         """
         if not text.strip():
-            raise DataError(f"{self.config.answers} holds an empty answer")
+            raise EmptyValueError(f"{self.config.answers} holds an empty answer")
         if start is None or context[max(start, 0) :][: len(text)] != text or start < 0:
             start = self._search(text, start, context)
         return Span(text.strip(), start + len(text) - len(text.lstrip()))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 from peftkit.plugins import Example, Question, Rated, Task
 from peftkit.sources.columns import describe_kind, read_asked_text
 from peftkit.tasks.number_metrics import correlations, mean_squared_error
@@ -45,6 +45,12 @@ class Regress(Task):
         config: RegressConfig = self.config
         return config.label
 
+    @property
+    def document(self) -> str:
+        """Name the column that may be shortened."""
+        config: RegressConfig = self.config
+        return config.text
+
     def example(self, row: Mapping[str, Any]) -> Rated:
         """Make one example of one row.
 
@@ -81,13 +87,15 @@ def read_number(row: Mapping[str, Any], column: str) -> float:
     """
     value = row.get(column)
     if value is None:
-        raise DataError(f"{column} is null")
+        raise EmptyValueError(f"{column} is null")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise DataError(f"{column} is {describe_kind(value)}, not a number")
     try:
         number = float(value)
     except ValueError:
         raise DataError(f"{column} is text that is no number") from None
+    if math.isnan(number):
+        raise EmptyValueError(f"{column} is nan, which stands for no number")
     if not math.isfinite(number):
         raise DataError(f"{column} is no finite number")
     return number

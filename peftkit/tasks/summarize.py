@@ -37,6 +37,12 @@ class Summarize(Task):
         """Name the columns that every row needs."""
         return (self.config.document, self.config.summary)
 
+    @property
+    def document(self) -> str:
+        """Name the column that may be shortened."""
+        config: SummarizeConfig = self.config
+        return config.document
+
     def example(self, row: Mapping[str, Any]) -> Conversation:
         """Make one example of one row.
 

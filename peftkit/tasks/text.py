@@ -29,6 +29,12 @@ class PlainText(Task):
         """Name the columns that every row needs."""
         return (self.config.text,)
 
+    @property
+    def document(self) -> str:
+        """Name the column that may be shortened."""
+        config: PlainTextConfig = self.config
+        return config.text
+
     def example(self, row: Mapping[str, Any]) -> Text:
         """Make one example of one row.
 

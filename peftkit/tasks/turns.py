@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, EmptyValueError
 from peftkit.plugins.examples import Message
 from peftkit.sources.columns import read_text
 from peftkit.sources.messages import read_messages
@@ -27,7 +27,7 @@ def read_turns(row: Mapping[str, Any], column: str, *, role: str) -> Turns:
         return ({"role": role, "content": read_text(row, column)},)
     turns = read_messages(value, column)
     if not all(str(turn["content"]).strip() for turn in turns):
-        raise DataError(f"{column} has an empty message")
+        raise EmptyValueError(f"{column} has an empty message")
     last = turns[-1]["role"]
     if last != role:
         raise DataError(f"{column} ends with a message of {last}, not of {role}")

@@ -24,7 +24,7 @@ from peftkit.plugins import (
     Reply,
     Text,
 )
-from peftkit.recipe.schema import EvaluateSection
+from peftkit.recipe.schema import DataSection, EvaluateSection
 from peftkit.scoring.by_kind import ANSWERERS, EVALUATORS, answerer_for, evaluator_for
 from peftkit.scoring.classifier import LabelAnswerer, LabelEvaluator
 
@@ -71,7 +71,7 @@ class WithOwn(Plain):
 def built(method: Method) -> Any:
     scoring = replace(EvaluateSection(), batch_size=7, generation={"top_k": 3})
     recipe = SimpleNamespace(
-        method=SimpleNamespace(name="mine"), scoring=scoring, data=SimpleNamespace(dialogue=None)
+        method=SimpleNamespace(name="mine"), scoring=scoring, data=DataSection()
     )
     task = SimpleNamespace(headline="f1", is_regression=False)
     return SimpleNamespace(method=method, task=task, recipe=recipe)

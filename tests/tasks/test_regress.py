@@ -25,7 +25,7 @@ def test_a_number_may_stand_as_text(value, number: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(None, "null"), (True, "true/false"), ("high", "no number"), ("nan", "no finite number"),
+    [(None, "null"), (True, "true/false"), ("high", "no number"), ("nan", "stands for no number"),
      (float("inf"), "no finite number"), (["a"], "a list")],
 )  # fmt: skip
 def test_what_is_no_number_says_why(value, reason: str) -> None:
