@@ -204,7 +204,7 @@ def check_quantizer(cls: type[Quantizer], options: Mapping[str, Any]) -> None:
     Args:
         options: under which this machine's CPU can run it.
     """
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
     from peftkit.quantizers.conformance import option_problems, problems_of_a_base
     from peftkit.recipe.schema import ModelSection
     from peftkit.training.trials import small_base, train_lora

@@ -68,7 +68,7 @@ def _steps(file: str) -> dict[str, int]:
     from peftkit.memory.terms import COLLECTIVES
     from peftkit.memory.trace import compile_trace
     from peftkit.memory.tracker import Tracker
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
     from peftkit.planning.devices import of_size
     from peftkit.plugins.losses import fused_loss
     from peftkit.recipe.build import build

@@ -139,7 +139,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     """Run two real steps and return the second's peak by phase, and in all under `all`."""
     from peftkit.memory import step
     from peftkit.memory.fake import storage_of
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
     from peftkit.recipe.build import build
 
     built = build(recipe, CPU)

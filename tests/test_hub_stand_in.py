@@ -17,6 +17,7 @@ CLIENT = """
 import json, sys, warnings
 from pathlib import Path
 from peftkit.models import load as model
+from peftkit.models.base import load_base
 from peftkit.models.tokenizer import load_tokenizer
 from peftkit.errors import PeftkitError
 from peftkit.plugins import CAUSAL_LM
@@ -28,7 +29,7 @@ def run(verb, options):
     done = {"id": found.path_or_id, "revision": found.revision}
     if verb == "load":
         done["vocabulary"] = len(load_tokenizer(section, Path()))
-        base = model.load_base(section, kind=CAUSAL_LM)
+        base = load_base(section, kind=CAUSAL_LM)
         done["parameters"] = sum(p.numel() for p in base.parameters())
     return done
 

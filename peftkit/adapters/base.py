@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftkit.adapters.experts import check_loads_back, check_reach
 from peftkit.adapters.names import linear_modules, recipe_key
 from peftkit.adapters.targets import check_head, check_ranks, check_targets, without_others
+from peftkit.adapters.token_rows import train_rows
 from peftkit.errors import ResourceError, UsageError, first_line
 from peftkit.plugins import Adapter, Decision
 from peftkit.plugins.kinds import kind_of_class
@@ -55,6 +56,12 @@ class PeftAdapter(Adapter):
         if self.refused is not None:
             raise UsageError(self.refused, hint=self.way_out)
         self.config = config
+
+    def with_tokens(self, ids: Sequence[int]) -> PeftAdapter:
+        """Return the adapter that trains the rows of these tokens, unless its options say which."""
+        made = copy.copy(self)
+        made.new_tokens = tuple(ids)
+        return made
 
     @classmethod
     def conflicts(
@@ -102,6 +109,7 @@ class PeftAdapter(Adapter):
 
         config = copy.deepcopy(self.config)
         config.task_type = task_type(model)
+        train_rows(config, model, self.new_tokens)
         check_targets(config, model)
         without_others(config, model)
         kind = kind_of_class(type(model).__name__)
@@ -121,6 +129,9 @@ class PeftAdapter(Adapter):
                 f" {type(model).__name__}: {first_line(error)}",
                 hint=_EXCLUDED if "Mamba-based" in str(error) else self.way_out,
             ) from error
+        if self.new_tokens:
+            # PEFT would compare the base's vocabulary there, and save whole embeddings with it.
+            attached.peft_config["default"].base_model_name_or_path = ""
         check_ranks(self.config, attached)
         check_head(attached)
         check_loads_back(attached)

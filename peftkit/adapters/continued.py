@@ -105,6 +105,7 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
     weights = load_file(folder / _WEIGHTS)
     _check_weights(weights, config, folder)
     config.task_type = _wrapper(model, config, _parameters(weights))
+    _make_room(model, config)
     try:
         with upstream_notices_ignored():
             attached = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -118,6 +119,17 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
             hint="name the base model that this adapter was trained on",
         ) from error
     return attached if is_trainable else attached.eval()
+
+
+def _make_room(model: PreTrainedModel, config: PeftConfig) -> None:
+    """Give a base the rows of tokens that its training added, which the adapter all brings."""
+    stated = getattr(config, "trainable_token_indices", None) or ()
+    lists = stated.values() if isinstance(stated, Mapping) else [stated]
+    wanted = {index for one in lists for index in one}
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    needed = 1 + max(wanted, default=-1)
+    if needed > num_rows and set(range(num_rows, needed)) <= wanted:
+        model.resize_token_embeddings(needed, mean_resizing=False)
 
 
 def _parameters(keys: Iterable[str]) -> frozenset[str]:

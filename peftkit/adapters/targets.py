@@ -16,6 +16,7 @@ from peftkit.adapters.names import (
     only_named_linear,
     recipe_key,
 )
+from peftkit.adapters.token_rows import open_head
 from peftkit.errors import UsageError
 from peftkit.system.checkpoint_files import PEFT_PREFIX
 
@@ -140,7 +141,11 @@ def check_head(attached: PeftModel) -> None:
 
     if attached.peft_config["default"].task_type != "CAUSAL_LM":
         return
-    if not isinstance(attached.get_output_embeddings(), BaseTunerLayer | TrainableTokensWrapper):
+    head = attached.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper) and head.original_module.bias is None:
+        open_head(attached)
+        return
+    if not isinstance(head, BaseTunerLayer | TrainableTokensWrapper):
         return
     at = recipe_key(attached.peft_config["default"])
     if attached.get_base_model().config.get_text_config().tie_word_embeddings:

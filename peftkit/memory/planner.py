@@ -214,7 +214,7 @@ def plan(
     built = build(recipe, machine := machine or describe_machine(), is_here=False)
     known_loss(built)  # whatever is unknown is said first
     _leave_imports_uncollected()
-    config = _config_of(built, lengths)
+    built, config = _with_tokens(built, _config_of(built, lengths))
     rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
     runtime = runtime_of(machine)
     shape = batch_shape(built, config, lengths)
@@ -279,6 +279,16 @@ def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
     built.method.check_config(config)
     is_regression = built.task.is_regression
     return fit_head(config, built.method.kind, lengths, is_regression=is_regression)
+
+
+def _with_tokens(built: Built, config: PretrainedConfig) -> tuple[Built, PretrainedConfig]:
+    """Give the model that is planned rows for the tokens that the recipe adds."""
+    from peftkit.models.new_tokens import grow_config, with_new_tokens
+    from peftkit.models.tokenizer import expected_tokens
+
+    new = expected_tokens(built.recipe.model, config)
+    grow_config(config, new)
+    return with_new_tokens(built, new), config
 
 
 def planned_config(model: ModelSection) -> PretrainedConfig:

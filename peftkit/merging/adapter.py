@@ -279,7 +279,9 @@ def _set_tokens(config: Mapping[str, Any], module: str, tensor: Tensor, weight: 
             f"{tensor.file.parent}: {tensor.name} has {tensor.shape[0]} rows, and the config does"
             " not say for which tokens"
         )
-    if tensor.shape[1:] != weight.shape[1:] or max(indices) >= weight.shape[0]:
+    num_rows = 1 + max(indices)
+    brings = set(range(weight.shape[0], num_rows)) <= set(indices)
+    if tensor.shape[1:] != weight.shape[1:] or min(indices) < 0 or not brings:
         raise ArtefactError(
             f"{tensor.name} is {list(tensor.shape)} for tokens up to {max(indices)}, but the base's"
             f" {weight.name} is {list(weight.shape)}",
@@ -300,7 +302,7 @@ def _set_tokens(config: Mapping[str, Any], module: str, tensor: Tensor, weight: 
 
         return put
 
-    return Change((tensor.name,), load)
+    return Change((tensor.name,), load, num_rows=num_rows)
 
 
 def is_transposed(

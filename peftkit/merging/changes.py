@@ -31,6 +31,9 @@ class Change:
     see all of it first."""
     is_stack: bool = False
     """Whether rows are those of a stack's matrices: `Tensor.as_stack`."""
+    num_rows: int = 0
+    """Rows of the result, where it brings some behind the base's: those of tokens that were added.
+    The functions see zeros in their place."""
 
 
 @dataclass(frozen=True)

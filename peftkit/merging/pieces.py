@@ -40,6 +40,7 @@ def pieces_of(number: int, tensor: Written, begin: int) -> Iterator[Piece]:
         begin: where its result begins in the file.
     """
     num_rows, columns = tensor.matrix.row_shape
+    num_rows = max(num_rows, *(change.num_rows for change in tensor.changes), 0)
     step = max(1, _PIECE_ELEMENTS // max(1, columns))
     row_bytes = columns * DTYPE_BYTES[tensor.dtype]
     for start in range(0, num_rows, step):
@@ -71,9 +72,13 @@ class Merger:
                 start, num_rows = piece.start + first, last - first
                 stored = scratch.take("stored", (num_rows, columns), STORAGE[source.dtype])
                 place = source.offset + start * columns * stored.itemsize
-                read_into(descriptor, memoryview(stored.data).cast("B"), place, source.file)
+                there = max(0, min(num_rows, source.num_rows - start))
+                stored[there:] = 0
+                if there:
+                    part = memoryview(stored[:there].data).cast("B")
+                    read_into(descriptor, part, place, source.file)
                 merged = work(stored, start, scratch)
-                changed = changed or merged.tobytes() != stored.tobytes()
+                changed = changed or there < num_rows or merged.tobytes() != stored.tobytes()
                 offset += _write_all(self.target, memoryview(merged.data).cast("B"), offset)
         return changed
 

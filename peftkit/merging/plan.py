@@ -43,6 +43,7 @@ def plan_merge(adapter: OpenedAdapter, config: Mapping[str, Any]) -> Plan:
     if _may_be_tied(adapter, config):
         _settle_ties(draft, tied_parameters(base.folder, config))
     _follow_vocabulary(draft)
+    _follow_tokens(draft)
     _follow_head(draft)
     new = [(draft.host_of(written), written) for written in draft.new.values()]
     changed = (*(n for n, w in draft.written.items() if n in adapter.targets and w), *draft.new)
@@ -74,7 +75,10 @@ class _Draft:
                     f"{name} is stored as {kind}, which cannot be merged into",
                     hint="say which weights to merge onto: --onto dequantized, or --base FULL",
                 )
-        written = Written(name, source, dtype, adapter.changes.get(name, ()))
+        changes = adapter.changes.get(name, ())
+        num_rows = max((change.num_rows for change in changes), default=0)
+        shape = (num_rows, *source.shape[1:]) if num_rows > source.num_rows else None
+        written = Written(name, source, dtype, changes, shape)
         (self.written if old is not None else self.new)[name] = written
 
     def host_of(self, written: Written) -> str:
@@ -206,6 +210,16 @@ def _follow_vocabulary(draft: _Draft) -> None:
             draft.notes.append(
                 f"The vocabulary grew from {vocabulary} to {tensor.shape[0]} tokens."
             )
+
+
+def _follow_tokens(draft: _Draft) -> None:
+    """Adopt the number of tokens that were added to an embedding."""
+    text = text_config(draft.config)
+    for written in draft.written.values():
+        num = written.final_shape[0] if any(change.num_rows for change in written.changes) else 0
+        if num > (text.get("vocab_size") or num):
+            draft.notes.append(f"The vocabulary grew from {text['vocab_size']} to {num} tokens.")
+            text["vocab_size"] = num
 
 
 def _follow_head(draft: _Draft) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.embedded.named_templates import NamedTemplate, named_templates
-from peftkit.errors import ArtefactError, UsageError
+from peftkit.errors import ArtefactError, PeftkitError, UsageError
 from peftkit.models.load import ResolvedModel, load_config, resolve
 from peftkit.models.load_errors import explain_load_error
+from peftkit.models.new_tokens import NewTokens, extend, new_tokens
 from peftkit.plugins import Decision
 from peftkit.system.quiet import quiet_stack
 
@@ -24,6 +28,14 @@ PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|PAD_T
 _PROBE = ({"role": "user", "content": "QuQ"}, {"role": "assistant", "content": "QaQ"})
 
 
+@dataclass(frozen=True)
+class ReadTokenizer:
+    """Hold a tokenizer with what of it its base has not read."""
+
+    tokenizer: PreTrainedTokenizerBase
+    new: NewTokens
+
+
 def load_tokenizer(model: ModelSection, base_dir: Path) -> PreTrainedTokenizerBase:
     """Load the base model's tokenizer, with the recipe's chat template and a safe padding token.
 
@@ -34,18 +46,7 @@ def load_tokenizer(model: ModelSection, base_dir: Path) -> PreTrainedTokenizerBa
         ArtefactError: the tokenizer is missing, custom code, or larger than the embedding.
         UsageError: the chat template cannot be read, or writes tokens that the tokenizer has not.
     """
-    quiet_stack()
-    from transformers import AutoTokenizer
-
-    found = resolve(model)
-    config = load_config(model, found)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            **found.location(), trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
-    _check_vocabulary(tokenizer, config, found)
+    tokenizer = read_tokenizer(model, base_dir).tokenizer
     if model.chat_template is not None:
         set_template(tokenizer, model.chat_template, base_dir)
     decision = choose_pad_token(tokenizer)
@@ -53,6 +54,77 @@ def load_tokenizer(model: ModelSection, base_dir: Path) -> PreTrainedTokenizerBa
         tokenizer.pad_token = decision.value
         _LOG.warning("padding token %r: %s", decision.value, decision.reason)
     return tokenizer
+
+
+def read_tokenizer(model: ModelSection, base_dir: Path | None = None) -> ReadTokenizer:
+    """Load a tokenizer as it is, with the tokens that the recipe adds.
+
+    Raises:
+        ArtefactError: the tokenizer is missing, custom code, or larger than the embedding.
+        UsageError: a token to add is there already.
+    """
+    quiet_stack()
+    found = resolve(model)
+    config = load_config(model, found)
+    if not model.changes_tokens:
+        tokenizer = _from(model, found)
+        _check_vocabulary(tokenizer, config, found)
+        return ReadTokenizer(tokenizer, NewTokens())
+    elsewhere = model.other_tokenizer
+    if elsewhere is None:
+        own = _from(model, found)
+        _check_vocabulary(own, config, found)
+        tokenizer = _from(model, found)
+    else:
+        section = dataclasses.replace(model, **elsewhere)
+        tokenizer = _from(section, resolve(section, needs_model=False))
+        own = _own(model, found)
+    extend(tokenizer, model, _template_text(model, base_dir))
+    return ReadTokenizer(tokenizer, new_tokens(tokenizer, own))
+
+
+def expected_tokens(model: ModelSection, config: PretrainedConfig) -> NewTokens:
+    """Return a recipe's new tokens, before anything of its base need be here.
+
+    Of a base that is not, every token to add is taken for one that needs a row of its own.
+    """
+    if not model.changes_tokens:
+        return NewTokens()
+    try:
+        if resolve(model).is_local:
+            return read_tokenizer(model).new
+    except PeftkitError:  # a model that is only planned for
+        pass
+    num = int(config.get_text_config().vocab_size)
+    return NewTokens(tuple(range(num, num + len(model.add_tokens))), num)
+
+
+def _from(model: ModelSection, found: ResolvedModel) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            **found.location(), trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
+
+
+def _own(model: ModelSection, found: ResolvedModel) -> PreTrainedTokenizerBase | None:
+    try:
+        return _from(model, found)
+    except ArtefactError:
+        return None
+
+
+def _template_text(model: ModelSection, base_dir: Path | None) -> str:
+    """Return what names the tokens that a recipe's chat template writes."""
+    if model.chat_template is None:
+        return ""
+    named = named_templates().get(model.chat_template)
+    if named is not None:
+        return named.source + " ".join(named.tokens or ())
+    return _read_template((base_dir or Path()) / model.chat_template)
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, stated: str, base_dir: Path) -> None:
@@ -87,9 +159,17 @@ def _check_tokens(tokenizer: PreTrainedTokenizerBase, named: NamedTemplate) -> N
     text = f"model.chat_template: {named.name} writes {', '.join([*missing, *lacking])}, which"
     raise UsageError(
         f"{text} the tokenizer of {tokenizer.name_or_path} does not have",
-        hint="a template whose tokens it has: zephyr, vicuna, alpaca and plain need no more than"
-        " an end token",
+        hint=_adding(missing, lacking),
     )
+
+
+def _adding(missing: Sequence[str], lacking: Sequence[str]) -> str:
+    """Write the lines that give a tokenizer what a template writes."""
+    lines = []
+    if missing:
+        lines.append(f"model.add_tokens: [{', '.join(repr(token) for token in missing)}]")
+    lines += [f"model.special_tokens: {{{role}: TOKEN}}" for role in lacking]
+    return f"add to the recipe: {' and '.join(lines)}"
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -22,6 +22,14 @@ def accepted_inputs(model: Any) -> Collection[str]:
     return inspect.signature(native_model(model).forward).parameters.keys()
 
 
+def embeddings_of(model: Any) -> dict[str, Any]:
+    """Return a bare model's embedding and, where it has weights of its own, its head, by name."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    is_apart = head is not None and head.weight is not embedding.weight
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(module)]: module for module in (embedding, *([head] if is_apart else []))}
+
+
 def head_modules(model: Any) -> list[str]:
     """Name what a model has beside its body and can be trained: a classifier's new modules."""
     return [

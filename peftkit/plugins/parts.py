@@ -204,6 +204,17 @@ class Adapter(Plugin):
                 begins with its recipe key.
         """
 
+    new_tokens: Sequence[int] = ()
+    """Tokens that the base was not trained with, whose rows are trained one by one."""
+
+    def with_tokens(self, ids: Sequence[int]) -> Adapter:
+        """Return the adapter that trains the rows of these tokens too, which the base has not read.
+
+        By default it is the same: what trains whole embeddings trains them.
+        """
+        del ids
+        return self
+
     def check_names(self, model: PreTrainedModel) -> None:
         """Hold the names that the options state against a model built without weights.
 

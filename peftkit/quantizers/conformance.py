@@ -45,7 +45,7 @@ def problems_of_a_base(
 ) -> list[str]:
     """Load a small base with a quantizer, and compare it with the plain one and with its plan."""
     from peftkit.adapters.base import count_parameters
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     found = []
     if quantizer.bits is not None and quantizer.bits not in range(1, 17):

@@ -333,8 +333,9 @@ def _plain_model(recipe: Recipe, quantize: Mapping[str, Any]) -> dict[str, Any]:
         value = getattr(recipe.model, item.name)
         if isinstance(value, Choice):
             chosen = quantize if item.name == "quantize" else {}
-            value = {value.name: {**value.options, **chosen}}
-        if value is not None:
+            options = {**value.options, **chosen}
+            value = options if value.name == "path" else {value.name: options}
+        if value is not None and value not in ([], {}):
             plain[item.name] = value
     return plain
 

@@ -13,7 +13,13 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
-from peftkit.recipe import row_contradictions, trackers, training_contradictions
+from peftkit.recipe import (
+    lora_contradictions,
+    row_contradictions,
+    token_contradictions,
+    trackers,
+    training_contradictions,
+)
 from peftkit.recipe.schema import Choice, DataSection, Part
 from peftkit.recipe.split_values import read_split
 from peftkit.recipe.stated import Found, Stated, is_count
@@ -51,7 +57,8 @@ def _model_origin(stated: Stated) -> Found:
         yield "model", "names no base model", "write path: embedded:docstring-lm, or a Hub id"
     if model.path is not None and model.config is not None:
         yield "model.config", "contradicts model.path", "keep path, or config for a new model"
-    if model.config is None and model.tokenizer is not None:
+    is_trained = model.tokenizer is not None and model.tokenizer.name != "path"
+    if model.config is None and is_trained:
         yield "model.tokenizer", "is trained for a new model only", "delete it: path brings its own"
     if model.config is not None and model.tokenizer is None and model.path is None:
         yield (
@@ -72,7 +79,7 @@ def _model_origin(stated: Stated) -> Found:
 def _tokenizer(stated: Stated) -> Found:
     """Compare the tokenizer of a new model with those that the method trains."""
     chosen = stated.model.tokenizer if stated.model else None
-    if chosen is None or stated.method is None:
+    if chosen is None or stated.method is None or chosen.name == "path":
         return
     try:
         able = find("methods", stated.method.name).tokenizers
@@ -143,71 +150,6 @@ def _adapter(stated: Stated) -> Found:
         options = adapter.choice.options
         for conflict in plugin.conflicts(options, method.name, method.options):
             yield f"adapter.{adapter.choice.name}", conflict, None
-
-
-def _lora(stated: Stated) -> Found:
-    choice = stated.adapter.choice if stated.adapter else None
-    if choice is None or choice.name not in ("lora", "adalora"):
-        return
-    options, at = choice.options, f"adapter.{choice.name}"
-    yield from _lora_start(stated, options, at)
-    is_text = isinstance(options.get("target_modules"), str)
-    if options.get("layers_to_transform") is not None and is_text:
-        yield (
-            f"{at}.layers_to_transform",
-            "needs target_modules as a list",
-            "e.g. target_modules: [q_proj, v_proj]",
-        )
-    if options.get("layers_pattern") and options.get("layers_to_transform") is None:
-        yield f"{at}.layers_pattern", "needs layers_to_transform", "name the layers' numbers"
-    if options.get("use_dora") is True and options.get("lora_bias") is True:
-        yield f"{at}.lora_bias", "contradicts use_dora", "keep one of the two"
-
-
-def _lora_start(stated: Stated, options: Mapping[str, Any], at: str) -> Found:
-    """Look at how the adapter's first weights are made."""
-    init = options.get("init_lora_weights", True)
-    if isinstance(init, str) and init.startswith("pissa_niter"):
-        # Its fast SVD starts at random, and loading the adapter makes the base's rest anew.
-        yield (
-            f"{at}.init_lora_weights",
-            f"{init} starts at random, also when the adapter is loaded: it would not be the one"
-            " that was trained",
-            "write pissa",
-        )
-    if options.get("loftq_config") and init != "loftq":
-        yield (
-            f"{at}.loftq_config",
-            "is ignored unless init_lora_weights is loftq",
-            "write init_lora_weights: loftq",
-        )
-    for name in ("eva", "corda", "lora_ga"):
-        # PEFT makes a plain LoRA of eva, without a word, where nobody has collected them.
-        if init == name:
-            yield (
-                f"{at}.init_lora_weights",
-                f"{name} is made from activations or gradients of the data, which no run collects",
-                "write pissa or olora, which are made from the weights",
-            )
-        elif options.get(f"{name}_config"):
-            yield (
-                f"{at}.{name}_config",
-                f"is ignored unless init_lora_weights is {name}",
-                "delete it",
-            )
-    if init == "loftq":
-        if stated.model and stated.model.quantize:
-            yield (
-                f"{at}.init_lora_weights",
-                "loftq quantizes the base itself and needs full-precision weights",
-                "delete model.quantize",
-            )
-        if not options.get("loftq_config"):
-            yield (
-                f"{at}.init_lora_weights",
-                "loftq needs loftq_config",
-                "loftq_config: {loftq_bits: 4}",
-            )
 
 
 def _splits(stated: Stated) -> Found:
@@ -384,7 +326,8 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     _model_shape,
     _quantization,
     _adapter,
-    _lora,
+    *lora_contradictions.RULES,
+    *token_contradictions.RULES,
     *training_contradictions.RULES,
     *trackers.RULES,
     *row_contradictions.RULES,

@@ -6,7 +6,7 @@ Each field's docstring is what `peftkit explain KEY` prints.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,18 @@ class WordPieceTokenizer:
 
 
 @dataclass(frozen=True)
+class TokenizerAt:
+    """Take the tokenizer of another place than the model's."""
+
+    path: str = ""
+    """A Hub id, a folder, or `embedded:NAME`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
+    subfolder: str | None = None
+    """Folder inside the Hub repository."""
+
+
+@dataclass(frozen=True)
 class ModelSection:
     """Say which base model is loaded and how: what `AutoModel*.from_pretrained` takes."""
 
@@ -48,7 +60,14 @@ class ModelSection:
     config: Mapping[str, Any] | None = None
     """Instead of `path`: a new model with random weights: `model_type` and that config's keys."""
     tokenizer: Choice | None = None
-    """Train a tokenizer for a new model: `{bpe: {vocab_size: 8192}}`; only with `config`."""
+    """With `config`, the tokenizer that is trained for a new model: `{bpe: {vocab_size: 8192}}`;
+    with `path`, one of another place: `{path: ...}`."""
+    add_tokens: list[str] = field(default_factory=list)
+    """Tokens that the tokenizer gets beside its own. Their rows of embedding and head begin as the
+    mean of all others and are trained."""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    """Which tokens are special, in transformers' words: `{eos_token: ..., pad_token: ...}`; one
+    that the tokenizer does not have is added."""
     dtype: str = "auto"
     """Weights' dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's own."""
     quantize: Choice | None = None
@@ -67,6 +86,30 @@ class ModelSection:
     """What replaces the tokenizer's chat template: a Jinja file beside the recipe, or a name:
     `chatml`, `llama3`, `mistral`, `gemma`, `phi`, `zephyr`, `vicuna`, `alpaca`, `plain`, or one
     that trl ships for training (`qwen3`, `gemma3`, `gptoss` ...)."""
+
+    def saved_in(self, folder: Path) -> ModelSection:
+        """Return what loads a whole model that was trained from this one, and lies in a folder."""
+        return replace(
+            self,
+            path=str(folder),
+            config=None,
+            tokenizer=None,
+            add_tokens=[],
+            special_tokens={},
+            revision=None,
+            subfolder=None,
+        )
+
+    @property
+    def changes_tokens(self) -> bool:
+        """Tell whether the tokenizer may have tokens that the base was not trained with."""
+        return bool(self.add_tokens or self.special_tokens or self.other_tokenizer)
+
+    @property
+    def other_tokenizer(self) -> Mapping[str, Any] | None:
+        """Return where a tokenizer of another place lies; None where it is the base's own."""
+        is_elsewhere = self.path is not None and self.tokenizer is not None
+        return self.tokenizer.options if is_elsewhere and self.tokenizer else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from peftkit.recipe.schema import (
     EvaluateSection,
     MemorySection,
     ModelSection,
+    TokenizerAt,
     WordPieceTokenizer,
 )
 from peftkit.recipe.signatures import (
@@ -30,6 +31,7 @@ from peftkit.recipe.signatures import (
     model_config_classes,
     signature_of,
 )
+from peftkit.recipe.special_tokens import check_new_tokens, read_special_tokens
 from peftkit.recipe.strict import Gate, suggest
 from peftkit.recipe.tables import OWNED
 from peftkit.recipe.yaml_file import join
@@ -102,7 +104,7 @@ def _read_name(gate: Gate, value: Any) -> str:
 def _read_model(gate: Gate, value: Any) -> ModelSection | None:
     if value is None:
         return None
-    skip = ("config", "tokenizer", "quantize")
+    skip = ("config", "tokenizer", "quantize", "special_tokens")
     options = check_own(gate, "model", value, ModelSection, skip)
     if options.get("quantize") is not None:
         options["quantize"] = check_plugin(
@@ -112,10 +114,13 @@ def _read_model(gate: Gate, value: Any) -> ModelSection | None:
         options["config"] = _read_config(gate, options["config"])
     if options.get("tokenizer") is not None:
         options["tokenizer"] = _read_tokenizer(gate, options["tokenizer"])
+    if options.get("special_tokens") is not None:
+        options["special_tokens"] = read_special_tokens(gate, options["special_tokens"])
+    check_new_tokens(gate, options.get("add_tokens"))
     if isinstance(options.get("chat_template"), str):
         options["chat_template"] = _read_chat_template(gate, options["chat_template"])
     if isinstance(options.get("path"), str):
-        options["path"] = _read_model_path(gate, options["path"])
+        options["path"] = _read_model_path(gate, "model.path", options["path"])
     return ModelSection(**options)
 
 
@@ -134,7 +139,7 @@ def _read_chat_template(gate: Gate, text: str) -> str:
     return text
 
 
-def _read_model_path(gate: Gate, text: str) -> str:
+def _read_model_path(gate: Gate, key: str, text: str) -> str:
     if text.startswith("embedded:"):
         from peftkit import embedded
 
@@ -142,7 +147,7 @@ def _read_model_path(gate: Gate, text: str) -> str:
         known = embedded.names()
         if name not in known:
             gate.refuse(
-                "model.path",
+                key,
                 f"no embedded model is called {name!r}",
                 suggest(name, known) or f"they are {', '.join(known)}",
             )
@@ -150,16 +155,16 @@ def _read_model_path(gate: Gate, text: str) -> str:
     prefix, colon, name = text.partition(":")
     if colon and get_close_matches(prefix.lower(), ["embedded"], cutoff=0.6):
         gate.refuse(
-            "model.path",
+            key,
             f"{prefix!r} is no place of models",
             f"did you mean embedded:{name}?",
         )
         return text
     looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text
     if looks_local or (gate.folder / text).is_dir():
-        return gate.resolve_path("model.path", text, "model folder")
+        return gate.resolve_path(key, text, "model folder")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text):
-        gate.refuse("model.path", f"{text!r} is neither a Hub id nor a folder", "e.g. org/name")
+        gate.refuse(key, f"{text!r} is neither a Hub id nor a folder", "e.g. org/name")
     return text
 
 
@@ -184,6 +189,11 @@ def _read_config(gate: Gate, value: Any) -> dict[str, Any]:
 
 
 def _read_tokenizer(gate: Gate, value: Any) -> Choice | None:
+    if isinstance(value, Mapping) and "path" in value:
+        at = check_own(gate, "model.tokenizer", value, TokenizerAt)
+        if isinstance(at.get("path"), str):
+            at["path"] = _read_model_path(gate, "model.tokenizer.path", at["path"])
+        return Choice("path", at)
     choice = pick(gate, "model.tokenizer", value, "tokenizer")
     if choice is None:
         return None

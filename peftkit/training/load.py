@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,9 +77,9 @@ def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
     """Load the base's weights, or make random ones for `model.config`.
 
     Args:
-        brought: as `peftkit.models.load.load_base` takes it.
+        brought: as `peftkit.models.base.load_base` takes it.
     """
-    from peftkit.models import load as models
+    from peftkit.models.base import load_base as load_from
     from peftkit.models.new_model import init_model
     from peftkit.recipe.blame import blamed
 
@@ -95,7 +94,7 @@ def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
             config_options=config_options,
         )
     with blamed(job.recipe, "model.path", "model"):
-        return models.load_base(
+        return load_from(
             section,
             kind=kind,
             quantizer=job.built.quantizer,
@@ -131,9 +130,7 @@ def _with_adapter(job: Job, folder: Path, *, is_trainable: bool) -> PeftModel:
 
 
 def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:
-    from peftkit.models.load import load_base as load_from
+    from peftkit.models.base import load_base as load_from
 
-    whole = dataclasses.replace(
-        job.recipe.model, path=str(folder), config=None, revision=None, subfolder=None
-    )
+    whole = job.recipe.model.saved_in(folder)
     return load_from(whole, kind=job.built.method.kind, device=job.machine.device)

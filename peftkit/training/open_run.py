@@ -93,12 +93,12 @@ def load_base_of(
 
     Args:
         config_options: what its configuration must say, e.g. a classifier's labels.
-        brought: as `peftkit.models.load.load_base` takes it.
+        brought: as `peftkit.models.base.load_base` takes it.
 
     Raises:
         UsageError: the recipe builds a new model, so there is none.
     """
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     return load_base(
         built.recipe.model,
@@ -112,7 +112,7 @@ def load_base_of(
 
 def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
     """Load the base with the run's adapter, or the run's whole model."""
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     if run.run_dir.adapter.is_dir():
         from peftkit.adapters.continued import brought_by, load_adapter
@@ -121,10 +121,7 @@ def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
         labels = trained_labels(run.run_dir)
         base = load_base_of(run.built, run.device, labels, brought_by(adapter))
         return load_adapter(base, adapter, is_trainable=False)
-    whole = dataclasses.replace(
-        run.built.recipe.model,
-        path=str(run.run_dir.model), config=None, revision=None, subfolder=None, tokenizer=None,
-    )  # fmt: skip
+    whole = run.built.recipe.model.saved_in(run.run_dir.model)
     return load_base(whole, kind=run.built.method.kind, device=run.device)
 
 

@@ -20,7 +20,7 @@ from peftkit.system.signals import StopRequest
 from peftkit.system.units import gibibytes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from peftkit.preprocessing.pipeline import Prepared
     from peftkit.recipe.build import Built
@@ -93,6 +93,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         built.method.check_config(config)
         longest = max_positions(config)
     tokenizer = tokenizer_of(recipe, built)
+    built = with_tokens(built, config, screen)
     built = dated(built, tokenizer)
     recipe = built.recipe
     say_decisions([d for d in built.decisions if d.key == DATE], screen)
@@ -262,6 +263,24 @@ def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     with blamed(recipe, "data.task"):
         built.task.prepare_tokenizer(tokenizer)
     return tokenizer
+
+
+def with_tokens(built: Built, config: PretrainedConfig, screen: Screen) -> Built:
+    """Let rows of tokens be trained that the base has not read, and say so."""
+    from peftkit.models.new_tokens import with_new_tokens
+    from peftkit.models.tokenizer import expected_tokens
+
+    new = expected_tokens(built.recipe.model, config)
+    if new.ids:
+        had = config.get_text_config().vocab_size
+        num = new.num_rows(had)
+        grown = f"; {had:,} rows become {num:,}" if num > had else ""
+        trained = "" if built.adapter is None else ", and they are trained"
+        screen.say(
+            f"  decided  rows of {len(new.ids):,} new tokens begin as the mean of the others"
+            f"{trained} (ids {new.ids[0]} to {new.ids[-1]}{grown})"
+        )
+    return with_new_tokens(built, new)
 
 
 def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:

@@ -42,7 +42,9 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
         native_model(model).generation_config.save_pretrained(partial)
         if tokenizer.chat_template and any(one.prompt for one in job.prepared.examples["train"]):
             tokenizer = with_taught_end(tokenizer)
-    model.save_pretrained(partial)
+    # Rows of new tokens are trained one by one: PEFT would save all of the embedding beside them.
+    own = {"save_embedding_layers": False} if is_adapter and job.recipe.model.changes_tokens else {}
+    model.save_pretrained(partial, **own)
     if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
@@ -103,8 +105,19 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
         packages=versions.get("packages", {}),
         dtype=recipe.model.dtype,
         quantization=_quantization(job),
-        after_loading=job.built.quantizer.after_loading if job.built.quantizer else "",
+        after_loading=_after_loading(job),
     )
+
+
+def _after_loading(job: Job) -> str:
+    """Return the lines that a plain load of the base needs before the adapter."""
+    from peftkit.models.load import load_config
+
+    lines = job.built.quantizer.after_loading if job.built.quantizer else ""
+    rows = 1 + max(job.built.adapter.new_tokens if job.built.adapter else (), default=-1)
+    if rows > load_config(job.recipe.model).get_text_config().vocab_size:
+        lines += f"base.resize_token_embeddings({rows})  # the tokens that were added\n"
+    return lines
 
 
 def _quantization(job: Job) -> tuple[str, dict[str, Any]] | None:

@@ -166,7 +166,7 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
 
 
 def _load(bench: Bench, quantizer: Quantizer | None) -> PreTrainedModel:
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     section = ModelSection(path=str(bench.folder), dtype="float32")
     return load_base(

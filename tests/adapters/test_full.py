@@ -7,7 +7,7 @@ import pytest
 from peftkit.adapters.base import count_parameters
 from peftkit.adapters.full import Full
 from peftkit.errors import UsageError
-from peftkit.models.load import load_base
+from peftkit.models.base import load_base
 from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection
 

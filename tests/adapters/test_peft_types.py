@@ -13,7 +13,7 @@ from peftkit.adapters import peft_types
 from peftkit.adapters.base import PeftAdapter
 from peftkit.adapters.continued import load_adapter
 from peftkit.errors import UsageError
-from peftkit.models.load import load_base
+from peftkit.models.base import load_base
 from peftkit.models.tokenizer import load_tokenizer
 from peftkit.plugins import CAUSAL_LM
 from peftkit.recipe.schema import ModelSection

@@ -18,7 +18,7 @@ from peftkit.memory.runtime import Runtime
 from peftkit.memory.simulate import hold_model
 from peftkit.memory.trace import compile_trace
 from peftkit.memory.tracker import Tracker
-from peftkit.models.load import load_base
+from peftkit.models.base import load_base
 from peftkit.recipe.build import build
 from peftkit.recipe.schema import EvaluateSection
 from peftkit.scoring import generation, perplexity

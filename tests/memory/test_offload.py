@@ -119,7 +119,7 @@ def _real(recipe: Any, built: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     from trl.models import get_act_offloading_ctx_manager
     from trl.trainer.utils import add_fused_lm_head
 
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     model = built.adapter.attach(load_base(recipe.model, kind=built.method.kind)).train()
     tracker, args = Tracker(), built.method.config

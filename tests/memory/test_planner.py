@@ -130,6 +130,10 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "bert-nf4": (real_step.BERT, {**real_step.CLASSIFY, "model.quantize": NF4}),
     "llama-classifier": (real_step.LLAMA, real_step.CLASSIFY),
     "llama-classifier-nf4": (real_step.LLAMA, {**real_step.CLASSIFY, "model.quantize": NF4}),
+    "new rows of a tied head": (
+        real_step.QWEN2,
+        {"adapter": {"lora": {"target_modules": SOME, "trainable_token_indices": [998, 999]}}},
+    ),
     **{
         name: (real_step.LLAMA, {"adapter": adapter})
         for name, adapter in {
@@ -139,6 +143,12 @@ SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "c3a": {"c3a": {"block_size": 16, "target_modules": SOME}},
             "fourierft": {"fourierft": {"n_frequency": 100, "target_modules": SOME}},
             "hra": {"hra": {"target_modules": SOME}},
+            "new rows": {
+                "lora": {
+                    "target_modules": SOME,
+                    "trainable_token_indices": {"embed_tokens": [998, 999], "lm_head": [998, 999]},
+                }
+            },
             "ia3": {"ia3": {"target_modules": SOME, "feedforward_modules": []}},
             "ln_tuning": {"ln_tuning": {}},
             "loha": {"loha": {"target_modules": SOME}},

@@ -28,7 +28,7 @@ def _tokenizer():
 def _trained(tmp_path, method: str, *, is_probed: bool, **options) -> dict[str, torch.Tensor]:
     from datasets import Dataset
 
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     folder = tmp_path / "model"
     if not folder.exists():

@@ -34,7 +34,7 @@ def _trained(recipe, model, rows, tmp_path) -> dict[str, torch.Tensor]:
     ("method", "smoothing"), [("sft", 0.0), ("pretrain_lm", 0.0), ("pretrain_lm", 0.1)]
 )
 def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None:
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     folder = real_step.save_model(tmp_path / "model", {**real_step.LLAMA, "num_hidden_layers": 2})
     options = {

@@ -38,7 +38,7 @@ def test_a_step_of_trls_trainer_takes_what_is_planned(tmp_path: Path, precompute
 
     from peftkit.memory import step
     from peftkit.memory.trace import compile_trace
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
     from peftkit.plugins import Training
     from peftkit.plugins.quantizer import PLAIN
     from peftkit.recipe.build import build

@@ -9,7 +9,7 @@ import torch
 from peftkit.adapters.base import count_parameters
 from peftkit.adapters.peft_types import Lora
 from peftkit.errors import UsageError
-from peftkit.models.load import load_base
+from peftkit.models.base import load_base
 from peftkit.models.tokenizer import load_tokenizer
 from peftkit.plugins import CAUSAL_LM
 from peftkit.quantizers.bitsandbytes import BitsAndBytes

@@ -10,7 +10,7 @@ from torchao.quantization import Int8WeightOnlyConfig, PerGroup, quantize_
 
 from peftkit.adapters.peft_types import Lora
 from peftkit.errors import ResourceError, UsageError
-from peftkit.models.load import load_base
+from peftkit.models.base import load_base
 from peftkit.plugins import CAUSAL_LM
 from peftkit.quantizers.torchao import Config, TorchAo
 from peftkit.recipe.schema import ModelSection

@@ -41,7 +41,7 @@ def test_four_bits_compute_in_the_dtype_of_the_model(
     import torch
     from bitsandbytes.nn import Linear4bit
 
-    from peftkit.models.load import load_base
+    from peftkit.models.base import load_base
 
     rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(4))
     quantize = {"bitsandbytes": FOUR_BITS}

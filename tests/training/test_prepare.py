@@ -83,7 +83,7 @@ def test_wrong_names_are_refused_with_no_weight_to_read(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peftkit.errors import UsageError
-    from peftkit.models import load as model
+    from peftkit.models import base as model
 
     monkeypatch.setattr(model, "load_base", lambda *_, **__: pytest.fail("weights were read"))
     with pytest.raises(

@@ -1,0 +1,44 @@
+"""Find what a recipe says of tokens that its model or its adapter cannot do."""
+
+from __future__ import annotations
+
+from peftkit.errors import UsageError
+from peftkit.plugins import find
+from peftkit.recipe.signatures import signature_of
+from peftkit.recipe.stated import Found, Stated
+
+ROWS = "trainable_token_indices"
+"""PEFT's option that trains single rows of an embedding."""
+
+
+def _new_model(stated: Stated) -> Found:
+    model = stated.model
+    if model is None or model.config is None:
+        return
+    for name in ("add_tokens", "special_tokens", "chat_template"):
+        if getattr(model, name):
+            yield f"model.{name}", "belongs to a base", "delete it: a new tokenizer is trained"
+    if model.tokenizer is not None and model.tokenizer.name == "path":
+        yield "model.tokenizer.path", "belongs to a base", "write model.tokenizer: {bpe: {}}"
+
+
+def _untrained(stated: Stated) -> Found:
+    """Find new tokens whose rows an adapter cannot train."""
+    model, choice = stated.model, stated.adapter.choice if stated.adapter else None
+    if model is None or choice is None or not model.add_tokens:
+        return
+    try:
+        config = find("adapters", choice.name).Config
+        options = signature_of(config).options if config else {ROWS: None}
+    except UsageError:
+        return
+    if ROWS not in options and not choice.options.get("modules_to_save"):
+        saves = "modules_to_save" in options
+        yield (
+            "model.add_tokens",
+            f"{choice.name} cannot train the rows of new tokens",
+            "use lora or adapter: full" + (", or modules_to_save: [embed_tokens]" if saves else ""),
+        )
+
+
+RULES = (_new_model, _untrained)
