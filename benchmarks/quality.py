@@ -51,7 +51,7 @@ pytest -m slow tests/test_shipped_recipes.py       # each held to beat its base 
 that of the worst seed over it. What is scored is of packages, or messages, that no training saw.
 Seconds are of one core, for all that a run does: reading, training, and scoring base and tuned.
 
-Django's messages resemble each other: the translation of the training message that is most alike gets
+Django's messages resemble each other: the translation of the training message most alike gets
 chrF 43.0 in Galician and 45.3 in German, which a model of this size hardly beats.
 
 Sentiment has a recipe for the Hub alone, `hub/classify-sst2-bert`: no package under a permissive
