@@ -210,7 +210,7 @@ def _folder_of(source: Path) -> Path:
         return source
     if not run_dir.trained.is_dir():
         raise ArtefactError(
-            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.recipe}"
+            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.path}"
         )
     return run_dir.trained
 

@@ -38,10 +38,10 @@ def shipped_recipes() -> list[ShippedRecipe]:
 
 
 def copy_recipe(name: str, folder: Path) -> Path:
-    """Copy a shipped recipe into a folder and return the new file.
+    """Copy a shipped recipe into a folder and return the file; an equal one there is enough.
 
     Raises:
-        UsageError: no recipe has this name, or the file exists.
+        UsageError: no recipe has this name, or another file of its name is there.
     """
     known = {recipe.name: recipe for recipe in shipped_recipes()}
     if name not in known:
@@ -50,11 +50,16 @@ def copy_recipe(name: str, folder: Path) -> Path:
         raise UsageError(f"no shipped recipe is called {name!r}", hint=hint)
     target = folder / known[name].file.name
     folder.mkdir(parents=True, exist_ok=True)
+    content = known[name].file.read_bytes()
     try:
-        with target.open("x", encoding="utf-8") as stream:
-            stream.write(known[name].file.read_text(encoding="utf-8"))
+        with target.open("xb") as stream:
+            stream.write(content)
     except FileExistsError:
-        raise UsageError(f"{target} exists already", hint="copy into another folder") from None
+        if not target.is_file() or target.read_bytes() != content:
+            raise UsageError(
+                f"{target} exists already, and is another recipe",
+                hint=f"peftkit recipes {name} --to another-folder",
+            ) from None
     return target
 
 

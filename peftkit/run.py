@@ -120,7 +120,8 @@ def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -
     earlier = run_state.read_status(run_dir)
     status.step, status.total_steps = earlier.get("step") or 0, earlier.get("total_steps")
     status.write("running")
-    write_atomically(run_dir.recipe, job.recipe.text)
+    if job.recipe.file != run_dir.resolved:  # resumed by its folder, it keeps the user's recipe
+        write_atomically(run_dir.recipe, job.recipe.text)
     write_atomically(run_dir.resolved, dump_resolved(job.built))
     write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
     write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))

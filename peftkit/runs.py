@@ -104,15 +104,19 @@ def summarize(run_dir: RunDir) -> RunSummary:
     )
 
 
-def compare_runs(paths: Sequence[Path]) -> Comparison:
+def compare_runs(paths: Sequence[Path], root: Path = Path("runs")) -> Comparison:
     """Compare two or more runs: what their recipes differ in, what they took, what they scored.
+
+    Args:
+        paths: their directories, or their names as `list_runs` gives them.
+        root: the folder that holds those that are named.
 
     Raises:
         UsageError: fewer than two, or one is not a run.
     """
     if len(paths) < 2:
         raise UsageError("one run alone cannot be compared", hint="peftkit runs compare RUN RUN")
-    runs = [RunDir(_checked(path)) for path in paths]
+    runs = [RunDir(_checked(path, root)) for path in paths]
     recipes = [dict(flatten(run.read_resolved())) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     rows = {key: tuple(recipe.get(key) for recipe in recipes) for key in keys}
@@ -128,13 +132,14 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     )
 
 
-def check_deletable(path: Path) -> RunSummary:
-    """Return what deleting a directory would lose.
+def check_deletable(path: Path, root: Path = Path("runs")) -> RunSummary:
+    """Return what deleting a directory, or a run of that name, would lose.
 
     Raises:
         UsageError: it is not a run, a link, or holds files that no run writes.
     """
-    run_dir = RunDir(_checked(path))
+    path = _checked(path, root)
+    run_dir = RunDir(path)
     strangers = [
         entry.name
         for entry in sorted(path.iterdir())
@@ -148,19 +153,20 @@ def check_deletable(path: Path) -> RunSummary:
     return summarize(run_dir)
 
 
-def delete_run(path: Path) -> int:
+def delete_run(path: Path, root: Path = Path("runs")) -> int:
     """Delete a run directory, and return the bytes that frees.
 
     Raises:
         UsageError: it is not a run, a link, or holds files that no run writes.
         ResourceError: the run is still running.
     """
-    num_bytes = check_deletable(path).num_bytes
-    with locked(RunDir(path)):
+    found = check_deletable(path, root)
+    run_dir = RunDir(Path(found.path))
+    with locked(run_dir):
         # The status goes first: a deletion that is cut short must not look like a run.
-        RunDir(path).status.unlink()
-        shutil.rmtree(path)
-    return num_bytes
+        run_dir.status.unlink()
+        shutil.rmtree(run_dir.path)
+    return found.num_bytes
 
 
 def runs_to_json(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
@@ -214,7 +220,9 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     return Group(table, Text(note, "yellow"))
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: Path, root: Path) -> Path:
+    if not path.exists() and is_run(root / path):
+        return root / path
     if path.is_symlink():
         raise UsageError(f"{path} is a link", hint=f"name what it points to: {path.resolve()}")
     if not is_run(path):

@@ -288,6 +288,7 @@ def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
 
 def test_a_quantization_is_known_to_its_own_files_alone() -> None:
     elsewhere = {
+        "cli/words.py": "how other tools' command lines ask for it",
         "exporters/quantized.py": "writes that format, by the quantizer",
         "memory/simulate.py": "its optimizers page their states",
         "models/versions.py": "the stack",

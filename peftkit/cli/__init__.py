@@ -8,14 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import typer
 
 from peftkit.cli import artefacts, memory, recipes, runs  # noqa: F401 - each registers its commands
 from peftkit.cli.app import app, explain_failure, explain_usage, print_error
-from peftkit.errors import PeftkitError
+from peftkit.errors import ArtefactError, PeftkitError, RecipeError, UsageError
 
 INTERRUPTED = 130
 # typer has a copy of click of its own in some versions; this is the class in use either way.
@@ -80,7 +80,10 @@ class Interrupt:
 def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool) -> int:
     """Run one command line and return its exit code, having printed why it failed."""
     try:
-        return app(args=arguments, prog_name="peftkit", standalone_mode=False) or 0
+        code: int = app(args=arguments, prog_name="peftkit", standalone_mode=False) or 0
+        if code == RecipeError.exit_code and (meant := _meant(arguments)):
+            typer.echo(f"  try: {meant}", err=True)
+        return code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
@@ -94,5 +97,16 @@ def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool
             failure = explain_usage(error)
         else:
             failure = explain_failure(error)
+        if isinstance(failure, (UsageError, ArtefactError, RecipeError)):
+            failure.hint = _meant(arguments) or failure.hint
         print_error(failure, as_json="--json" in arguments)
         return failure.exit_code
+
+
+def _meant(arguments: Sequence[str]) -> str | None:
+    """Return the command that was probably meant by one that was refused."""
+    from peftkit.cli.meant import command_for
+
+    with suppress(OSError, PeftkitError):  # of a word that cannot even be looked at
+        return command_for(typer.main.get_command(app), arguments)
+    return None

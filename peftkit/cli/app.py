@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from peftkit.cli import completion
 from peftkit.errors import PeftkitError, RecipeError, ResourceError, UsageError
 
 WORKFLOW = (
@@ -48,12 +49,28 @@ app = typer.Typer(
     "7 network, 75 stopped and resumable, 130 interrupted, 1 a bug in peftkit.",
 )
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.")]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe's YAML file.", autocompletion=completion.complete_recipe
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. method.sft.learning_rate=1e-4"),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="e.g. method.sft.learning_rate=1e-4",
+        autocompletion=completion.complete_override,
+    ),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/NAME.")]
+RunPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory, e.g. runs/NAME.",
+        autocompletion=completion.complete_run,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 AllowOtherBase = Annotated[
     bool,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from peftkit.cli import completion
 from peftkit.cli.app import AllowOtherBase, Json, app, say, show
 from peftkit.cli.terminal import ask, busy
 from peftkit.merging.result import Onto, To
@@ -60,9 +61,20 @@ def merge(
 @app.command()
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run, an adapter folder or a model folder.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run, an adapter folder or a model folder.",
+            autocompletion=completion.complete_run,
+        ),
     ],
-    to: Annotated[str, typer.Option(help="The format: `peftkit plugins` lists them.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="The format: `peftkit plugins` lists them.",
+            autocompletion=completion.complete_format,
+        ),
+    ],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. outtype=q8_0")
     ] = None,
@@ -95,7 +107,12 @@ def export(
 @app.command()
 def push(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run, an adapter folder or a model folder.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run, an adapter folder or a model folder.",
+            autocompletion=completion.complete_run,
+        ),
     ],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="On the Hub: owner/name.")],
     private: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftkit.cli import completion
 from peftkit.cli.app import Json, app, print_json, say, show
 from peftkit.cli.terminal import busy
 from peftkit.errors import Problem, RecipeError, ResourceError, UsageError, render_problems
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 def init(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL, JSON, CSV, Parquet, text.")],
     out: Annotated[Path | None, typer.Option(help="The recipe to write.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task, when it cannot be guessed.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="The task, when it cannot be guessed.", autocompletion=completion.complete_task
+        ),
+    ] = None,
     columns: Annotated[
         list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column.")
     ] = None,
@@ -60,7 +66,13 @@ def check(
 
 @app.command()
 def explain(
-    key: Annotated[str, typer.Argument(help="e.g. adapter.lora.r, method.sft, recipe.")] = "recipe",
+    key: Annotated[
+        str,
+        typer.Argument(
+            help="e.g. adapter.lora.r, method.sft, recipe.",
+            autocompletion=completion.complete_key,
+        ),
+    ] = "recipe",
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="Print the recipe's JSON Schema.")
     ] = False,
@@ -78,7 +90,10 @@ def explain(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Copy this recipe here.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Copy this recipe here.", autocompletion=completion.complete_shipped),
+    ] = None,
     to: Annotated[Path, typer.Option(help="Folder to copy into.")] = Path(),
     as_json: Json = False,
 ) -> None:

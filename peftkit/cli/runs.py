@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftkit.cli import completion
 from peftkit.cli.app import (
     AllowOtherBase,
     Json,
@@ -31,7 +32,14 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of t
 
 @app.command()
 def run(
-    recipe: RecipeFile,
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe's YAML file, or a run to go on with.",
+            autocompletion=completion.complete_recipe_or_run,
+        ),
+    ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME otherwise.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but train.")] = False,
@@ -40,10 +48,13 @@ def run(
     """Train, evaluate, report; go on where a stopped run ended."""
     from peftkit.recipe.load import load_recipe
     from peftkit.run import run as run_recipe
+    from peftkit.rundir.paths import RunDir
 
+    earlier = RunDir(recipe)
+    is_run = earlier.resolved.is_file()
     run_recipe(
-        load_recipe(recipe, overrides or ()),
-        out=out,
+        load_recipe(earlier.resolved if is_run else recipe, overrides or ()),
+        out=recipe if is_run and out is None else out,
         dry_run=dry_run,
         allow_other_base=allow_other_base,
     )
@@ -227,6 +238,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List runs, compare them, or delete one."""
+    context.obj = root
     if context.invoked_subcommand is not None:
         return
     from peftkit.runs import list_runs, render_runs, runs_to_json
@@ -237,18 +249,27 @@ def runs(
 
 @runs_app.command()
 def compare(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    context: typer.Context,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Two runs or more.",
+            autocompletion=completion.complete_run_name,
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show what runs differ in, what they took and what they scored."""
     from peftkit.runs import compare_runs, comparison_to_json, render_comparison
 
-    found = compare_runs(paths)
+    found = compare_runs(paths, context.obj)
     show(render_comparison(found), comparison_to_json(found), as_json)
 
 
 @runs_app.command()
 def delete(
+    context: typer.Context,
     run: RunPath,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
@@ -257,14 +278,14 @@ def delete(
     from peftkit.runs import check_deletable, delete_run
     from peftkit.system.units import gibibytes
 
-    found = check_deletable(run)
+    found = check_deletable(run, context.obj)
     if not yes:
         score = "" if found.tuned is None else f", {found.metric} {found.tuned:.3f}"
         what = f"{run}: {found.state}, step {found.step}{score}, {gibibytes(found.num_bytes)}"
         if not ask(f"{what}\ndelete it?", otherwise="--yes"):
             say("kept")
             return
-    num_bytes = delete_run(run)
+    num_bytes = delete_run(run, context.obj)
     if as_json:
         print_json({"deleted": str(run), "num_bytes": num_bytes})
     else:

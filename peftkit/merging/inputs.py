@@ -57,7 +57,7 @@ def find_inputs(
     folder = run_dir.trained if run_dir else source
     if run_dir and not folder.is_dir():
         raise ArtefactError(
-            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.recipe}"
+            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.path}"
         )
     if not (folder / "adapter_config.json").is_file():
         if base is not None:

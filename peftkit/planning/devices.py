@@ -159,9 +159,9 @@ def _parse_one(item: str) -> Device:
 
 
 def _plain(name: str) -> str:
-    """Reduce a name to what tells devices apart: `NVIDIA GeForce RTX 4090` -> `rtx 4090`."""
+    """Reduce a name to what tells devices apart: `NVIDIA GeForce RTX 4090` -> `rtx4090`."""
     words = name.lower().replace("-", " ").replace("_", " ").split()
-    return " ".join(word for word in words if word not in _MAKERS)
+    return "".join(word for word in words if word not in _MAKERS).removesuffix("gb")
 
 
 @cache

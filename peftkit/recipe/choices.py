@@ -17,6 +17,11 @@ from peftkit.recipe.yaml_file import join
 
 def pick(gate: Gate, key: str, value: Any, noun: str) -> Choice | None:
     """Read a one-key mapping: the plugin's name and its options."""
+    if isinstance(value, Mapping) and len(value) > 1:
+        left = {
+            name: one for name, one in value.items() if not gate.is_nulled(join(key, name), one)
+        }
+        value = left or value
     if isinstance(value, str):
         gate.refuse(key, f"expected a one-key mapping, got {value!r}", f"write {{{value}: {{}}}}")
         return None

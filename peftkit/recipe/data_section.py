@@ -137,6 +137,7 @@ def _read_splits(gate: Gate, key: str, value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not value:
         gate.refuse(key, f"expected a mapping, got {show(value)}", "{train: train}")
         return {}
+    value = {name: one for name, one in value.items() if not gate.is_nulled(join(key, name), one)}
     for name, native in value.items():
         path = join(key, name)
         if name not in SPLITS:

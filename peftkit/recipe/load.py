@@ -42,6 +42,7 @@ def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
         text=document.text,
         lines={k: v for k, v in document.lines.items() if not _is_below(k, overridden.keys)},
         overrides=tuple(overrides),
+        replaced=overridden.replaced,
     )
 
 

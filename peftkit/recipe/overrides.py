@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peftkit.errors import Problem, RecipeError
+from peftkit.recipe.kinds import show
 from peftkit.recipe.yaml_file import join, parse_value, split
 
 _MISSING = object()
 _KEY = re.compile(r'(?:[^"=]|"(?:[^"\\]|\\.)*")*', re.DOTALL)
 """What stands before the first `=` outside quotes; in them a backslash escapes one character."""
+
+
+_RIVALS = (("num_train_epochs", "max_steps"), ("bf16", "fp16"))
+"""Options of a method of which one alone can be meant."""
+_INTERVALS = ("eval", "save", "logging")
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,15 @@ class Overridden:
     keys: frozenset[str]
     """Dotted keys that were set."""
     problems: tuple[Problem, ...]
+    replaced: tuple[str, ...] = ()
+    """What the file says and a rival on the command line leaves out, each with its reason."""
 
 
 def apply_overrides(file: str, data: dict[str, Any], overrides: Sequence[str]) -> Overridden:
     """Set each `KEY=VALUE`, the value read as YAML, in a copy of the data.
 
-    Whether a key exists is the gate's question; here a key only has to have a place.
+    Whether a key exists is the gate's question; here a key only has to have a place. What is typed
+    wins over what the file says: also over an option that cannot stand beside it.
     """
     changed = copy.deepcopy(data)
     keys: set[str] = set()
@@ -43,7 +52,40 @@ def apply_overrides(file: str, data: dict[str, Any], overrides: Sequence[str]) -
             problems.append(problem)
         else:
             keys.add(".".join(join("", part) for part in split(key)))
-    return Overridden(changed, frozenset(keys), tuple(problems))
+    replaced = _leave_out_rivals(data, changed, keys)
+    return Overridden(changed, frozenset(keys), tuple(problems), replaced)
+
+
+def _leave_out_rivals(
+    data: dict[str, Any], changed: dict[str, Any], keys: set[str]
+) -> tuple[str, ...]:
+    """Take what a typed option rules out from the changed data, where the file alone says it."""
+    said = []
+    for section, name in (("method", name) for name in _mapping(changed.get("method"))):
+        options = _mapping(changed[section][name])
+        stated = _mapping(_mapping(data.get(section)).get(name))
+        for typed, rival in _rivals(options):
+            at, gone = join(join(section, name), typed), join(join(section, name), rival)
+            if at in keys and rival in stated and gone not in keys:
+                del options[rival]
+                said.append(f"{gone}: left out, was {show(stated[rival])} ({at} was typed)")
+    return tuple(said)
+
+
+def _rivals(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give each stated option that rules another one out, and that one."""
+    for pair in _RIVALS:
+        for typed, rival in (pair, pair[::-1]):
+            if rival in options and options.get(typed) not in (None, False, -1):
+                yield typed, rival
+    for noun in _INTERVALS:
+        strategy, steps = f"{noun}_strategy", f"{noun}_steps"
+        if steps in options and options.get(strategy) in ("no", "epoch", "best"):
+            yield strategy, steps
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def without_decisions(data: dict[str, Any]) -> tuple[dict[str, Any], bool]:

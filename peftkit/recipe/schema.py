@@ -275,6 +275,8 @@ class Recipe:
     lines: Mapping[str, int]
     """Dotted key -> 1-based line; a key set on the command line is absent."""
     overrides: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    """What the file says and an override leaves out, as a line each with its reason."""
     early_stopping: EarlyStoppingSection | None = None
 
     @property

@@ -64,6 +64,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)")
 
 def read_sections(gate: Gate, data: Mapping[str, Any]) -> dict[str, Any]:
     """Check and read every section; one that is missing or unreadable is None."""
+    data = {key: value for key, value in data.items() if not gate.is_nulled(key, value)}
     for key in data:
         if key not in SECTIONS:
             gate.refuse_unknown(key, key, RECIPE)

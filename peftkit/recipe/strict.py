@@ -101,6 +101,11 @@ class Gate:
             )
             return {}
         owned = owned or {}
+        options = {
+            name: value
+            for name, value in options.items()
+            if not self._is_deleted(join(key, name), value, signature, name)
+        }
         known: dict[str, Any] = {}
         for name, value in options.items():
             path = join(key, name)
@@ -122,6 +127,19 @@ class Gate:
                     f"write {option.name}: {option.kind}",
                 )
         return known
+
+    def is_nulled(self, key: str, value: Any) -> bool:
+        """Tell whether `KEY=null` was typed for a key."""
+        return value is None and key in self.overridden
+
+    def _is_deleted(self, key: str, value: Any, signature: Signature, name: str) -> bool:
+        """Tell whether a typed `null` takes an option's stated value away, being none of its own.
+
+        Where null is a value of the option (`max_length: null`, without a limit), that is meant.
+        """
+        if name not in signature.options or not self.is_nulled(key, value):
+            return False
+        return not matches(None, kind_of(signature, signature.options[name]))
 
     def _is_suggested(self, section: str, name: str) -> bool:
         """Tell whether an unknown key of this section was probably meant to be this one."""

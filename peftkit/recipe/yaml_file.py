@@ -139,7 +139,7 @@ def parse(text: str, file: str) -> Document:
     reader = _Reader(file)
     node = reader.compose(text)
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"):
-        raise _error(file, None, "the file is empty", "peftkit recipes copy summarize-lora")
+        raise _error(file, None, "the file is empty", "peftkit recipes summarize-lora")
     if not isinstance(node, yaml.MappingNode):
         kind = "a list" if isinstance(node, yaml.SequenceNode) else "one value"
         raise _error(

@@ -127,9 +127,7 @@ class RunDir:
             ArtefactError: the file is missing or not JSON.
         """
         if not file.exists():
-            raise ArtefactError(
-                f"{self.path} has no {file.name}", hint=f"peftkit run {self.recipe}"
-            )
+            raise ArtefactError(f"{self.path} has no {file.name}", hint=f"peftkit run {self.path}")
         return read_json(file)
 
 

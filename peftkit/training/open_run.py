@@ -57,7 +57,7 @@ def open_run(
         state = run_dir.read_if_there(run_dir.status).get("state")
         raise ArtefactError(
             f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
-            hint=f"peftkit run {run_dir.recipe} --out {run_dir.path}",
+            hint=f"peftkit run {run_dir.path}",
         )
     from peftkit.models.load import identify_base
     from peftkit.models.tokenizer import load_tokenizer

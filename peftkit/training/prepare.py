@@ -84,6 +84,8 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     built = build(recipe, machine)
     process.by_main(run_state.check_same_recipe, run_dir, built.resolved)
     screen.say(f"{recipe.name} -> {run_dir.path}")
+    for line in recipe.replaced:
+        screen.say(f"  decided  {line}")
     say_decisions(built.decisions, screen)
     say_trackers(recipe, screen)
     with blamed(recipe, "model.path", "model"):

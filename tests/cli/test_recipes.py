@@ -135,7 +135,11 @@ def test_recipes_are_listed_and_copied(peftkit, tmp_path: Path) -> None:
     copy = tmp_path / "summarize-lora.yaml"
     assert found.out == f"wrote {copy}\n"
     assert peftkit("check", copy).code == 0
-    assert peftkit("recipes", "summarize-lora", "--to", tmp_path).code == 2
+    again = peftkit("recipes", "summarize-lora", "--to", tmp_path)
+    assert again.code == 0, "the same file is there"
+    copy.write_text("name: mine\n")
+    assert "is another recipe" in peftkit("recipes", "summarize-lora", "--to", tmp_path).refusal
+    assert copy.read_text() == "name: mine\n"
     assert "did you mean summarize-lora?" in peftkit("recipes", "sumarize-lora").refusal
 
 

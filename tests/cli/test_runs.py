@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 from command_line import run_command
+from training_fixture import cut_back, train
 
 from peftkit.rundir.paths import RunDir
 from peftkit.scoring.generative import ANSWER
@@ -51,6 +52,25 @@ def test_run_trains_and_the_other_verbs_take_its_directory(
     run_dir.report.unlink()
     assert peftkit("report", "runs/short").out == "runs/short/report.html\n"
     assert run_dir.report.stat().st_size > 10_000
+
+
+def test_a_stopped_run_goes_on_by_its_folder_alone(
+    peftkit, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = ["method.sft.max_steps=4", "method.sft.save_steps=1", "evaluate=false"]
+    typed.append("method.sft.save_total_limit=9")
+    whole = train(tiny_recipe, tmp_path / "whole", *typed)
+    stopped = train(tiny_recipe, tmp_path / "elsewhere" / "stopped", *typed)
+    cut_back(stopped, step=2)
+    stated = stopped.recipe.read_text()
+    done = peftkit("run", "elsewhere/stopped")
+    assert (done.code, done.err) == (0, "")
+    assert "resuming at step 2" in done.out
+    assert stopped.recipe.read_text() == stated == tiny_recipe.read_text()
+    weights = [run.adapter / "adapter_model.safetensors" for run in (whole, stopped)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert "already finished" in peftkit("run", "elsewhere/stopped").out
 
 
 def test_data_shows_the_audit_and_the_trained_tokens(peftkit, tiny_recipe: Path) -> None:
