@@ -195,12 +195,15 @@ def summarize(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "headline": runs[0]["headline"],
         "num_rows": runs[0]["num_rows"],
-        **{
-            name: round(statistics.mean(run.get(name, 0) for run in runs), 1)
-            for name in ("train_seconds", "processor_seconds")
-        },
+        "train_seconds": _mean(runs, "train_seconds"),
+        "processor_seconds": _mean(runs, "processor_seconds"),
         "spread": {name: found for name, found in spread.items() if found},
     }
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    found = [run[name] for run in runs if name in run]
+    return round(statistics.mean(found), 1) if found else None
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float] | None:
@@ -254,6 +257,7 @@ def _line(content: Mapping[str, Any]) -> tuple[str, ...]:
         return show(found["mean"]) if found else "-"
 
     tuned, num_seeds = spread["tuned"].get(metric), len(content["seeds"])
+    seconds = content["processor_seconds"]
     reached = show(tuned["mean"]) if tuned else "-"
     if tuned and num_seeds > 1:
         reached += f" ± {show(tuned['deviation'])}"
@@ -267,7 +271,7 @@ def _line(content: Mapping[str, Any]) -> tuple[str, ...]:
         mean("base"),
         f"{found[0].replace('_', ' ')} {mean(found[0])}" if found else "-",
         f"{found[1]:+.3f}" if found else "-",
-        f"{content['processor_seconds']:,.0f}",
+        "-" if seconds is None else f"{seconds:,.0f}",
     )
 
 
