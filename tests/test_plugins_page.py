@@ -18,7 +18,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
 def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Import the page's Python blocks, in their order, as one module."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     folder = tmp_path_factory.mktemp("page")
     (folder / "test_of_the_page.py").write_text("\n".join(blocks), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -95,3 +95,22 @@ def test_the_quantizer_needs_nothing_else(written: Any) -> None:
     (kept,) = written.Mine.decide({}, dtype="float32", kept_modules=("classifier",))
     assert (kept.option, kept.value) == ("modules_to_not_convert", ["classifier"])
     assert written.Mine(None).storage is None
+
+
+def test_the_importer_says_what_became_of_every_key(written: Any, tmp_path: Path) -> None:
+    from peftkit.plugins import Fate, Foreign
+
+    config = {
+        "base": "a/b",
+        "rate": "1e-4",
+        "rows": "r.jsonl",
+        "magic": True,
+        "gpus": 2,
+        "other": 1,
+    }
+    found = written.Tuner(None).convert(Foreign(tmp_path / "t.yaml", config), tmp_path)
+    assert found.recipe["adapter"] == {"lora": {"r": 4}}
+    assert found.recipe["method"] == {"sft": {"learning_rate": 1e-4}}
+    fates = {one.key: one.fate for one in found.fates}
+    assert fates.keys() == {*config, "rank"}
+    assert (fates["magic"], fates["other"]) == (Fate.UNSUPPORTED, Fate.IGNORED)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL, JSON, CSV, Parquet, text.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="JSONL, JSON, CSV, Parquet, text; or another tool's config."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="The recipe to write.")] = None,
     task: Annotated[
         str | None,
@@ -30,10 +35,18 @@ def init(
     columns: Annotated[
         list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column.")
     ] = None,
+    tool: Annotated[
+        str | None, typer.Option("--from", metavar="TOOL", help="Whose config it is.")
+    ] = None,
 ) -> None:
-    """Look at a data file and write the recipe for it."""
+    """Look at a data file, or at another tool's config, and write the recipe for it."""
+    from peftkit.importers.writing import import_config
     from peftkit.init import init as write_recipe
 
+    imported = None if task or columns else import_config(data, out=out, tool=tool)
+    if imported is not None:
+        say(str(imported))
+        return
     say(str(write_recipe(data, out=out, task=task, columns=columns or ())))
 
 

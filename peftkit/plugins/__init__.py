@@ -20,6 +20,7 @@ from peftkit.plugins.examples import (
     Spans,
     Text,
 )
+from peftkit.plugins.importer import Became, Fate, Foreign, Imported, Importer
 from peftkit.plugins.kinds import (
     CAUSAL_LM,
     MASKED_LM,
@@ -73,6 +74,7 @@ __all__ = [
     "Answered",
     "Answerer",
     "Asking",
+    "Became",
     "Chosen",
     "Contestant",
     "Conversation",
@@ -80,6 +82,10 @@ __all__ = [
     "Evaluator",
     "Example",
     "Exporter",
+    "Fate",
+    "Foreign",
+    "Imported",
+    "Importer",
     "Judged",
     "Labeled",
     "Machine",

@@ -19,6 +19,7 @@ from inspect import get_annotations
 from typing import Any
 
 from peftkit.errors import UsageError
+from peftkit.plugins.importer import Importer
 from peftkit.plugins.method import Method
 from peftkit.plugins.parts import Adapter, Exporter, Merge, Reward, Source, Task
 from peftkit.plugins.quantizer import Quantizer
@@ -32,6 +33,7 @@ _BASES: dict[str, type] = {
     "merges": Merge,
     "exporters": Exporter,
     "rewards": Reward,
+    "importers": Importer,
 }
 GROUPS = tuple(_BASES)
 

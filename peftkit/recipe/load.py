@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from peftkit.errors import RecipeError
+from peftkit.errors import Problem, RecipeError
 from peftkit.recipe.contradictions import find_contradictions
+from peftkit.recipe.foreign import describe_foreign
 from peftkit.recipe.overrides import apply_overrides, without_decisions
 from peftkit.recipe.schema import Recipe
 from peftkit.recipe.sections import read_sections
@@ -26,7 +27,13 @@ def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: with every problem, its line, its key and what to do.
     """
-    document = read_yaml(Path(file))
+    try:
+        document = read_yaml(Path(file))
+    except RecipeError:
+        _refuse_foreign(Path(file))
+        raise
+    if "method" not in document.data:
+        _refuse_foreign(Path(file))
     data, is_resolved = without_decisions(document.data)
     overridden = apply_overrides(document.file, data, overrides)
     gate = Gate(document.file, document.lines, overridden.keys)
@@ -44,6 +51,14 @@ def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides=tuple(overrides),
         replaced=overridden.replaced,
     )
+
+
+def _refuse_foreign(file: Path) -> None:
+    """Say in one line that a file is another tool's, where it is, instead of all that it lacks."""
+    described = describe_foreign(file)
+    if described is not None:
+        hint = f"peftkit init {file} writes the recipe that does the same"
+        raise RecipeError(str(file), [Problem(str(file), None, "", described, hint)])
 
 
 def _is_below(key: str, parents: frozenset[str]) -> bool:

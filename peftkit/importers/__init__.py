@@ -1,0 +1,1 @@
+"""What reads other tools' configs: an importer with a table of keys for each."""

@@ -1,0 +1,47 @@
+"""axolotl's prompt strategies become tasks."""
+
+from __future__ import annotations
+
+import pytest
+from imported import imported, recipe_of
+
+BASE = "base_model: a/b\nadapter: lora\nmicro_batch_size: 2\nsequence_len: 64\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "task"),
+    [
+        ("{path: a.jsonl, type: alpaca}",
+         {"prompt_completion": {"prompt": "instruction", "completion": "output",
+                                "context": "input"}}),
+        ("{path: a.jsonl, type: sharegpt, conversation: chatml}",
+         {"chat": {"messages": "conversations", "role": "from", "content": "value"}}),
+        ("{path: a.jsonl, type: chat_template, field_messages: turns,"
+         " message_property_mappings: {role: who, content: what}, roles: {assistant: [bot]}}",
+         {"chat": {"messages": "turns", "role": "who", "content": "what",
+                   "roles": {"bot": "assistant"}}}),
+        ("{path: a.txt, type: completion}", {"text": {"text": "text"}}),
+        ("{path: a.jsonl, type: {field_instruction: q, field_output: a, format: '{instruction}'}}",
+         {"prompt_completion": {"prompt": "q", "completion": "a"}}),
+    ],
+)  # fmt: skip
+def test_a_strategy_becomes_a_task(tmp_path, entry, task):
+    assert recipe_of(imported(tmp_path, f"{BASE}datasets: [{entry}]\n"))["data"]["task"] == task
+
+
+def test_several_sets_and_one_to_validate_on(tmp_path):
+    text = BASE + (
+        "datasets: [{path: a/b, type: alpaca, split: 'train[:10%]'}, {path: c.jsonl, type: alpaca}]"
+        "\ntest_datasets: [{path: d.jsonl, type: alpaca, split: train}]\n"
+    )
+    source = recipe_of(imported(tmp_path, text))["data"]["source"]
+    assert source == [
+        {"hub": {"path": "a/b"}, "splits": {"train": "train[:10%]"}},
+        {"json": {"files": "c.jsonl"}, "splits": {"train": "train"}},
+        {"json": {"files": "d.jsonl"}, "splits": {"validation": "train"}},
+    ]
+
+
+def test_prompts_are_trained_where_the_config_says_so(tmp_path):
+    text = f"{BASE}train_on_inputs: true\ndatasets: [{{path: a.jsonl, type: chat_template}}]\n"
+    assert recipe_of(imported(tmp_path, text))["data"]["dialogue"] == {"train": "everything"}
