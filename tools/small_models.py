@@ -22,15 +22,21 @@ SIZES: dict[str, Any] = {
     "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "mamba_num_heads": 4, "mamba_head_dim": 16, "mamba_n_heads": 4, "mamba_d_state": 8,
-    "ssm_state_size": 8,
+    "ssm_state_size": 8, "full_attention_interval": 2,
 }  # fmt: skip
 """Key of a config -> its value here, in every family whose config has the key."""
+
+IMAGES = {"image_size": 28, "patch_size": 14, "depth": 1, "out_hidden_size": 32}
+"""The same of configs that speak of images."""
 
 _ONE_KV_HEAD_EACH = {"num_key_value_heads": 4}
 OWN: dict[str, dict[str, Any]] = {
     "axk1": _ONE_KV_HEAD_EACH,
     "axk2": _ONE_KV_HEAD_EACH,
+    "bailing_hybrid": {"layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1]},
     "bert-generation": {"is_decoder": True},
+    "codegen": {"rotary_dim": 8},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8},
              "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2}},
     "deepseek_v2": _ONE_KV_HEAD_EACH,
@@ -48,6 +54,9 @@ OWN: dict[str, dict[str, Any]] = {
                      "intermediate_size": [64] * 4, "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8,
                     "num_kv_shared_layers": 0},
+    "gptj": {"rotary_dim": 8},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "longcat_flash": {**_ONE_KV_HEAD_EACH, "ffn_hidden_size": 64, "expert_ffn_hidden_size": 16,
@@ -62,8 +71,10 @@ OWN: dict[str, dict[str, Any]] = {
                   "num_cross_attention_heads": 4, "v_channels": 32},
     "reformer": {"is_decoder": True, "axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16],
                  "attention_head_size": 8},
+    "rembert": {"input_embedding_size": 32, "output_embedding_size": 32},
     "roc_bert": {"pronunciation_vocab_size": 32, "shape_vocab_size": 32,
                  "pronunciation_embed_dim": 16, "shape_embed_dim": 16},
+    "zamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
     "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2,
                "layer_types": ["mamba", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},
@@ -71,21 +82,32 @@ OWN: dict[str, dict[str, Any]] = {
 """Family -> what else its config must say at these sizes."""
 
 
-def small_config(family: str, **own: Any) -> Any:
-    """Make a family's config with small sizes where it has such keys.
+def small_config(family: str, *, is_decoder: bool = False, **own: Any) -> Any:
+    """Make a family's config with small sizes where it has such keys, and in the configs within it.
 
     Args:
         family: a `model_type` of transformers.
+        is_decoder: whether an encoder's config says that it reads from left to right.
         own: what it says besides.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    cls = CONFIG_MAPPING[family]
+    reads = {"is_decoder": True} if is_decoder else {}
+    return _small(CONFIG_MAPPING[family], {**reads, **OWN.get(family, {}), **own}, set(own))
+
+
+def _small(cls: Any, own: dict[str, Any], beyond: set[str]) -> Any:
     known = set(inspect.signature(cls.__init__).parameters)
     if dataclasses.is_dataclass(cls):
         known |= {field.name for field in dataclasses.fields(cls)}
     sizes = {key: value for key, value in SIZES.items() if key in known}
-    return cls(**{**sizes, **OWN.get(family, {}), **own})
+    if "image_size" in known or "patch_size" in known:
+        sizes |= {key: value for key, value in IMAGES.items() if key in known}
+    for key, part in cls.sub_configs.items():
+        has_type = inspect.isclass(part) and hasattr(part, "model_type")  # not any model's
+        if has_type and key in known and key not in own:
+            sizes[key] = _small(part, OWN.get(part.model_type, {}), set())
+    return cls(**{**sizes, **{key: v for key, v in own.items() if key in known | beyond}})
 
 
 def small_model(family: str, **own: Any) -> Any:

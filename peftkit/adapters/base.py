@@ -35,8 +35,6 @@ _REFUSALS = (
     NotImplementedError,
 )
 """What PEFT and torch raise for sizes and options that a model cannot take."""
-_EXCLUDED = "leave it out: say exclude_modules: [out_proj, conv1d]"
-"""What all-linear needs where a state-space model reads a projection's weight past its module."""
 
 
 class PeftAdapter(Adapter):
@@ -127,7 +125,7 @@ class PeftAdapter(Adapter):
             raise UsageError(
                 f"{recipe_key(config)}: {type(config).__name__} cannot be attached to"
                 f" {type(model).__name__}: {first_line(error)}",
-                hint=_EXCLUDED if "Mamba-based" in str(error) else self.way_out,
+                hint=self.way_out,
             ) from error
         if self.new_tokens:
             # PEFT would compare the base's vocabulary there, and save whole embeddings with it.
@@ -145,7 +143,7 @@ class PeftAdapter(Adapter):
             UsageError: a target matches nothing in this model.
         """
         check_targets(self.config, model)
-        without_others(copy.deepcopy(self.config), model)
+        without_others(copy.deepcopy(self.config), model, is_said=False)
 
 
 @contextmanager

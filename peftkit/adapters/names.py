@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable
 from typing import Any
+
+_READ = re.compile(r"self\.(\w+)\.weight\s*(?:,|@)")
+"""A weight that is handed on, not one that is asked for its dtype."""
 
 
 def recipe_key(config: Any, key: str = "") -> str:
@@ -24,11 +29,12 @@ def endings(names: Iterable[str], num_parts: int = 1) -> list[str]:
 
 def linear_modules(model: Any) -> list[str]:
     """List a model's linear modules, the output head excepted."""
-    head, no_linear = model.get_output_embeddings(), set(only_named_linear(model))
+    head = model.get_output_embeddings()
+    left_out = {*only_named_linear(model), *read_past(model)}
     return [
         name
         for name, module in model.named_modules()
-        if _is_linear(module) and module is not head and name not in no_linear
+        if _is_linear(module) and module is not head and name not in left_out
     ]
 
 
@@ -45,6 +51,41 @@ def only_named_linear(model: Any) -> list[str]:
         and _is_linear(module)
         and not _computes_linear(module)
     ]
+
+
+def read_past(model: Any) -> list[str]:
+    """List linear modules of state-space mixers whose weights the mixer's own code reads.
+
+    Mamba's scans, and its kernels where they are installed, take `self.dt_proj.weight` and the like
+    past the module, and so past an adapter on it, which would stay at zero and count as trained.
+    """
+    found = []
+    for name, module in model.named_modules():
+        if "A_log" in module._parameters:
+            read = set(_READ.findall(inspect.getsource(type(module))))
+            found += [
+                f"{name}.{child}"
+                for child, part in module.named_children()
+                if child in read and _is_linear(part)
+            ]
+    return found
+
+
+def beside_text(model: Any) -> list[str]:
+    """List the parts of a model of several modalities that texts do not pass through."""
+    text = model.config.get_text_config()
+    if text is model.config or model.config.is_encoder_decoder:
+        return []
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    path = next((name for name, part in model.named_modules() if part is decoder), "")
+    inside = path.split(".")
+    found: dict[str, None] = {}
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        if path and _is_linear(module) and module is not head and parts[: len(inside)] != inside:
+            shared = next(i for i, part in enumerate(parts) if inside[i : i + 1] != [part])
+            found[".".join(parts[: shared + 1])] = None
+    return list(found)
 
 
 def _is_linear(module: Any) -> bool:

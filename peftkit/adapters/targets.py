@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.experts import expert_parameters, is_asked, taken_for_stacks
 from peftkit.adapters.names import (
+    beside_text,
     endings,
     is_named,
     linear_modules,
     only_named_linear,
+    read_past,
     recipe_key,
 )
 from peftkit.adapters.token_rows import open_head
@@ -73,31 +75,59 @@ def check_targets(config: Any, model: PreTrainedModel) -> None:
     )
 
 
-def without_others(config: Any, model: PreTrainedModel) -> None:
-    """Keep `all-linear` to modules that are linear, and refuse others that are named.
+def without_others(config: Any, model: PreTrainedModel, *, is_said: bool = True) -> None:
+    """Keep `all-linear` to modules that an adapter changes, and refuse others that are named.
 
     Raises:
-        UsageError: a target inherits from a linear layer and computes something else.
+        UsageError: a target inherits from a linear layer and computes something else, or its
+            weight is read past the module.
     """
-    others = only_named_linear(model)
     asked = getattr(config, "target_modules", None)
-    if not others or asked is None:
+    if asked is None:
         return
+    others, past = only_named_linear(model), read_past(model)
     if asked != "all-linear":
-        named = [name for name in others if is_asked(asked, name)]
-        if named:
-            raise UsageError(
-                f"{recipe_key(config, 'target_modules')}: {', '.join(endings(named))} of"
-                f" {type(model).__name__} is a {type(model.get_submodule(named[0])).__name__},"
-                " which computes more than a linear layer, so that no adapter fits it",
-                hint=f"its linear modules are {', '.join(linear_names(model))}",
-            )
+        _refuse_named(config, model, others, "computes more than a linear layer")
+        _refuse_named(config, model, past, "gives its weight to a scan, past what wraps it")
         return
+    beside = beside_text(model)
+    if beside and is_said:
+        _LOG.warning(
+            "all-linear leaves out %s, which texts do not pass through; a list or a regular"
+            " expression of target_modules adapts it",
+            ", ".join(beside),
+        )
+    if past and is_said:
+        _LOG.warning(
+            "all-linear leaves out %s: the mixer reads its weight past an adapter on it",
+            ", ".join(endings(past)),
+        )
+    _exclude(config, endings([*others, *past]), beside)
+
+
+def _refuse_named(config: Any, model: PreTrainedModel, others: list[str], why: str) -> None:
+    named = [name for name in others if is_asked(config.target_modules, name)]
+    if named:
+        raise UsageError(
+            f"{recipe_key(config, 'target_modules')}: {', '.join(endings(named))} of"
+            f" {type(model).__name__} is a {type(model.get_submodule(named[0])).__name__},"
+            f" which {why}, so that no adapter fits it",
+            hint=f"its linear modules are {', '.join(linear_names(model))}",
+        )
+
+
+def _exclude(config: Any, names: Sequence[str], parts: Sequence[str]) -> None:
+    """Add names of modules, and whole parts of the model, to what is excluded."""
     given = config.exclude_modules
-    if isinstance(given, str):
-        config.exclude_modules = "|".join([f"(?:{given})", *map(re.escape, others)])
-    else:
-        config.exclude_modules = [*(given or ()), *endings(others)]
+    if not isinstance(given, str) and not parts:
+        config.exclude_modules = [*(given or ()), *names] or given
+        return
+    patterns = [f"(?:{given})"] if isinstance(given, str) else []
+    listed = [*names, *(() if isinstance(given, str) else given or ())]
+    patterns += [rf"(?:.*\.)?{re.escape(name)}" for name in listed]
+    patterns += [rf"{re.escape(part)}(?:\..*)?" for part in parts]
+    if patterns:
+        config.exclude_modules = "|".join(patterns)
 
 
 def linear_names(model: Any) -> list[str]:

@@ -127,12 +127,15 @@ def _tables(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
     yield attributes
 
 
+_PROBES = "train for one step instead: the run probes its longest batch first"
+
+
 @contextmanager
 def explained_operators() -> Iterator[None]:
-    """Turn an operator that fake tensors cannot run into an error that names it.
+    """Turn an operator that fake tensors cannot run, or a model that fails, into an error.
 
     Raises:
-        PlanningError: names the operator.
+        PlanningError: names the operator, or says what the model's own code raised.
     """
     from torch._subclasses import fake_tensor
 
@@ -148,7 +151,15 @@ def explained_operators() -> Iterator[None]:
         operator = getattr(error, "func", None) or first_line(error)
         raise PlanningError(
             f"the operator {operator} cannot run without values, so this step cannot be planned",
-            hint="train for one step instead: the run probes its longest batch first",
+            hint=_PROBES,
+        ) from error
+    except (PeftkitError, MemoryError):
+        raise
+    except Exception as error:  # of code that is not ours, at sizes that it may not expect
+        raise PlanningError(
+            "the model fails where it is followed without values, so that this step cannot be"
+            f" planned: {type(error).__name__}: {first_line(error)}",
+            hint=_PROBES,
         ) from error
 
 

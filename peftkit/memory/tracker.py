@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from peftkit.memory.fake import PlanningError
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import HOST, Segment, Trace
 from peftkit.memory.wrapped import is_wrapper, parts_of
@@ -29,6 +30,8 @@ _METADATA = frozenset({torch.ops.prim.device.default, torch.ops.prim.layout.defa
 """Questions that a fake tensor answers through dispatch; no kernel runs."""
 _DEVICE = torch.ops.prim.device.default
 """Most of what is dispatched in a fake run asks this."""
+MOST_OPERATORS = 40_000
+"""A step of 80 different layers takes about half; a Mamba's scan without its kernels far more."""
 _COPY = torch.ops.aten.copy_.default
 
 
@@ -68,6 +71,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         """Address of a storage that is resized in place -> what it held when it was last seen."""
         self._frees_once = False
         self._is_finished = False
+        self._num_operators = 0
         self.enter("load")
 
     def enter(self, phase: str, layer: tuple[str, int] | None = None) -> None:
@@ -130,6 +134,15 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         self._references.clear()
         return self.trace
 
+    def _give_up_on_loops(self) -> None:
+        self._num_operators += 1
+        if self._num_operators > MOST_OPERATORS:
+            raise PlanningError(
+                f"one step takes more than {MOST_OPERATORS:,} operators, as where a model loops"
+                " over the tokens of a row: following it would take longer than a step",
+                hint="train for one step instead: the run probes its longest batch first",
+            )
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -145,6 +158,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
             return func(*args, **kwargs)
         if any(map(is_wrapper, types)):
             return NotImplemented  # the tensors inside come by on their own
+        self._give_up_on_loops()
         self._look_again()
         result = func(*args, **kwargs)
         workspace = WORKSPACES.get(func)

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError, UsageError
+from peftkit.methods.expert_balance import settle_balance
 from peftkit.plugins import (
     CAUSAL_LM,
     Chosen,
@@ -165,6 +166,7 @@ class SFT(Method):
         args = copy.copy(self.config)
         if args.padding_free and not args.packing:
             args.max_length = None  # trl refuses a length it would not enforce; arrange did
+        settle_balance(args, parts.model)
         try:
             trainer = make_trainer(self.trainer_class, args, parts)
         except ValueError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from peftkit.errors import ArtefactError, PeftkitError, first_line
 from peftkit.plugins import Training
+from peftkit.plugins.native import native_model
 from peftkit.recipe.blame import blamed
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir.paths import RunDir, write_json
@@ -12,6 +16,7 @@ from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.save import save_trained
+from peftkit.training.switches import switches_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,7 +38,7 @@ def train_model(
     """
     run_dir, stop = job.run_dir, session.stop
     seconds_before = run_dir.process.by_main(_clean, run_dir, start)
-    bar = TrainingBar(session.screen)
+    bar, put_back = TrainingBar(session.screen), switches_of(model)
     with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"):
             trainer = _make_trainer(job, model, session)
@@ -52,6 +57,7 @@ def train_model(
                 return  # leaving `deferred` raises StoppedError
             if trainer.eval_dataset is not None and trainer.args.eval_strategy == "no":
                 trainer.evaluate()  # once, so that validation rows never go unread
+            put_back()
             keep_trained(job, model, session)
 
 
@@ -102,10 +108,36 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
     from peftkit.memory.probe import probe_longest_batch
 
     method, process = job.built.method, job.run_dir.process
-    with process.together(), exhaustion_explained("probing the longest batch"), blamed(job.recipe):
+    with (
+        _failure_explained(trainer.model),
+        process.together(),
+        exhaustion_explained("probing the longest batch"),
+        blamed(job.recipe),
+    ):
         length = probe_longest_batch(trainer, method, device=job.machine.device)
     if length is not None:
         session.screen.say(f"  probed   the longest batch, of {length:,} tokens a row: it fits")
+
+
+@contextmanager
+def _failure_explained(model: Any) -> Iterator[None]:
+    """Say that a model's own code cannot take a step, before any is taken.
+
+    Raises:
+        ArtefactError: with what its code raised.
+    """
+    try:
+        yield
+    except (PeftkitError, MemoryError):
+        raise
+    except Exception as error:
+        name = type(native_model(model)).__name__
+        raise ArtefactError(
+            f"{name} cannot take a step on the longest rows: {type(error).__name__}:"
+            f" {first_line(error)}; nothing was trained",
+            hint="its own code raises this, for a size or an option in its config that does not"
+            " go with such rows; --traceback shows where",
+        ) from error
 
 
 def _watch(

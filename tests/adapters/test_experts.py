@@ -23,7 +23,6 @@ FAMILIES = [
 ]
 SAYS = {
     "laguna": ({"exclude_modules": ".*(shared_experts).*"}, "could not load this adapter again"),
-    "nemotron_h": ({"exclude_modules": ["out_proj", "conv1d"]}, "incompatible with Mamba-based"),
 }
 """Family -> what must be said, and why; the refusal's own hint says it."""
 NOT_MERGED = {"inkling2_text": "made of the checkpoint's tensors by Interleave"}

@@ -126,3 +126,49 @@ def test_trained_tokens_of_a_tied_base_are_refused(base) -> None:
     with pytest.raises(UsageError, match="which the base ties to its embedding") as caught:
         TrainableTokens(TrainableTokensConfig(token_indices=[5])).attach(base)
     assert "modules_to_save: [embed_tokens]" in caught.value.hint
+
+
+def test_all_linear_leaves_out_what_a_scan_reads_past_its_module(caplog) -> None:
+    from small_models import small_model
+
+    with caplog.at_level(logging.WARNING, "peftkit"):
+        attached = attach(small_model("mamba"), target_modules="all-linear")
+    assert {name.split(".")[-1] for name in attached.base_model.targeted_module_names} == {
+        "in_proj"
+    }
+    assert "all-linear leaves out x_proj, dt_proj, out_proj: the mixer reads its" in caplog.text
+    error = refusal(small_model("mamba"), target_modules=["in_proj", "dt_proj"])
+    assert "dt_proj of MambaForCausalLM is a Linear, which gives its weight to a scan" in str(error)
+
+
+def test_an_adapter_on_such_a_module_would_stay_at_zero() -> None:
+    """What is refused: plain peft takes it, and the adapter gets no gradient."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from small_models import small_model
+
+    model = get_peft_model(small_model("mamba"), LoraConfig(target_modules=["dt_proj", "in_proj"]))
+    ids = torch.arange(5, 17).reshape(1, 12)
+    model(input_ids=ids, labels=ids).loss.backward()
+    moved = {n: p.grad is not None for n, p in model.named_parameters() if "lora_B" in n}
+    assert {n.split(".")[-4]: moved[n] for n in moved} == {"dt_proj": False, "in_proj": True}
+
+
+@pytest.mark.parametrize("excluded", [None, ["k_proj"], ".*k_proj"])
+def test_all_linear_leaves_out_what_texts_do_not_pass_through(caplog, excluded) -> None:
+    from small_models import small_config
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    eye = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        image_size=28, patch_size=14, projection_dim=16,
+    )  # fmt: skip
+    config = LlavaConfig(vision_config=eye, text_config=small_config("llama"))
+    model = LlavaForConditionalGeneration(config)
+    with caplog.at_level(logging.WARNING, "peftkit"):
+        attached = attach(model, target_modules="all-linear", exclude_modules=excluded)
+    reached = attached.base_model.targeted_module_names
+    assert reached
+    assert all(name.startswith("model.language_model.") for name in reached)
+    assert any(name.endswith("k_proj") for name in reached) is (excluded is None)
+    assert "all-linear leaves out model.vision_tower, model.multi_modal_projector" in caplog.text

@@ -121,3 +121,12 @@ def test_an_operator_that_needs_values_is_named() -> None:
         explained_operators(),
     ):
         torch.empty(4).nonzero()
+
+
+def test_a_model_that_fails_is_said_to_be_unplanned() -> None:
+    with (
+        pytest.raises(PlanningError, match="KeyError: 'a'") as caught,
+        explained_operators(),
+    ):
+        {}["a"]
+    assert caught.value.exit_code == 5

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
+from peftkit.memory import tracker as tracking
+from peftkit.memory.fake import PlanningError
 from peftkit.memory.trace import compile_trace
 from peftkit.memory.tracker import Tracker
 
@@ -103,3 +106,13 @@ def test_of_a_tensor_that_wraps_others_their_bytes_count() -> None:
     live = _live(tracker)
     assert live.by_term["base"].max() == 800
     assert live.by_term["temporaries"].max() == 800
+
+
+def test_a_step_that_loops_over_tokens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "MOST_OPERATORS", 5)
+    tracker = Tracker()
+    with tracker:
+        tracker.enter("forward")
+        with pytest.raises(PlanningError, match="more than 5 operators"):
+            for _ in range(6):
+                torch.zeros(1)
