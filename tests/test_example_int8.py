@@ -3,68 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
-import sysconfig
-import venv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import real_step
 import tiny
-from run_commands import outcome_of
+from command_line import Outcome, run_command
 from training_fixture import write_recipe
 
-TESTS = Path(__file__).resolve().parent
-EXAMPLE = TESTS.parent / "examples" / "peftkit-int8"
+NAME = "peftkit-int8"
 QUANTIZE = {"torchao_int8": {}}
 
 
-@dataclass(frozen=True)
-class Fresh:
-    """Hold an environment that the example is installed into."""
-
-    python: Path
-    site: Path
-    package: Path
-    """A copy of the example."""
-
-    def run(self, *arguments: str, cwd: Path) -> None:
-        """Run Python there; it must succeed."""
-        command = [str(self.python), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
-    """Install a copy of the example beside this environment's packages."""
-    folder = tmp_path_factory.mktemp("fresh")
-    copy = shutil.copytree(EXAMPLE, folder / "package", ignore=shutil.ignore_patterns("*.egg-info"))
-    venv.create(folder / "env", with_pip=False, symlinks=True)
-    python = folder / "env" / "bin" / "python"
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site = folder / "env" / "lib" / version / "site-packages"
-    # The fresh environment borrows this one's packages, editable installs included.
-    borrowed = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-    (site / "borrowed.pth").write_text(borrowed)
-    install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
-    offline = ["--no-build-isolation", "--no-index", str(copy)]
-    done = subprocess.run(
-        [sys.executable, *install, *offline], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Fresh(python, site, copy)
-
-
 @pytest.fixture
-def visible(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def visible(install_example, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let this process see what is installed there."""
-    monkeypatch.syspath_prepend(str(fresh.site))
+    monkeypatch.syspath_prepend(str(install_example(NAME).site))
     yield
     for name in [name for name in sys.modules if name.startswith("peftkit_int8")]:
         del sys.modules[name]
@@ -90,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcomes(fresh: Fresh, folder: Path) -> dict[str, dict[str, Any]]:
+def outcomes(install_example, folder: Path) -> dict[str, Outcome]:
     """Take the recipe through the commands, in one process of the fresh environment."""
     commands = {
         "data": ["data", "small.json", "--json"],
@@ -102,16 +59,15 @@ def outcomes(fresh: Fresh, folder: Path) -> dict[str, dict[str, Any]]:
         "dequantized": ["merge", "run", "--out", "plain", "--onto", "dequantized", "--json"],
         "requantized": ["merge", "run", "--out", "int8", "--onto", "requantized", "--json"],
     }
-    asked = [str(TESTS / "run_commands.py"), json.dumps(commands), "outcomes.json"]
-    fresh.run(*asked, cwd=folder)
-    return json.loads((folder / "outcomes.json").read_text(encoding="utf-8"))
+    found = install_example(NAME).peftkit(*commands.values(), cwd=folder)
+    return dict(zip(commands, found, strict=True))
 
 
-def answer(outcomes: dict[str, dict[str, Any]], name: str) -> Any:
+def answer(outcomes: dict[str, Outcome], name: str) -> Any:
     """Return what a command that succeeded printed as JSON."""
     outcome = outcomes[name]
-    assert outcome["code"] == 0, outcome["err"]
-    return json.loads(outcome["out"])
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
 
 
 def test_it_is_not_installed_here() -> None:
@@ -121,19 +77,19 @@ def test_it_is_not_installed_here() -> None:
 
 
 def test_its_recipe_is_checked_and_mistakes_are_found_at_their_line(
-    fresh: Fresh, visible: None, tmp_path: Path
+    install_example, visible: None, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    recipe = fresh.package / "recipes" / "summarize-int8.yaml"
-    checked = outcome_of(["check", str(recipe)])
-    assert (checked["code"], checked["out"]) == (0, f"{recipe}: ok\n")
+    recipe = install_example(NAME).package / "recipes" / "summarize-int8.yaml"
+    checked = run_command(capfd, "check", recipe)
+    assert (checked.code, checked.out) == (0, f"{recipe}: ok\n")
     text = recipe.read_text(encoding="utf-8")
     found = []
     for options in ("group_siz: 32", "group_size: 0"):
         wrong = tmp_path / "wrong.yaml"
         wrong.write_text(text.replace("{torchao_int8: {}}", f"{{torchao_int8: {{{options}}}}}"))
-        outcome = outcome_of(["check", "--json", str(wrong)])
-        assert outcome["code"] == 2
-        (problem,) = json.loads(outcome["out"])
+        outcome = run_command(capfd, "check", "--json", wrong)
+        assert outcome.code == 2
+        (problem,) = json.loads(outcome.out)
         assert problem["line"] == 7
         found.append((problem["key"].rpartition(".")[2], problem["problem"], problem["suggestion"]))
     assert found == [
@@ -142,13 +98,13 @@ def test_its_recipe_is_checked_and_mistakes_are_found_at_their_line(
     ]
 
 
-def test_the_data_is_audited(outcomes: dict[str, dict[str, Any]]) -> None:
+def test_the_data_is_audited(outcomes: dict[str, Outcome]) -> None:
     splits = answer(outcomes, "data")["splits"]
     assert {name: split["num_used"] for name, split in splits.items()} == {"train": 8, "test": 8}
 
 
 def test_the_plan_counts_a_byte_a_weight_and_five_a_row(
-    outcomes: dict[str, dict[str, Any]], folder: Path
+    outcomes: dict[str, Outcome], folder: Path
 ) -> None:
     """int8 numbers, and for each row a float32 scale and an int8 zero point."""
     from safetensors.numpy import load_file
@@ -161,11 +117,11 @@ def test_the_plan_counts_a_byte_a_weight_and_five_a_row(
     assert terms["base"]["num_bytes"] == expected
 
 
-def test_it_trains_and_is_scored(outcomes: dict[str, dict[str, Any]], folder: Path) -> None:
+def test_it_trains_and_is_scored(outcomes: dict[str, Outcome], folder: Path) -> None:
     outcome = outcomes["run"]
-    assert outcome["code"] == 0, outcome["err"]
-    assert "  plan     none" not in outcome["out"]
-    assert "step 3/3" in outcome["out"]
+    assert outcome.code == 0, outcome.err
+    assert "  plan     none" not in outcome.out
+    assert "step 3/3" in outcome.out
     run_scores = json.loads((folder / "run" / "scores.json").read_text(encoding="utf-8"))
     scores = answer(outcomes, "evaluate")
     assert scores["tuned"] == run_scores["tuned"]
@@ -174,7 +130,7 @@ def test_it_trains_and_is_scored(outcomes: dict[str, dict[str, Any]], folder: Pa
 
 
 def test_plain_peft_computes_the_same(
-    visible: None, outcomes: dict[str, dict[str, Any]], folder: Path
+    visible: None, outcomes: dict[str, Outcome], folder: Path
 ) -> None:
     """Without peftkit: transformers quantizes the base by torchao, and peft adds the adapter."""
     import torch
@@ -210,14 +166,14 @@ def logits(model: Any) -> Any:
         return model(input_ids=torch.arange(5, 60)[None]).logits
 
 
-def test_a_merge_asks_which_weights_take_the_change(outcomes: dict[str, dict[str, Any]]) -> None:
+def test_a_merge_asks_which_weights_take_the_change(outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes["merge"]
-    assert outcome["code"] == 2
-    assert "was quantized in training; say which weights to merge onto" in outcome["err"]
+    assert outcome.code == 2
+    assert "was quantized in training; say which weights to merge onto" in outcome.err
 
 
 def test_both_merges_say_how_far_they_are_from_what_was_trained(
-    outcomes: dict[str, dict[str, Any]], folder: Path
+    outcomes: dict[str, Outcome], folder: Path
 ) -> None:
     import torch
     from torchao.quantization import Int8Tensor, PerRow
@@ -283,5 +239,7 @@ def test_a_benchmark_draws_its_weights(visible: None, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_own_tests_pass(fresh: Fresh) -> None:
-    fresh.run("-m", "pytest", "-p", "no:cacheprovider", cwd=fresh.package)
+def test_its_own_tests_pass(install_example) -> None:
+    found = install_example(NAME)
+    done = found.run("-m", "pytest", "-p", "no:cacheprovider", cwd=found.package)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -40,8 +40,11 @@ def test_header_says_what_it_needs_takes_and_reaches(recipe) -> None:
 def test_a_recipe_is_copied_verbatim_and_never_over_a_file(tmp_path: Path) -> None:
     copied = copy_recipe("summarize-lora", tmp_path)
     assert copied.read_bytes() == (RECIPES / "summarize-lora.yaml").read_bytes()
-    with pytest.raises(UsageError, match="exists already"):
+    assert copy_recipe("summarize-lora", tmp_path) == copied, "the same file is there"
+    copied.write_text("name: mine\n")
+    with pytest.raises(UsageError, match="is another recipe"):
         copy_recipe("summarize-lora", tmp_path)
+    assert copied.read_text() == "name: mine\n"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
