@@ -39,6 +39,10 @@ PAGE = ROOT / "docs" / "quality.md"
 HEAD = """\
 # What recipes reach
 
+```
+peftkit recipes summarize-lora && peftkit run summarize-lora.yaml
+```
+
 Every shipped recipe that needs no network, trained with several seeds; a row is one file of
 `benchmarks/results/quality`, and the page is made of them by `python benchmarks/quality.py --page`.
 

@@ -22,6 +22,7 @@ from peftkit.reporting.score_table import (
     render_table,
 )
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
+from peftkit.rundir.status import other_rows
 from peftkit.scoring.by_kind import evaluator_for
 from peftkit.scoring.samples import make_samples
 from peftkit.training.open_run import load_base_of
@@ -161,6 +162,7 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
     split: str | None = None,
     limit: int | None = None,
     overrides: Sequence[str] = (),
+    base: str | None = None,
     allow_other_base: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Scores, Path]:
@@ -173,7 +175,7 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
         split: one of the recipe's, or a native split of its source; the recipe's own by default.
         limit: rows; the recipe's for its own split, else all.
         overrides: `KEY=VALUE` of the sections `model`, `data` and `evaluate`.
-
+        base: where the base lies now; where the run says when absent.
         allow_other_base: score although the base's weights are other ones than in training.
 
     Returns: the scores, and the file they were written to.
@@ -186,7 +188,7 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
     from peftkit.training.open_run import load_tuned, open_run
 
     run_dir = RunDir(path)
-    run = open_run(run_dir, overrides, allow_other_base=allow_other_base)
+    run = open_run(run_dir, overrides, base=base, allow_other_base=allow_other_base)
     _check(overrides, run.built)
     section = run.built.recipe.evaluate
     chosen = split or (section.split if section else None)
@@ -206,7 +208,11 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
             limit=limit or own_limit,
             progress=progress,
         )
-    notes = (*([f"{run.other_base}."] if run.other_base else []), *scores.notes)
+    notes = (
+        *([f"{run.other_base}."] if run.other_base else []),
+        *other_rows(run_dir, name, prepared.split_fingerprints),
+        *scores.notes,
+    )
     scores = dataclasses.replace(scores, split=chosen, notes=notes)
     return scores, write_scores(run_dir, scores, is_own=is_own and not overrides)
 

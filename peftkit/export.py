@@ -150,9 +150,9 @@ def _read_options(to: str, config: type | str, options: Sequence[str]) -> Any:
 def _name_of(inputs: Inputs) -> str:
     """Return the run's name, or the folder's."""
     if inputs.run_dir is not None:
-        from peftkit.recipe.load import load_recipe
+        from peftkit.rundir.trained_recipe import load_trained_recipe
 
-        return load_recipe(inputs.run_dir.resolved).name
+        return load_trained_recipe(inputs.run_dir).name
     return inputs.source.resolve().name
 
 

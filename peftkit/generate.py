@@ -85,14 +85,16 @@ def open_answerer(
     path: Path,
     *,
     options: Sequence[str] = (),
-    with_base: bool = False,
+    untrained: bool = False,
+    base: str | None = None,
     allow_other_base: bool = False,
 ) -> Answerer:
     """Load a finished run to answer prompts, or to name labels.
 
     Args:
         options: `KEY=VALUE` of `transformers.GenerationConfig`, over those of the recipe.
-        with_base: answer with the base model, as it was before training.
+        untrained: answer with the base model, as it was before training.
+        base: where the base lies now; where the run says when absent.
         allow_other_base: answer although the base's weights are other ones than in training.
 
     Raises:
@@ -104,15 +106,15 @@ def open_answerer(
     from peftkit.training.open_run import load_tuned, load_untrained, open_run
 
     stated = dict(_pairs(options))
-    run = open_run(RunDir(path), use="generate", allow_other_base=allow_other_base)
-    if with_base and run.built.recipe.model.config is not None:
+    run = open_run(RunDir(path), use="generate", base=base, allow_other_base=allow_other_base)
+    if untrained and run.built.recipe.model.config is not None:
         raise UsageError(f"{path} trained a model from scratch: it has no base")
 
     def load() -> Model:
         with exhaustion_explained("loading the model"):
-            return load_untrained(run) if with_base else load_tuned(run)
+            return load_untrained(run) if untrained else load_tuned(run)
 
-    return answerer_for(run.built, load, run.tokenizer, options=stated, is_base=with_base)
+    return answerer_for(run.built, load, run.tokenizer, options=stated, is_base=untrained)
 
 
 def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, Any], Question]]:

@@ -173,7 +173,7 @@ def test_a_run_that_trained_nothing_is_refused(tmp_path: Path, run_dir: RunDir) 
     shutil.rmtree(run_dir.adapter)
     with pytest.raises(ArtefactError, match="holds no trained weights yet") as caught:
         evaluate_run(run_dir.path)
-    assert caught.value.hint == f"peftkit run {run_dir.recipe} --out {run_dir.path}"
+    assert caught.value.hint == f"peftkit run {run_dir.path}"
 
 
 def test_a_whole_model_is_compared_with_the_base_it_came_from(
@@ -323,7 +323,7 @@ def test_a_method_may_score_without_answers_and_references(
     run = open_run(RunDir(tiny_run))
     texts = [Text("sort keys"), Text("read a file from disk")]
     lengths = [len(run.tokenizer(one.text)["input_ids"]) for one in texts]
-    prepared: Any = SimpleNamespace(examples={"test": texts})
+    prepared: Any = SimpleNamespace(examples={"test": texts}, rows={"test": [{}, {}]})
     built = replace(run.built, method=Preferring())
     found = evaluate(built, prepared, load_tuned(run), run.tokenizer, split="test")
     assert found.tuned == {"margin": np.mean(lengths), "accuracy": 1.0}

@@ -88,11 +88,11 @@ def _answers(answerer: GenerativeAnswerer, questions: list[Question]) -> list[st
     return [found[ANSWER] for found in answerer.reply_many(questions)]
 
 
-@pytest.mark.parametrize("with_base", [False, True])
-def test_an_answer_is_plain_generate_s(run: Path, base: Path, with_base: bool) -> None:
-    answerer = open_answerer(run, options=["max_new_tokens=10"], with_base=with_base)
+@pytest.mark.parametrize("untrained", [False, True])
+def test_an_answer_is_plain_generate_s(run: Path, base: Path, untrained: bool) -> None:
+    answerer = open_answerer(run, options=["max_new_tokens=10"], untrained=untrained)
     messages = [{"role": "user", "content": f"Summarize the text.\n\n{PROMPTS[0]}"}]
-    expected = _plain(run, base, messages, 10, tuned=not with_base)
+    expected = _plain(run, base, messages, 10, tuned=not untrained)
     pieces: list[str] = []
     reply = answerer.reply(question_of_text(answerer.task, PROMPTS[0]), pieces.append)
     assert reply.text == "".join(pieces) == expected != ""

@@ -20,11 +20,13 @@ def train_rows(config: Any, model: PreTrainedModel, ids: Sequence[int]) -> None:
 
     Nothing changes where the recipe says what of an embedding is trained.
     """
+    if not ids:
+        return
     modules = embeddings_of(model)
     saved, targets = getattr(config, "modules_to_save", None), config.target_modules
     named = [*(saved or ()), *(targets if isinstance(targets, list | set | tuple) else ())]
     is_stated = any(is_named(entry, name) for entry in named for name in modules)
-    if ids and not is_stated and getattr(config, ROWS, ()) is None:
+    if not is_stated and getattr(config, ROWS, ()) is None:
         setattr(config, ROWS, {name.rpartition(".")[2]: list(ids) for name in modules})
 
 

@@ -72,6 +72,13 @@ RunPath = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Where the base lies now: a folder, Hub id, ID@REVISION, embedded:NAME.",
+    ),
+]
 AllowOtherBase = Annotated[
     bool,
     typer.Option("--allow-other-base", help="Go on although the base has other weights now."),

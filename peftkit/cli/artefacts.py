@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from peftkit.cli import completion
-from peftkit.cli.app import AllowOtherBase, Json, app, say, show
+from peftkit.cli.app import AllowOtherBase, Base, Json, app, say, show
 from peftkit.cli.terminal import ask, busy
 from peftkit.merging.result import Onto, To
 
@@ -25,10 +25,7 @@ def merge(
         typer.Option(help="How several are combined, e.g. '{svd: {weights: [0.7, 0.3]}}'."),
     ] = None,
     to: Annotated[To, typer.Option(help="A whole model, or one new adapter of several.")] = "base",
-    base: Annotated[
-        str | None,
-        typer.Option(help="Folder, Hub id, ID@REVISION, embedded:NAME; the run's own otherwise."),
-    ] = None,
+    base: Base = None,
     onto: Annotated[
         Onto | None, typer.Option(help="Which weights of a quantized base take the change.")
     ] = None,
@@ -79,9 +76,7 @@ def export(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. outtype=q8_0")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; exports/NAME-TO otherwise.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The adapter's base: a folder, Hub id, embedded:NAME.")
-    ] = None,
+    base: Base = None,
     onto: Annotated[
         Onto | None, typer.Option(help="Which weights of a quantized base take the change.")
     ] = None,

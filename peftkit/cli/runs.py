@@ -12,6 +12,7 @@ import typer
 from peftkit.cli import completion
 from peftkit.cli.app import (
     AllowOtherBase,
+    Base,
     Json,
     Overrides,
     RecipeFile,
@@ -27,6 +28,13 @@ from peftkit.errors import DataError, UsageError
 if TYPE_CHECKING:
     from peftkit.plugins import Answerer
 
+Untrained = Annotated[
+    bool, typer.Option("--untrained", help="Ask the base as it was before training.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="NAME=TEXT", help="More of the question: context=@page.txt"),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of the split.")]
 
 
@@ -87,6 +95,7 @@ def evaluate(
     overrides: Overrides = None,
     split: Annotated[str | None, typer.Option(help="Any split; the recipe's otherwise.")] = None,
     limit: Limit = None,
+    base: Base = None,
     allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
 ) -> None:
@@ -101,6 +110,7 @@ def evaluate(
             split=split,
             limit=limit,
             overrides=overrides or (),
+            base=base,
             allow_other_base=allow_other_base,
             progress=progress,
         )
@@ -123,13 +133,9 @@ def generate(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="e.g. max_new_tokens=128"),
     ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column", metavar="NAME=TEXT", help="More of the question: context=@page.txt"
-        ),
-    ] = None,
-    base: Annotated[bool, typer.Option("--base", help="Ask the untrained base model.")] = False,
+    columns: Columns = None,
+    untrained: Untrained = False,
+    base: Base = None,
     allow_other_base: AllowOtherBase = False,
     as_json: Json = False,
 ) -> None:
@@ -145,7 +151,11 @@ def generate(
     quiet_stack()
     with busy("loading the run"):
         answerer = generating.open_answerer(
-            run, options=options or (), with_base=base, allow_other_base=allow_other_base
+            run,
+            options=options or (),
+            untrained=untrained,
+            base=base,
+            allow_other_base=allow_other_base,
         )
     if file is not None:
         _answer_file(answerer, file, out)

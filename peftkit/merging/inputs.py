@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peftkit.errors import ArtefactError, NetworkError, UsageError
-from peftkit.recipe.schema import Choice, ModelSection
+from peftkit.recipe.schema import Choice
 from peftkit.rundir.base_record import check_base
 from peftkit.rundir.paths import RunDir
+from peftkit.rundir.trained_recipe import check_base_is_there, load_trained_recipe
 from peftkit.system.checkpoint_files import check_base_folder, read_json
 from peftkit.system.weights_digest import identify
 
@@ -73,11 +74,12 @@ def find_inputs(
 
 
 def _with_base(source: Path, folder: Path, run_dir: RunDir | None, base: str | None) -> Inputs:
-    section = _model_section(run_dir) if run_dir else None
+    section = load_trained_recipe(run_dir).model if run_dir else None
     quantize = section.quantize if section else None
     if base is None and section is not None and section.path is not None:
         from peftkit.models.load import resolve
 
+        check_base_is_there(section.path)
         found = resolve(section)
         place = _fetch(found.path_or_id, found.revision) if not found.is_local else None
         root = place or Path(found.path_or_id)
@@ -111,10 +113,7 @@ def find_base(base: str) -> Path:
     if folder.is_dir():
         check_base_folder(folder)
         return folder
-    if folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1:
-        raise ArtefactError(
-            f"the base model {base} is not there", hint="say where it is with --base FOLDER"
-        )
+    check_base_is_there(base)
     name, _, revision = base.partition("@")
     return _fetch(name, revision or None)
 
@@ -130,12 +129,6 @@ def _named_base(folder: Path) -> str:
     if isinstance(revision, str) and revision and not Path(base).is_dir():
         return f"{base}@{revision}"
     return base
-
-
-def _model_section(run_dir: RunDir) -> ModelSection:
-    from peftkit.recipe.load import load_recipe
-
-    return load_recipe(run_dir.resolved).model
 
 
 def _fetch(name: str, revision: str | None) -> Path:

@@ -78,10 +78,10 @@ def quantizer_of(inputs: Inputs, config: Mapping[str, Any]) -> Quantizer | None:
         return None
     quiet_stack()
     from peftkit.recipe.build import build
-    from peftkit.recipe.load import load_recipe
+    from peftkit.rundir.trained_recipe import load_trained_recipe
     from peftkit.system.machine import describe_machine
 
-    return build(load_recipe(inputs.run_dir.resolved), describe_machine()).quantizer
+    return build(load_trained_recipe(inputs.run_dir), describe_machine()).quantizer
 
 
 @contextmanager

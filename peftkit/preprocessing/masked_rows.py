@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class DataView:
     rows: dict[str, list[MaskedRow]]
     """Split -> its first rows."""
     fingerprint: str
+    split_fingerprints: Mapping[str, str]
     source_revision: str | None
     notes: tuple[str, ...] = ()
 
@@ -55,6 +56,7 @@ class DataView:
         """Return the view as JSON data, in the form of a run's data.json."""
         return {
             "fingerprint": self.fingerprint,
+            "split_fingerprints": dict(self.split_fingerprints),
             "source_revision": self.source_revision,
             **({"notes": list(self.notes)} if self.notes else {}),
             "splits": {name: asdict(audit) for name, audit in self.audit.items()},
@@ -80,6 +82,7 @@ def make_view(
             for split, rows in prepared.encoded.items()
         },
         fingerprint=prepared.fingerprint,
+        split_fingerprints=prepared.split_fingerprints,
         source_revision=prepared.source_revision,
         notes=prepared.notes,
     )

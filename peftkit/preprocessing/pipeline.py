@@ -58,6 +58,8 @@ class Prepared:
     """Split -> what became of its rows."""
     fingerprint: str
     """sha256 over the encoded rows of every split."""
+    split_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """The same over each split alone."""
     breaches: tuple[Breach, ...] = ()
     """Thresholds that are broken; `prepare` raises them."""
     source_revision: str | None = None
@@ -136,6 +138,7 @@ def inspect_rows(
         encoded=arranged,
         audit=audits,
         fingerprint=fingerprint(arranged),
+        split_fingerprints={name: fingerprint({name: found}) for name, found in arranged.items()},
         breaches=tuple(breaches),
         source_revision=_revision(built),
         labels=labels,

@@ -5,7 +5,7 @@ Relative paths start at the recipe's folder, wherever the command is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from peftkit.errors import Problem, RecipeError
@@ -18,11 +18,14 @@ from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import read_yaml
 
 
-def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    file: Path, overrides: Sequence[str] = (), *, unneeded: Collection[str] = ()
+) -> Recipe:
     """Load and check a recipe.
 
     Args:
         overrides: `a.b.c=value` each, checked like the file itself.
+        unneeded: sections whose files and folders need not be there, since nothing reads them.
 
     Raises:
         RecipeError: with every problem, its line, its key and what to do.
@@ -36,7 +39,7 @@ def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
         _refuse_foreign(Path(file))
     data, is_resolved = without_decisions(document.data)
     overridden = apply_overrides(document.file, data, overrides)
-    gate = Gate(document.file, document.lines, overridden.keys)
+    gate = Gate(document.file, document.lines, overridden.keys, unneeded)
     gate.problems.extend(overridden.problems)
     sections = read_sections(gate, overridden.data)
     if not is_resolved:

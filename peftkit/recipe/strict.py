@@ -34,11 +34,17 @@ class Gate:
     """Gather the problems of one recipe."""
 
     def __init__(
-        self, file: str, lines: Mapping[str, int], overridden: Collection[str] = ()
+        self,
+        file: str,
+        lines: Mapping[str, int],
+        overridden: Collection[str] = (),
+        unneeded: Collection[str] = (),
     ) -> None:
         self.file = file
         self.lines = lines
         self.overridden = overridden
+        self.unneeded = unneeded
+        """Sections whose files need not be there."""
         self.folder = Path(file).resolve().parent
         """Where relative paths start."""
         self.problems: list[Problem] = []
@@ -227,6 +233,10 @@ class Gate:
     def resolve_path(self, key: str, text: str, what: str = "file or folder") -> str:
         """Return one absolute path, refusing it where nothing lies there."""
         path = self.folder / Path(text).expanduser()
+        if not path.exists() and self._place(key)[1] and Path(text).exists():
+            path = Path(text).absolute()  # typed, where the shell completes it
+        if split(key)[0] in self.unneeded and not path.exists():
+            return str(path)
         if any(sign in text for sign in "*?[") and not path.exists():
             if not any(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
                 self.refuse(key, f"no file matches {text!r}", f"paths start at {self.folder}")

@@ -11,6 +11,9 @@ from peftkit.merging.card import front_matter
 from peftkit.plugins import ModelKind
 from peftkit.rundir.paths import write_atomically
 
+_EMBEDDED = "embedded:"
+_EMBEDDED_IMPORT = "from peftkit.embedded import model_path\n"
+_QUOTES = "\"'"
 _TEMPLATE = """\
 {{ front_matter }}
 # {{ card.name }}
@@ -53,8 +56,6 @@ class Card:
     name: str
     base_model: str
     """As the recipe names it: a Hub id, a folder, or `embedded:NAME`."""
-    base_location: str
-    """What `from_pretrained` takes for the base on the machine that trained."""
     is_on_hub: bool
     adapter: str | None
     """The PEFT method; None for a whole model."""
@@ -71,6 +72,22 @@ class Card:
     """The class of transformers that held the base in fewer bits, and its options."""
     after_loading: str = ""
     """`Quantizer.after_loading`"""
+
+    @property
+    def base_name(self) -> str:
+        """Name the base; of a folder the last part alone, since the rest is one machine's."""
+        return Path(self.base_model).name if self._is_folder else self.base_model
+
+    @property
+    def base_in_code(self) -> str:
+        """Write what `from_pretrained` takes for the base."""
+        if self.base_model.startswith(_EMBEDDED):
+            return f"model_path({self.base_model.removeprefix(_EMBEDDED)!r})"
+        return '"THE BASE"' if self._is_folder else repr(self.base_model)
+
+    @property
+    def _is_folder(self) -> bool:
+        return not self.is_on_hub and not self.base_model.startswith(_EMBEDDED)
 
 
 def write_card(folder: Path, card: Card) -> Path:
@@ -89,9 +106,9 @@ def render_card(card: Card) -> str:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     what = (
-        f"A {card.adapter} adapter for `{card.base_model}`,"
+        f"A {card.adapter} adapter for `{card.base_name}`,"
         if card.adapter
-        else f"A model fine-tuned from `{card.base_model}`,"
+        else f"A model fine-tuned from `{card.base_name}`,"
     )
     return environment.from_string(_TEMPLATE).render(
         card=card,
@@ -124,7 +141,7 @@ def _usage(card: Card) -> str:
         'base.generation_config = GenerationConfig.from_pretrained("THIS FOLDER")\n'
     )
     config = 'config = AutoConfig.from_pretrained("THIS FOLDER")  # the labels\n'
-    said = [repr(card.base_location), *["config=config"] * has_labels, f"dtype={card.dtype!r}"]
+    said = [card.base_in_code, *["config=config"] * has_labels, f"dtype={card.dtype!r}"]
     quantization = ""
     if card.quantization is not None:
         name, options = card.quantization
@@ -134,6 +151,7 @@ def _usage(card: Card) -> str:
         said.append("quantization_config=quantization")
     return (
         "from peft import PeftModel\n"
+        f"{'' if card.base_in_code[0] in _QUOTES else _EMBEDDED_IMPORT}"
         f"from transformers import {', '.join(names)}\n\n"
         f"{config if has_labels else ''}{quantization}"
         f"base = {card.kind.auto_class}.from_pretrained({', '.join(said)})\n"

@@ -167,3 +167,14 @@ def check_same_data(run_dir: RunDir, fingerprint: str) -> None:
 
 def _show(value: Any) -> str:
     return "absent" if value is None else repr(value)
+
+
+def other_rows(run_dir: RunDir, split: str, fingerprints: Mapping[str, str]) -> Iterator[str]:
+    """Say of a split that its rows are not those that the run itself read, if it read it."""
+    known = run_dir.read_if_there(run_dir.data).get("split_fingerprints", {}).get(split)
+    found = fingerprints.get(split)
+    if known and found and known != found:
+        yield (
+            f"These are other rows than those of the run's own {split}: data fingerprint"
+            f" {known[:12]} -> {found[:12]}."
+        )

@@ -36,17 +36,20 @@ def open_run(
     overrides: Sequence[str] = (),
     *,
     use: str = "evaluate",
+    base: str | None = None,
     allow_other_base: bool = False,
 ) -> TrainedRun:
     """Read a finished run's recipe and tokenizer; no weights yet.
 
     Args:
-        use: what it is opened for, as a record says it.
+        use: what it is opened for, as a record says it; `evaluate` alone reads the data too.
+        base: where the base lies now; where the run says when absent.
         allow_other_base: go on although the base's weights are other ones than in training.
 
     Raises:
         UsageError: the base's weights are other ones than in training.
-        ArtefactError: the directory is not a run, or the run has trained nothing yet.
+        ArtefactError: the directory is not a run, the run has trained nothing yet, or the base
+            of its adapter is not there.
     """
     if not run_dir.resolved.exists():
         raise ArtefactError(
@@ -62,21 +65,20 @@ def open_run(
     from peftkit.models.load import identify_base
     from peftkit.models.tokenizer import load_tokenizer
     from peftkit.recipe.build import build
-    from peftkit.recipe.load import load_recipe
+    from peftkit.rundir.trained_recipe import check_base_is_there, load_trained_recipe
     from peftkit.system.machine import describe_machine
 
-    recipe = load_recipe(run_dir.resolved, overrides)
+    recipe = load_trained_recipe(run_dir, overrides, base=base, with_data=use == "evaluate")
     other_base = ""
     if run_dir.adapter.is_dir() and recipe.model.path is not None:
+        check_base_is_there(recipe.model.path)
         identity = identify_base(recipe.model)
         other_base = check_base(run_dir.path, identity, use=use, allow_other=allow_other_base)
     machine = describe_machine()
     built = build(recipe, machine)
     section = recipe.model
-    if section.config is not None:
-        section = dataclasses.replace(
-            section, path=str(run_dir.model), config=None, tokenizer=None, chat_template=None
-        )
+    if not run_dir.adapter.is_dir():  # the tokenizer of a whole model lies beside it, with all
+        section = dataclasses.replace(section.saved_in(run_dir.model), chat_template=None)
     tokenizer = load_tokenizer(section, recipe.file.parent)
     built.task.prepare_tokenizer(tokenizer)
     device = "cpu" if built.method.use_cpu else machine.device

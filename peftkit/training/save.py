@@ -95,7 +95,6 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
     return Card(
         name=recipe.name,
         base_model=recipe.model.path or "random weights",
-        base_location=found.path_or_id if found else "",
         is_on_hub=found is not None and not found.is_local,
         adapter=_adapter_name(job) if is_adapter else None,
         method=recipe.method.name,

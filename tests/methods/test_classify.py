@@ -191,6 +191,7 @@ def test_plain_peft_loads_the_adapter_with_its_head_and_predicts_alike(
 def test_the_card_s_own_lines_load_the_classifier(run: RunDir) -> None:
     card = (run.adapter / "README.md").read_text()
     usage = card.split("```python\n")[1].split("```")[0].replace("THIS FOLDER", str(run.adapter))
+    usage = usage.replace("THE BASE", run.read_resolved()["model"]["path"])
     loaded: dict = {}
     exec(usage, loaded)  # noqa: S102 - what our own card says
     assert loaded["model"].config.id2label == {0: "other", 1: "same"}
@@ -254,7 +255,7 @@ def test_a_run_names_labels_of_files_and_of_pairs_in_files_alone(run: RunDir, tm
     with pytest.raises(UsageError, match="several columns at once"):
         question_of_text(labeler.task, "sort")
     with pytest.raises(UsageError, match="the base knows no labels"):
-        open_answerer(run.path, with_base=True)
+        open_answerer(run.path, untrained=True)
     with pytest.raises(UsageError, match="generates nothing"):
         open_answerer(run.path, options=["max_new_tokens=3"])
 
@@ -368,7 +369,7 @@ def test_training_goes_on_under_the_head_that_the_base_has(tmp_path: Path) -> No
     assert not any("is new and untrained" in note for note in scores.notes)
     questions = [question_of_text(open_answerer(trained.path).task, ROWS[0]["text"])]
     (tuned,) = open_answerer(trained.path).label_many(questions)
-    (before,) = open_answerer(trained.path, with_base=True).label_many(questions)
+    (before,) = open_answerer(trained.path, untrained=True).label_many(questions)
     assert tuned.probabilities != before.probabilities
     native = AutoModelForSequenceClassification.from_pretrained(base).eval().requires_grad_(False)
     ids = open_answerer(trained.path).tokenizer(ROWS[0]["text"], return_tensors="pt")

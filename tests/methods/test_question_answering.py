@@ -166,6 +166,7 @@ def test_plain_peft_loads_the_adapter_with_its_head_and_answers_alike(
 def test_the_card_s_own_lines_load_the_model(run: RunDir) -> None:
     card = (run.adapter / "README.md").read_text()
     usage = card.split("```python\n")[1].split("```")[0].replace("THIS FOLDER", str(run.adapter))
+    usage = usage.replace("THE BASE", run.read_resolved()["model"]["path"])
     loaded: dict = {}
     exec(usage, loaded)  # noqa: S102 - what our own card says
     assert "pipeline_tag: question-answering" in card
@@ -206,7 +207,7 @@ def test_a_run_answers_questions_and_files(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="several columns at once: question, context"):
         question_of_text(answerer.task, "sort")
     with pytest.raises(UsageError, match="the base knows no answers"):
-        open_answerer(run.path, with_base=True)
+        open_answerer(run.path, untrained=True)
     with pytest.raises(UsageError, match="max_new_tokens does not say how"):
         open_answerer(run.path, options=["max_new_tokens=3"])
     with pytest.raises(UsageError, match="n_best_size must be at least 1"):

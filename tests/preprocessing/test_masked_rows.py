@@ -43,6 +43,7 @@ def test_a_runs_data_json_has_three_masks_a_split(tiny_recipe, tiny_model):
     }
     assert set(document) == {
         "fingerprint",
+        "split_fingerprints",
         "source_revision",
         "splits",
         "breaches",
@@ -57,7 +58,7 @@ def test_a_row_of_several_sequences_shows_one_after_the_other(tokenizer):
     row = {name: tokenizer(text)["input_ids"] for name, text in texts.items()}
     rows = SimpleNamespace(
         encoded={"train": Dataset.from_list([row])}, audit={}, breaches=(), fingerprint="",
-        source_revision=None, has_targets=False, notes=(),
+        split_fingerprints={}, source_revision=None, has_targets=False, notes=(),
     )  # fmt: skip
     (shown,) = make_view(rows, preferences.Pairs(), tokenizer, num_rows=3).rows["train"]
     assert "".join(shown.tokens) == "sort keys by namesort keys to"

@@ -14,7 +14,6 @@ from peftkit.reporting.model_card import Card, render_card, write_card
 CARD = Card(
     name="summarize-lora",
     base_model="Qwen/Qwen3-0.6B",
-    base_location="Qwen/Qwen3-0.6B",
     is_on_hub=True,
     adapter="lora",
     method="sft",
@@ -65,8 +64,17 @@ def test_the_code_on_the_card_is_python(adapter: str | None) -> None:
 
 
 def test_a_folder_on_this_machine_is_no_base_model_of_the_hub() -> None:
-    local = dataclasses.replace(CARD, base_model="embedded:docstring-lm", is_on_hub=False)
-    assert "base_model" not in _front_matter(render_card(local))
+    embedded = render_card(
+        dataclasses.replace(CARD, base_model="embedded:docstring-lm", is_on_hub=False)
+    )
+    assert "base_model" not in _front_matter(embedded)
+    assert "from peftkit.embedded import model_path\n" in embedded
+    assert "from_pretrained(model_path('docstring-lm'), " in embedded
+    local = render_card(dataclasses.replace(CARD, base_model="/models/base", is_on_hub=False))
+    assert "base_model" not in _front_matter(local)
+    assert "adapter for `base`," in local
+    assert 'from_pretrained("THE BASE", ' in local
+    assert "/models" not in local
 
 
 def test_a_quantized_base_is_loaded_as_it_was_trained() -> None:

@@ -39,7 +39,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError) as caught:
         RunDir(tmp_path).read_json(RunDir(tmp_path).scores)
-    assert caught.value.hint == f"peftkit run {tmp_path / 'recipe.yaml'}"
+    assert caught.value.hint == f"peftkit run {tmp_path}"
 
 
 def test_the_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
