@@ -48,6 +48,15 @@ def refused(written: Written) -> list[str]:
     ]
 
 
+def flat(config: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Write nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inside = isinstance(value, dict) and value
+        found.update(flat(value, f"{above}{key}.") if inside else {f"{above}{key}": value})
+    return found
+
+
 def unaccounted(written: Written, config: dict[str, Any]) -> list[str]:
     """Name keys with a value of which nothing, or more than one thing, is said."""
     said = Counter(one.key for one in written.fates)

@@ -25,6 +25,7 @@ from peftkit.plugins.imported import (
     no_effect,
     number,
     read_by_hand,
+    revision,
     switch,
     unsupported,
     whole,
@@ -55,8 +56,8 @@ def _optimizer(value: Any) -> Any:
 TABLE = {
     # what is loaded
     "base_model": kept("model.path"),
-    "revision_of_model": kept("model.revision"),
-    "model_revision": kept("model.revision"),
+    "revision_of_model": kept("model.revision", revision),
+    "model_revision": kept("model.revision", revision),
     "base_model_config": implied("the model's own configuration is read"),
     "base_model_ignore_patterns": no_effect("only safetensors are read"),
     "tokenizer_config": differs("the base's own tokenizer is read"),
@@ -177,7 +178,7 @@ TABLE = {
     "sample_packing_sequentially": differs("rows are packed by best fit, not in their order"),
     "multipack_real_batches": no_effect("rows of a block never see each other"),
     "pad_to_sequence_len": no_effect("rows are padded to the longest of a batch"),
-    "excess_length_strategy": differs("rows that are too long are cut"),
+    "excess_length_strategy": read_by_hand,
     "shuffle_merged_datasets": implied("the sampler draws rows in a random order"),
     "dataset_prepared_path": no_effect("rows are encoded at the beginning of a run"),
     "push_dataset_to_hub": _HUB,

@@ -78,6 +78,12 @@ def read_rows(draft: Draft, folder: Path) -> None:
 def _read_length(draft: Draft, *, is_running_text: bool) -> None:
     draft.take("sequence_len", "method.max_length", whole)
     draft.default("sequence_len", "method.max_length", 512)
+    strategy = str(draft.get("excess_length_strategy", "drop"))
+    if strategy == "drop" and draft.method == "sft" and not is_running_text:
+        draft.put("data.rows.too_long", "drop")
+        draft.say("excess_length_strategy", Fate.KEPT, "data.rows.too_long")
+        draft.say("excess_length_strategy", Fate.DEFAULT, "data.rows.too_long", value="drop")
+    draft.say("excess_length_strategy", Fate.IMPLIED, "rows that are too long are cut")
     packs = switch(draft.get("sample_packing")) or is_running_text
     if packs and draft.method == "sft":
         draft.put("method.packing", True)
@@ -127,9 +133,20 @@ def _task(draft: Draft, key: str, one: Mapping[str, Any]) -> dict[str, Any]:
     options = {"prompt": prompt, "completion": completion}
     if context:
         options["context"] = context
-    draft.say(f"{key}.type", Fate.DIFFERS, f"data.task.prompt_completion; the chat template writes"
-              f" the prompt, not {name}'s {style or 'instruct'} text", value=kind)  # fmt: skip
+    _say_strategy(draft, key, name, style or "instruct", kind)
     return {"prompt_completion": options}
+
+
+def _say_strategy(draft: Draft, key: str, name: str, style: str, kind: Any) -> None:
+    """Say what writes the prompt: Alpaca's own text, where nothing else is named."""
+    is_alpaca = (name, style) in (("alpaca", "instruct"), ("gpteacher", "instruct"))
+    if is_alpaca and not draft.get("chat_template") and not draft.has("model.chat_template"):
+        draft.put("model.chat_template", "alpaca")
+        how = "model.chat_template: alpaca; further input stands below the instruction"
+        draft.say(f"{key}.type", Fate.DIFFERS, how, value=kind)
+        return
+    draft.say(f"{key}.type", Fate.DIFFERS, f"data.task.prompt_completion; the chat template writes"
+              f" the prompt, not {name}'s {style} text", value=kind)  # fmt: skip
 
 
 def _chat(draft: Draft, key: str, one: Mapping[str, Any], base: str) -> dict[str, Any]:

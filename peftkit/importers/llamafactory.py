@@ -17,6 +17,7 @@ from peftkit.importers.native import (
 )
 from peftkit.importers.schemas import keys_of, version_of
 from peftkit.importers.settled import settle
+from peftkit.importers.templates import put_tokens
 from peftkit.plugins.imported import (
     Converted,
     Draft,
@@ -29,6 +30,7 @@ from peftkit.plugins.imported import (
     number,
     numeric,
     read_by_hand,
+    revision,
     switch,
     unsupported,
     whole,
@@ -56,7 +58,7 @@ def _attention(value: Any) -> str:
 TABLE: Mapping[str, Rule] = {
     # what is loaded
     "model_name_or_path": kept("model.path"),
-    "model_revision": kept("model.revision"),
+    "model_revision": kept("model.revision", revision),
     "trust_remote_code": kept("model.trust_remote_code", switch),
     "flash_attn": kept("model.attn_implementation", _attention),
     "rope_scaling": unsupported("a base keeps its positions; take one that was trained longer"),
@@ -66,7 +68,7 @@ TABLE: Mapping[str, Rule] = {
     "low_cpu_mem_usage": implied("transformers does it by itself"),
     "split_special_tokens": implied("special tokens in what is said are text:"
                                     " data.dialogue.control_tokens"),
-    "resize_vocab": read_by_hand,
+    "resize_vocab": implied("tokens that are added get rows of their own"),
     "add_tokens": read_by_hand,
     "add_special_tokens": read_by_hand,
     "new_special_tokens": read_by_hand,
@@ -186,6 +188,7 @@ class LlamaFactory(Importer):
         dtype = precision(draft, default="auto", pure="pure_bf16")
         _read_stage(draft, stage)
         _read_quantization(draft)
+        put_tokens(draft, "", "add_tokens", "add_special_tokens", "new_special_tokens")
         read_rows(draft, folder, stage)
         _read_adapter(draft, kind)
         _read_training(draft)

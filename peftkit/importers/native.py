@@ -108,14 +108,15 @@ def read_trainer(draft: Draft) -> None:
     checkpointing = get("gradient_checkpointing")
     if checkpointing is not None:
         draft.keep("gradient_checkpointing", "method.gradient_checkpointing", switch(checkpointing))
-    _read_trackers(draft)
+    read_trackers(draft)
 
 
-def _read_trackers(draft: Draft) -> None:
+def read_trackers(draft: Draft) -> None:
+    """Read who is told about a run."""
     stated = draft.get("report_to")
     if stated is None:
         return
-    names = [name for name in listed(stated) if not is_off(name)]
+    names = [str(name) for name in listed(stated) if not is_off(name)]
     draft.keep("report_to", "method.report_to", names[0] if len(names) == 1 else names or "none")
 
 

@@ -1,13 +1,33 @@
-"""Chat templates and special tokens of other tools, as far as a recipe can say them."""
+"""Chat templates and special tokens of other tools, as a recipe says them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from peftkit.plugins.imported import Draft
+from peftkit.embedded.named_templates import template_names
+from peftkit.plugins.imported import Draft, listed, mapped
 from peftkit.plugins.importer import Fate
 
-_TOKENIZERS_OWN = ("tokenizer_default", "default", "empty", "inst")
+_TOKENIZERS_OWN = ("tokenizer_default", "inst", "auto", "self")
+_SAME: Mapping[str, str] = {
+    "default-chatml": "chatml",
+    "empty": "plain",
+    "gemma2": "gemma",
+    "gemma_chatml": "chatml",
+    "llama-3": "llama3",
+    "llama3_2": "llama3",
+    "mistral_v1": "mistral",
+    "phi_3": "phi3",
+    "phi_35": "phi3_5",
+    "qwen": "qwen2_5",
+    "qwen2": "qwen2_5",
+    "qwen_25": "qwen2_5",
+    "qwen2_vl": "qwen2_5_vl",
+    "yi": "chatml",
+}
+"""Other tools' names for the templates that a recipe can name."""
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 def put_template(draft: Draft, key: str, name: Any, *, jinja: Any = None) -> None:
@@ -15,23 +35,35 @@ def put_template(draft: Draft, key: str, name: Any, *, jinja: Any = None) -> Non
     if jinja:
         draft.say("chat_template_jinja", Fate.UNSUPPORTED, "write it into a file beside the recipe:"
                   " model.chat_template: FILE.jinja")  # fmt: skip
-    if not name:
+    if not isinstance(name, str) or not name:
         return
-    if str(name) in _TOKENIZERS_OWN:
+    named = _SAME.get(name, name)
+    if name in _TOKENIZERS_OWN:
         draft.say(key, Fate.IMPLIED, "the tokenizer's own chat template", value=name)
-        return
-    draft.say(key, Fate.DIFFERS, f"the tokenizer's own chat template writes conversations, which"
-              f" may not be {name}: `peftkit data` shows it; model.chat_template takes a file",
-              value=name)  # fmt: skip
+    elif named in template_names():
+        draft.put("model.chat_template", named)
+        draft.say(key, Fate.KEPT, "model.chat_template", value=name)
+    else:
+        draft.say(key, Fate.DIFFERS, "the tokenizer's own chat template writes conversations, which"
+                  f" may not be {name}: `peftkit data` shows it; model.chat_template takes a file",
+                  value=name)  # fmt: skip
 
 
-def put_tokens(draft: Draft, special: str, added: str) -> None:
+def put_tokens(draft: Draft, special: str, *added: str) -> None:
     """Say which tokens the config sets or adds."""
-    stated = draft.get(special)
-    if isinstance(stated, dict) and any(stated.values()):
-        draft.say(special, Fate.UNSUPPORTED, "the tokenizer's own special tokens count; a padding"
-                  " token is found by rule")  # fmt: skip
-    elif stated is not None:
-        draft.say(special, Fate.IMPLIED, "the tokenizer's own special tokens count")
-    if draft.get(added):
-        draft.say(added, Fate.UNSUPPORTED, "no token can be added to a base")
+    stated = mapped(draft.get(special))
+    named = {name: str(stated[name]) for name in _SPECIAL if isinstance(stated.get(name), str)}
+    if named:
+        draft.put("model.special_tokens", named)
+        draft.say(special, Fate.KEPT, "model.special_tokens")
+    tokens = [str(one) for one in listed(stated.get("additional_special_tokens"))]
+    for key in added:
+        more = [str(one) for one in listed(draft.get(key), separator=",")]
+        tokens += [one for one in more if one not in tokens]
+        if more:
+            draft.say(key, Fate.KEPT, "model.add_tokens")
+        draft.say(key, Fate.IMPLIED, "none are named")
+    if tokens:
+        draft.put("model.add_tokens", tokens)
+        draft.say(special, Fate.KEPT, "model.add_tokens")
+    draft.say(special, Fate.IMPLIED, "the tokenizer's own special tokens count")

@@ -100,6 +100,13 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def revision(value: Any) -> Any:
+    """Read a revision, of which `main` is the one that is read anyway."""
+    if value == "main":
+        raise Converted(Fate.IMPLIED, "it is what is read")
+    return value
+
+
 def listed(value: Any, *, separator: str = "") -> list[Any]:
     """Read a list, which may be one value alone, or a text with a separator in it."""
     if isinstance(value, str) and separator:
@@ -112,6 +119,21 @@ def listed(value: Any, *, separator: str = "") -> list[Any]:
 def mapped(value: Any) -> Mapping[str, Any]:
     """Read a mapping; empty where it is none."""
     return value if isinstance(value, Mapping) else {}
+
+
+def flattened(foreign: Foreign) -> Foreign:
+    """Write a config's nested mappings as dotted keys: `optimizer.lr`."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for name, inner in value.items():
+                walk(inner, f"{key}.{name}" if key else str(name))
+        else:
+            found[key] = value
+
+    walk(foreign.data, "")
+    return replace(foreign, data=found)
 
 
 def is_off(value: Any) -> bool:
@@ -252,6 +274,7 @@ class Draft:
             nearest: what to say of one that is.
         """
         schema = {*keys, *table}
+        self.recipe.setdefault("method", {}).setdefault(self.method, {})
         for key, value in self.foreign.data.items():
             if key in self.said or value is None:
                 continue

@@ -66,6 +66,12 @@ def _of_shell(
 ) -> Recognised | None:
     for name, importer in importers.items():
         foreign = read_shell(file, importer.commands) if importer.commands else None
+        if foreign is not None and not foreign.data:
+            why = next((note for note in foreign.notes if "is not found" in note), "")
+            raise UsageError(
+                f"{file} runs {importer.title} without an option: {why or 'it names no config'}",
+                hint="name the config itself, or its folder's script",
+            )
         if foreign is not None:
             return Recognised(name, importer, foreign)
     if wanted:

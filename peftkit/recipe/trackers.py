@@ -72,7 +72,10 @@ def reported_to(options: Mapping[str, Any]) -> list[str]:
 
 def _named(options: Mapping[str, Any]) -> Sequence[str]:
     stated = options.get(OPTION) or OFF
-    return (stated,) if isinstance(stated, str) else tuple(stated)
+    if isinstance(stated, str):
+        return (stated,)
+    names = stated if isinstance(stated, list | tuple) else ()  # its kind is the gate's to refuse
+    return [name for name in names if isinstance(name, str)]
 
 
 def missing_trackers(stated: Stated) -> Found:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import pytest
+
 from peftkit.importers.templates import put_template, put_tokens
 from peftkit.plugins.imported import Draft, Fate
 from peftkit.plugins.importer import Foreign
 
 
-def test_the_tokenizers_own_template_is_implied():
-    draft = Draft(Foreign("c.yaml", {"chat_template": "tokenizer_default"}))
-    put_template(draft, "chat_template", "tokenizer_default")
-    assert [one.fate for one in draft.fates] == [Fate.IMPLIED]
+@pytest.mark.parametrize(
+    ("name", "fate", "said"),
+    [
+        ("tokenizer_default", Fate.IMPLIED, None),
+        ("chatml", Fate.KEPT, "chatml"),
+        ("qwen", Fate.KEPT, "qwen2_5"),
+        ("baichuan", Fate.DIFFERS, None),
+    ],
+)
+def test_a_template_by_name(name, fate, said):
+    draft = Draft(Foreign("c.yaml", {"template": name}))
+    put_template(draft, "template", name)
+    assert [one.fate for one in draft.fates] == [fate]
+    assert draft.recipe.get("model", {}).get("chat_template") == said
 
 
-def test_tokens_without_a_value_are_implied():
-    draft = Draft(Foreign("c.yaml", {"special_tokens": {"pad_token": None}}))
+def test_tokens_that_are_set_and_added():
+    special = {"eos_token": "<|im_end|>", "unk_token": None}
+    draft = Draft(Foreign("c.yaml", {"special_tokens": special, "tokens": ["<|im_start|>"]}))
     put_tokens(draft, "special_tokens", "tokens")
-    assert [one.fate for one in draft.fates] == [Fate.IMPLIED]
+    assert draft.recipe["model"] == {
+        "special_tokens": {"eos_token": "<|im_end|>"}, "add_tokens": ["<|im_start|>"],
+    }  # fmt: skip
+    assert {one.fate for one in draft.fates} == {Fate.KEPT}
+    empty = Draft(Foreign("c.yaml", {"special_tokens": {"pad_token": None}}))
+    put_tokens(empty, "special_tokens", "tokens")
+    assert [one.fate for one in empty.fates] == [Fate.IMPLIED]
