@@ -30,7 +30,9 @@ def load_quality() -> Any:
 
 QUALITY = load_quality()
 OFFLINE = [
-    one.file for name, one in HEADERS.items() if "/" not in name and not name.startswith("pretrain-")
+    one.file
+    for name, one in HEADERS.items()
+    if "/" not in name and not name.startswith("pretrain-")
 ]
 
 
