@@ -146,6 +146,18 @@ class PeftAdapter(Adapter):
         without_others(copy.deepcopy(self.config), model, is_said=False)
 
 
+class ReadsWeights(PeftAdapter):
+    """A method that computes with the base weights' own values, which packed ones do not show."""
+
+    fewest_bits = 16
+
+
+class ReadsPackedBytes(PeftAdapter):
+    """A method that computes with weights of 8 bits, whose shape is theirs, and with none of 4."""
+
+    fewest_bits = 8
+
+
 @contextmanager
 def upstream_notices_ignored() -> Iterator[None]:
     """Ignore what PEFT warns of while attaching and that a user can do nothing about."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftkit.adapters.base import PeftAdapter
+from peftkit.adapters.base import PeftAdapter, ReadsPackedBytes, ReadsWeights
 from peftkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ class Cpt(PeftAdapter):
     way_out = "use prompt_tuning with prompt_tuning_init: TEXT"
 
 
-class Deft(PeftAdapter):
+class Deft(ReadsPackedBytes):
     """Project a learned subspace out of each weight and inject a replacement."""
 
     Config = "peft:DeftConfig"
 
 
-class Delora(PeftAdapter):
+class Delora(ReadsWeights):
     """Decouple the angle and the strength of normalized low-rank updates."""
 
     Config = "peft:DeloraConfig"
@@ -90,13 +90,13 @@ class FourierFT(PeftAdapter):
     way_out = "say an n_frequency of at most rows * columns of the smallest module"
 
 
-class Frod(PeftAdapter):
+class Frod(ReadsWeights):
     """Learn full-rank updates: scales and sparse rotations in bases shared across layers."""
 
     Config = "peft:FrodConfig"
 
 
-class Glora(PeftAdapter):
+class Glora(ReadsWeights):
     """Scale and shift weights, biases and activations with learned support tensors."""
 
     Config = "peft:GloraConfig"
@@ -115,7 +115,7 @@ class Hira(PeftAdapter):
     Config = "peft:HiraConfig"
 
 
-class Hra(PeftAdapter):
+class Hra(ReadsPackedBytes):
     """Rotate weights by a chain of Householder reflections."""
 
     Config = "peft:HRAConfig"
@@ -139,13 +139,13 @@ class LNTuning(PeftAdapter):
     Config = "peft:LNTuningConfig"
 
 
-class LoHa(PeftAdapter):
+class LoHa(ReadsPackedBytes):
     """Add the Hadamard product of two low-rank matrices."""
 
     Config = "peft:LoHaConfig"
 
 
-class LoKr(PeftAdapter):
+class LoKr(ReadsPackedBytes):
     """Add Kronecker products of small matrices."""
 
     Config = "peft:LoKrConfig"
@@ -190,7 +190,7 @@ class MultitaskPromptTuning(PeftAdapter):
     way_out = "train one prompt_tuning a task"
 
 
-class Osf(PeftAdapter):
+class Osf(ReadsWeights):
     """Train the least significant singular directions of each weight, the others frozen."""
 
     Config = "peft:OSFConfig"
@@ -218,7 +218,7 @@ class PTuning(PeftAdapter):
         return (encoder_keeper(),)
 
 
-class Peanut(PeftAdapter):
+class Peanut(ReadsPackedBytes):
     """Add small neural networks that read the weights beside them."""
 
     Config = "peft:PeanutConfig"
@@ -254,7 +254,7 @@ class PrefixTuning(PeftAdapter):
         return found
 
 
-class Psoft(PeftAdapter):
+class Psoft(ReadsWeights):
     """Rotate the principal subspace of each weight."""
 
     Config = "peft:PsoftConfig"
@@ -279,13 +279,13 @@ class Road(PeftAdapter):
     way_out = "say a group_size that divides the rows of every targeted module"
 
 
-class Supertuning(PeftAdapter):
+class Supertuning(ReadsWeights):
     """Train a sparse support of each weight's numbers, chosen by magnitude."""
 
     Config = "peft:SupertuningConfig"
 
 
-class TinyLora(PeftAdapter):
+class TinyLora(ReadsWeights):
     """Learn a handful of numbers on each weight's singular subspace."""
 
     Config = "peft:TinyLoraConfig"
@@ -372,7 +372,7 @@ class AdaLora(PeftAdapter):
         put_back(model, checkpoint)
 
 
-class Adamss(PeftAdapter):
+class Adamss(ReadsWeights):
     """Train low-rank updates in subspaces clustered from each weight's singular vectors."""
 
     Config = "peft:AdamssConfig"
@@ -395,5 +395,5 @@ def adapter_class(config_name: str) -> type[PeftAdapter]:
 _BY_CONFIG = {
     kind.Config.removeprefix("peft:"): kind
     for kind in tuple(globals().values())
-    if isinstance(kind, type) and issubclass(kind, PeftAdapter) and kind is not PeftAdapter
+    if isinstance(kind, type) and issubclass(kind, PeftAdapter) and "Config" in vars(kind)
 }

@@ -175,6 +175,10 @@ class Adapter(Plugin):
     Its `Config` is the native PEFT config (`peft:LoraConfig`); None for full fine-tuning.
     """
 
+    fewest_bits: ClassVar[int] = 1
+    """What a weight of a quantized base must have at least, where its own values are read: more
+    than 8 trains on no packed base, more than 4 on none of 4 bits."""
+
     @classmethod
     def conflicts(
         cls, options: Mapping[str, Any], method: str, method_options: Mapping[str, Any]

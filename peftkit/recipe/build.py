@@ -19,6 +19,7 @@ from peftkit.plugins import Adapter, Decision, Machine, Method, ModelKind, Sourc
 from peftkit.plugins.machine import decided
 from peftkit.recipe.early_stopping import best_kept
 from peftkit.recipe.kinds import Kind
+from peftkit.recipe.packed_weights import refuse_packed
 from peftkit.recipe.plain_data import plain_data
 from peftkit.recipe.quantization import decide_quantization
 from peftkit.recipe.row_contradictions import check_limits
@@ -126,6 +127,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     method = builder.plugin("methods", "method", Choice(recipe.method.name, arguments))
     adapter = builder.adapter(method_class.kind)
     quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
+    refuse_packed(builder.gate, recipe, adapter, quantizer)
     check_limits(builder.gate, recipe, method)
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
