@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from peftkit.sources.rows import BadLines, Row
+
     Model: TypeAlias = PreTrainedModel | PeftModel
 
 BATCHES_AT_ONCE = 8
@@ -118,17 +120,21 @@ def open_answerer(
 
 
 def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, Any], Question]]:
-    """Read a JSON or JSONL file of rows, each with the question that the run's task makes of it.
+    """Read a file of rows, each with the question that the run's task makes of it.
+
+    Args:
+        file: JSON, JSONL, CSV, Parquet, Arrow ..., or a text with a prompt in every line.
 
     Raises:
         DataError: lines are malformed, or rows lack what the task asks about; shows the first ten.
+        UsageError: nothing reads a file of this name.
     """
-    from peftkit.sources.json_rows import HINT, read_json
+    from peftkit.sources.json_rows import HINT
     from peftkit.sources.rows import BadLines
 
     bad = BadLines()
     asked = []
-    for row in read_json([file], None, bad):
+    for row in _rows_of(file, bad):
         try:
             for column in answerer.columns:
                 if column in row.values:
@@ -148,6 +154,35 @@ def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, An
     return asked
 
 
+def _rows_of(file: Path, bad: BadLines) -> Iterator[Row]:
+    """Give a file's rows by whatever source reads it."""
+    from peftkit.plugins import find
+    from peftkit.sources.json_rows import read_json
+    from peftkit.sources.paths import open_bytes
+    from peftkit.sources.recognise import recognise
+    from peftkit.sources.rows import Row
+
+    found = recognise(file)
+    if found.source == "json" and "field" not in found.options:
+        yield from read_json([file], None, bad)
+    elif found.source == "text":
+        with open_bytes(file) as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    prompt = line.decode("utf-8").strip()
+                except UnicodeDecodeError:
+                    bad.add(f"{file}:{number}", "is not UTF-8")
+                    continue
+                if prompt:
+                    yield Row(f"{file}:", number, {"prompt": prompt})
+    else:
+        plugin = find("sources", found.source)
+        source = plugin(plugin.Config(**found.options))
+        for split in source.splits() or ("train",):
+            for number, values in enumerate(source.load(split)):
+                yield Row(f"{file} row ", number, values)
+
+
 def answer_file(
     answerer: Answerer,
     asked: Sequence[tuple[Mapping[str, Any], Question]],
@@ -161,7 +196,9 @@ def answer_file(
     while chunk := list(islice(rows, answerer.batch_size * BATCHES_AT_ONCE)):
         answers = answerer.reply_many([question for _, question in chunk])
         for (row, _), answer in zip(chunk, answers, strict=True):
-            out.write(json.dumps({**row, **answer}, ensure_ascii=False) + "\n")
+            # What JSON lacks, as a date of a Parquet file, is written as its text.
+            line = json.dumps({**row, **answer}, ensure_ascii=False, default=str)
+            out.write(line + "\n")
         out.flush()
         done += len(chunk)
         if progress:

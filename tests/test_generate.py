@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,6 +250,30 @@ def test_a_file_is_answered_row_by_row_and_keeps_its_columns(
     assert seen[-1] == (6, 6)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json", ".txt"])
+def test_a_file_of_any_format_is_asked_alike(
+    answerer: GenerativeAnswerer, tmp_path: Path, suffix: str
+) -> None:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    file = tmp_path / f"in{suffix}"
+    table = pa.table({"document": PROMPTS, "at": [date(2026, 1, 1)] * len(PROMPTS)})
+    if suffix == ".csv":
+        csv.write_csv(table, file, csv.WriteOptions(delimiter=";"))
+    elif suffix == ".parquet":
+        parquet.write_table(table, file)
+    elif suffix == ".json":
+        file.write_text(json.dumps({"rows": [{"document": one} for one in PROMPTS]}))
+    else:
+        file.write_text("\n\n".join(PROMPTS))
+    asked = read_questions(answerer, file)
+    assert [one for _, one in asked] == [question_of_text(answerer.task, p) for p in PROMPTS]
+    out = io.StringIO()
+    answer_file(answerer, asked[:1], out)
+    assert json.loads(out.getvalue())[ANSWER]
+
+
 def test_every_bad_row_of_a_file_is_named(answerer: GenerativeAnswerer, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text(
@@ -263,6 +288,12 @@ def test_every_bad_row_of_a_file_is_named(answerer: GenerativeAnswerer, tmp_path
         read_questions(answerer, file)
     with pytest.raises(DataError, match="cannot read"):
         read_questions(answerer, tmp_path / "absent.jsonl")
+    with pytest.raises(UsageError, match="cannot tell the format"):
+        read_questions(answerer, tmp_path / "absent.xyz")
+    text = tmp_path / "in.txt"
+    text.write_bytes(b"sort keys\n\xff\n")
+    with pytest.raises(DataError, match=r"in\.txt:2: is not UTF-8"):
+        read_questions(answerer, text)
 
 
 def test_an_output_is_never_overwritten(tmp_path: Path) -> None:

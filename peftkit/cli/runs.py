@@ -126,7 +126,8 @@ def generate(
         str | None, typer.Argument(help="What to answer; a conversation, or stdin, without.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Answer every row of a JSONL file instead.")
+        Path | None,
+        typer.Option(help="Answer each row of a file instead, or line of a text."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the file's answers go.")] = None,
     options: Annotated[
