@@ -69,6 +69,11 @@ class PlannedTensor:
     shape: tuple[int, ...]
     """After the transform."""
 
+    @property
+    def is_transposed(self) -> bool:
+        """Tell whether the model stores the weight as (in, out)."""
+        return self.transform is _transpose
+
 
 def family_of(model: ModelFolder) -> Family:
     """Return the family of a model.

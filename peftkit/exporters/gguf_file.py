@@ -74,7 +74,7 @@ def write_gguf(
         ArtefactError: the format cannot express the model.
         ResourceError: the `gguf` package is missing.
     """
-    _require_gguf()
+    require_gguf()
     from transformers import AutoConfig
 
     model = open_model(trained.folder)
@@ -90,7 +90,7 @@ def write_gguf(
     vocabulary.special_ids.update(zip(_FURTHER_ENDS, further, strict=False))
     if not adds_ends:
         vocabulary.flags.update(add_bos_token=False, add_eos_token=False)
-    file = out / (name or f"{_file_name(trained.name)}-{chosen}.gguf")
+    file = out / (name or f"{plain_name(trained.name)}-{chosen}.gguf")
     factors = rope_factors(config)
     with closing(_Writer(file, family.arch, chosen)) as writer:
         writer.describe(trained.name, parameters)
@@ -107,7 +107,12 @@ def write_gguf(
     return Exported((file,), tuple(proofs), tuple(notes))
 
 
-def _require_gguf() -> None:
+def require_gguf() -> None:
+    """Ask for the package that writes GGUF.
+
+    Raises:
+        ResourceError: it is missing; says how to install it.
+    """
     try:
         import gguf  # noqa: F401 - only whether it is there
     except ImportError:
@@ -125,7 +130,8 @@ def _rounding(config: Any, chosen: OutType) -> list[str]:
     return [f"the weights were {own}; {chosen} rounds them, once"]
 
 
-def _file_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name as a file may have it."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 

@@ -1,6 +1,6 @@
 // Ask llama.cpp, through npm's node-llama-cpp, what it makes of GGUF files.
 //
-// Reads a list of {file, texts, chats, ids, num_tokens} from the first file named and writes into the
+// Reads a list of {file, lora, texts, chats, ids, num_tokens} from the first file named and writes into the
 // second, for each, the tokens of the texts, the chats as llama.cpp's own Jinja renders the template in
 // the file, the logits after each of the tokens `ids`, the tokens that follow them greedily, or an
 // embedding.
@@ -27,6 +27,7 @@ for (const asked of JSON.parse(readFileSync(process.argv[2], "utf8"))) {
     } else {
         const context = await model.createContext({
             contextSize: 256, threads: 1, flashAttention: false,
+            lora: asked.lora ? {adapters: [{filePath: asked.lora}]} : undefined,
             experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"
         });
         const sequence = context.getSequence();

@@ -20,7 +20,9 @@ import tiny_families
 import tiny_tokenizers
 import training_fixture
 from command_line import run_command
+from trained_adapter import lora, move_and_save
 
+from peftkit.exporters.gguf_adapter import GgufAdapter, GgufAdapterOptions
 from peftkit.exporters.gguf_file import write_gguf
 from peftkit.generate import open_answerer
 from peftkit.models.logit_parity import SENTENCES
@@ -107,6 +109,33 @@ def test_every_family_and_type_computes_and_answers_as_the_model_does(tmp_path: 
         assert found["greedy"][:num_sure] == answer[:num_sure], where
         num_compared += num_sure
     assert num_compared > 150
+
+
+def test_an_adapter_on_the_bases_file_computes_as_the_tuned_model(tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    requests, wanted = [], []
+    for name in tiny_families.FAMILIES:
+        base = tiny_families.save(name, tmp_path / name)
+        targets = ["c_attn", "c_proj", "c_fc"] if name == "gpt2" else "all-linear"
+        config = lora(target_modules=targets, lora_alpha=24, fan_in_fan_out=name == "gpt2")
+        trained = move_and_save(base, tmp_path / f"{name}-lora", config)
+        (out := tmp_path / f"{name}-out").mkdir()
+        adapter = GgufAdapter(GgufAdapterOptions()).export(trained, out).files[0]
+        plain = AutoModelForCausalLM.from_pretrained(base)
+        ids = [5, 60, 7, 90, 33]
+        with torch.no_grad():
+            untuned = plain(input_ids=torch.tensor([ids])).logits[0].double().numpy()
+            tuned = PeftModel.from_pretrained(plain, trained.folder).eval()
+            logits = tuned(input_ids=torch.tensor([ids])).logits[0].double().numpy()
+        requests.append({"file": str(export(base, "f32")), "lora": str(adapter), "ids": ids})
+        wanted.append((name, untuned, logits))
+    for found, (name, untuned, logits) in zip(ask(requests, tmp_path), wanted, strict=True):
+        off = np.abs(np.array(found["logits"]) - logits).max()
+        assert off < OUTTYPES["f32"] * logits.std(), (name, off)
+        assert np.abs(untuned - logits).max() > 20 * off, "the adapter changes something"
 
 
 def test_every_tokenizer_cuts_texts_alike(tmp_path: Path) -> None:

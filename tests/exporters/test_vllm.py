@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import tiny_families
+from trained_adapter import lora, move_and_save
 
 from peftkit.errors import ArtefactError
 from peftkit.exporters.vllm import Vllm, VllmOptions
@@ -31,29 +32,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(base: Path, folder: Path, config) -> Trained:
-    """Save an adapter whose every parameter was moved."""
-    import torch
-    from peft import get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base)
-    torch.manual_seed(4)
-    attached = get_peft_model(model, config)
-    with torch.no_grad():
-        for parameter in attached.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-    attached.save_pretrained(folder, save_embedding_layers=False)
-    tiny.tiny_tokenizer(folder)
-    (folder.parent / "out").mkdir()
-    return Trained("tiny", folder, base=str(base))
-
-
-def _lora(**options):
-    from peft import LoraConfig
-
-    settings = {"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
-    return LoraConfig(**settings)
+    """Save an adapter whose every parameter was moved, and make room for what is exported."""
+    (folder.parent / "out").mkdir(parents=True)
+    return move_and_save(base, folder, config)
 
 
 def _as_vllm(base: Path, adapter: Path):
@@ -102,7 +83,7 @@ def _error(base: Path, adapter: Path, out: Path) -> float:
 
 @pytest.mark.parametrize("kind", list(EXACT))
 def test_every_lora_is_written_exactly(kind: str, base: Path, tmp_path: Path) -> None:
-    trained = _train(base, tmp_path / "adapter", _lora(**EXACT[kind]))
+    trained = _train(base, tmp_path / "adapter", lora(**EXACT[kind]))
     exported = check_exporter(Vllm, {}, trained, tmp_path / "out")
     assert _error(base, trained.folder, tmp_path / "out") < 1e-6
     assert [proof.what for proof in exported.proofs] == ["weights", "logits"]
@@ -110,7 +91,7 @@ def test_every_lora_is_written_exactly(kind: str, base: Path, tmp_path: Path) ->
 
 
 def test_dora_is_factored_with_its_error(base: Path, tmp_path: Path) -> None:
-    trained = _train(base, tmp_path / "adapter", _lora(use_dora=True))
+    trained = _train(base, tmp_path / "adapter", lora(use_dora=True))
     exported = check_exporter(
         Vllm, {"max_lora_rank": 32, "max_error": 0.9}, trained, tmp_path / "out"
     )
@@ -125,7 +106,7 @@ def test_pissa_and_a_foreign_method_are_factored_exactly_where_the_rank_suffices
 ) -> None:
     from peft import IA3Config, LoHaConfig
 
-    pissa = _lora(init_lora_weights="pissa", target_modules=["q_proj", "v_proj"])
+    pissa = lora(init_lora_weights="pissa", target_modules=["q_proj", "v_proj"])
     loha = LoHaConfig(r=3, alpha=3, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM")
     ia3 = IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
     for name, config, rank in (("pissa", pissa, 8), ("loha", loha, 16), ("ia3", ia3, 64)):
@@ -136,7 +117,7 @@ def test_pissa_and_a_foreign_method_are_factored_exactly_where_the_rank_suffices
 
 
 def test_a_rank_above_the_servers_is_cut_or_refused(base: Path, tmp_path: Path) -> None:
-    trained = _train(base, tmp_path / "adapter", _lora(r=12))
+    trained = _train(base, tmp_path / "adapter", lora(r=12))
     out = tmp_path / "out"
     check_exporter(Vllm, {"max_lora_rank": 8, "max_error": 0.9}, trained, out)
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 8
@@ -149,7 +130,7 @@ def test_a_rank_above_the_servers_is_cut_or_refused(base: Path, tmp_path: Path) 
 
 
 def test_what_vllm_cannot_serve_is_refused_all_at_once(base: Path, tmp_path: Path) -> None:
-    config = _lora(
+    config = lora(
         target_modules=["q_proj"], modules_to_save=["lm_head"], trainable_token_indices=[3]
     )
     trained = _train(base, tmp_path / "adapter", config)
@@ -168,7 +149,7 @@ def test_a_saved_module_that_never_changed_is_left_out(base: Path, tmp_path: Pat
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base)
-    config = _lora(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    config = lora(target_modules=["q_proj"], modules_to_save=["lm_head"])
     attached = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in attached.named_parameters():
@@ -185,7 +166,7 @@ def test_a_saved_module_that_never_changed_is_left_out(base: Path, tmp_path: Pat
 
 def test_a_trained_bias_is_refused(tmp_path: Path) -> None:
     base = tiny_families.save("llama-untied-biased", tmp_path / "base")
-    trained = _train(base, tmp_path / "adapter", _lora(bias="lora_only"))
+    trained = _train(base, tmp_path / "adapter", lora(bias="lora_only"))
     with pytest.raises(ArtefactError, match="trained bias"):
         Vllm(VllmOptions()).export(trained, tmp_path / "out")
 
@@ -193,7 +174,7 @@ def test_a_trained_bias_is_refused(tmp_path: Path) -> None:
 def test_modules_that_the_base_has_not_are_named(base: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    trained = _train(base, tmp_path / "adapter", _lora(target_modules=["q_proj"]))
+    trained = _train(base, tmp_path / "adapter", lora(target_modules=["q_proj"]))
     file = trained.folder / "adapter_model.safetensors"
     renamed = {name.replace("q_proj", "query"): value for name, value in load_file(file).items()}
     save_file(renamed, file)
