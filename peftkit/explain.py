@@ -19,8 +19,11 @@ from peftkit.recipe.schema import (
     DataSection,
     EarlyStoppingSection,
     EvaluateSection,
+    FullSection,
     ModelSection,
+    PerEpochSection,
     RowsSection,
+    StopAboveSection,
 )
 from peftkit.recipe.sections import SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
@@ -324,6 +327,9 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "data.rows": _section(RowsSection),
     "data.dialogue": _section(Rendering),
     "early_stopping": _section(EarlyStoppingSection),
+    "per_epoch": _section(PerEpochSection),
+    "stop_above": _section(StopAboveSection),
+    "adapter.full": _section(FullSection),
     "memory": _explain_memory,
     "evaluate": _section(EvaluateSection),
     "evaluate.generation": _explain_generation,

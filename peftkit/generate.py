@@ -83,12 +83,13 @@ class Conversation:
             self._messages.pop()
 
 
-def open_answerer(
+def open_answerer(  # noqa: PLR0913
     path: Path,
     *,
     options: Sequence[str] = (),
     untrained: bool = False,
     base: str | None = None,
+    system: str | None = None,
     allow_other_base: bool = False,
 ) -> Answerer:
     """Load a finished run to answer prompts, or to name labels.
@@ -97,6 +98,8 @@ def open_answerer(
         options: `KEY=VALUE` of `transformers.GenerationConfig`, over those of the recipe.
         untrained: answer with the base model, as it was before training.
         base: where the base lies now; where the run says when absent.
+        system: the system message before prompts that have none; that under which the run was
+            trained when None, and none when empty.
         allow_other_base: answer although the base's weights are other ones than in training.
 
     Raises:
@@ -116,7 +119,17 @@ def open_answerer(
         with exhaustion_explained("loading the model"):
             return load_untrained(run) if untrained else load_tuned(run)
 
-    return answerer_for(run.built, load, run.tokenizer, options=stated, is_base=untrained)
+    if system is None:
+        own = run.built.recipe.data.dialogue.system or ""
+        system = trained_system(run.run_dir) or own
+    return answerer_for(
+        run.built, load, run.tokenizer, options=stated, is_base=untrained, system=system
+    )
+
+
+def trained_system(run_dir: RunDir) -> str:
+    """Return the system message that a run was trained under; empty where its rows share none."""
+    return str(run_dir.read_if_there(run_dir.data).get("system", ""))
 
 
 def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, Any], Question]]:

@@ -19,9 +19,11 @@ from peftkit.generate import (
     open_answerer,
     open_out,
     read_questions,
+    trained_system,
 )
 from peftkit.plugins import Question
 from peftkit.rundir.paths import RunDir
+from peftkit.scoring.asked import ask_row
 from peftkit.scoring.classifier import LabelAnswerer
 from peftkit.scoring.generation import MAX_NEW_TOKENS
 from peftkit.scoring.generative import ANSWER, GenerativeAnswerer
@@ -322,3 +324,41 @@ def test_running_text_is_continued_where_it_ends(answerer: GenerativeAnswerer, b
     narrow.max_tokens = ids.shape[1]
     reply = narrow.reply(Question(text=f"open a connection to a server {text}"), lambda _: None)
     assert reply.notes[0].startswith("the prompt was cut")
+
+
+def test_a_run_is_asked_under_the_system_message_of_its_training(tmp_path, tiny_model) -> None:
+    """As text, of a column, or of the rows' own; `--system` says another, or none."""
+    turns = [{"role": "user", "content": "sum"}, {"role": "assistant", "content": "rows"}]
+    rows = [{"messages": turns, "persona": name} for name in ("Ada", "Bob") * 3]
+    data = tiny.write_jsonl(tmp_path / "chat.jsonl", rows)
+
+    def trained(name: str, system: str, own: str = ""):
+        opened = [{"role": "system", "content": own}] if own else []
+        tiny.write_jsonl(data, [{**row, "messages": [*opened, *turns]} for row in rows])
+        file = write_recipe(
+            tmp_path / f"{name}.yaml", tiny_model, data, sft={"max_steps": 1},
+            data={"source": {"json": {"files": str(data)}}, "task": {"chat": {}},
+                  "dialogue": {"system": system} if system else {}},
+        )  # fmt: skip
+        return train(file, tmp_path / name)
+
+    def asked(run, row=None, **options) -> str:
+        answerer = open_answerer(run.path, **options)
+        if row is None:
+            (ids,) = answerer._encode([question_of_text(answerer.task, "sum")]).input_ids
+        else:
+            (ids,) = answerer._encode([ask_row(answerer, row)]).input_ids
+        return answerer.tokenizer.decode(ids)
+
+    head = "<|system|>\n{}<|endoftext|>\n<|user|>\nsum<|endoftext|>\n<|assistant|>\n"
+    plain = head.partition("\n{}<|endoftext|>\n")[2]
+    said = trained("said", "You read tables.")
+    assert trained_system(said) == "You read tables."
+    assert asked(said) == head.format("You read tables.")
+    assert asked(said, system="Be brief.") == head.format("Be brief.")
+    assert asked(said, system="") == plain
+    assert asked(trained("own", "", own="From a file.")) == head.format("From a file.")
+    column = trained("column", "You are {persona}.")
+    assert asked(column) == plain
+    row = {"messages": turns[:1], "persona": "Ada"}
+    assert asked(column, row) == head.format("You are Ada.")

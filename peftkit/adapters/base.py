@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.adapters.experts import check_loads_back, check_reach
 from peftkit.adapters.names import linear_modules, recipe_key
-from peftkit.adapters.targets import check_head, check_ranks, check_targets, without_others
+from peftkit.adapters.targets import (
+    check_head,
+    check_ranks,
+    check_targets,
+    count_layers,
+    without_others,
+)
 from peftkit.adapters.token_rows import train_rows
 from peftkit.errors import ResourceError, UsageError, first_line
 from peftkit.plugins import Adapter, Decision
@@ -107,6 +113,7 @@ class PeftAdapter(Adapter):
 
         config = copy.deepcopy(self.config)
         config.task_type = task_type(model)
+        count_layers(config, model)
         train_rows(config, model, self.new_tokens)
         check_targets(config, model)
         without_others(config, model)
@@ -142,8 +149,10 @@ class PeftAdapter(Adapter):
         Raises:
             UsageError: a target matches nothing in this model.
         """
-        check_targets(self.config, model)
-        without_others(copy.deepcopy(self.config), model, is_said=False)
+        config = copy.deepcopy(self.config)
+        count_layers(config, model)
+        check_targets(config, model)
+        without_others(config, model, is_said=False)
 
 
 class ReadsWeights(PeftAdapter):

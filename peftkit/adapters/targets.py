@@ -243,12 +243,27 @@ def _unmatched(
     return [(key, entry) for entry in sorted(map(str, wanted)) if not matches(entry)]
 
 
+def count_layers(config: Any, model: PreTrainedModel) -> None:
+    """Give layers that are counted from the end (-1 is the last) their own numbers."""
+    wanted = getattr(config, "layers_to_transform", None)
+    if wanted is None:
+        return
+    layers = _layers([name for name, _ in model.named_modules()])
+    num = 1 + max(layers, default=-1)
+    asked = [wanted] if isinstance(wanted, int) else list(wanted)
+    config.layers_to_transform = [layer + num if layer < 0 else layer for layer in asked]
+
+
+def _layers(modules: Sequence[str]) -> set[int]:
+    return {int(match.group(1)) for name in modules if (match := _LAYER.match(name + "."))}
+
+
 def _missing_layers(config: Any, modules: Sequence[str]) -> list[tuple[str, str]]:
     """Return the layers that `layers_to_transform` asks for and the model does not have."""
     wanted = getattr(config, "layers_to_transform", None)
     if wanted is None:
         return []
-    layers = {int(match.group(1)) for name in modules if (match := _LAYER.match(name + "."))}
+    layers = _layers(modules)
     asked = [wanted] if isinstance(wanted, int) else list(wanted)
     return [("layers_to_transform", str(layer)) for layer in asked if layer not in layers]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -135,6 +135,10 @@ def generate(
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="e.g. max_new_tokens=128"),
     ] = None,
     columns: Columns = None,
+    system: Annotated[
+        str | None,
+        typer.Option(help="System message; that of the training otherwise, none with ''."),
+    ] = None,
     untrained: Untrained = False,
     base: Base = None,
     allow_other_base: AllowOtherBase = False,
@@ -146,18 +150,14 @@ def generate(
     if file is not None and prompt is not None:
         raise UsageError("a prompt and a --file at once", hint="give one of them")
     given = _read_columns(columns or ())
-    from peftkit import generate as generating
-    from peftkit.system.quiet import quiet_stack
-
-    quiet_stack()
-    with busy("loading the run"):
-        answerer = generating.open_answerer(
-            run,
-            options=options or (),
-            untrained=untrained,
-            base=base,
-            allow_other_base=allow_other_base,
-        )
+    answerer = _open(
+        run,
+        options=options or (),
+        untrained=untrained,
+        base=base,
+        system=system,
+        allow_other_base=allow_other_base,
+    )
     if file is not None:
         _answer_file(answerer, file, out)
     elif prompt is None and sys.stdin.isatty():
@@ -165,6 +165,15 @@ def generate(
     else:
         asked = sys.stdin.read() if prompt is None else prompt
         _answer(answerer, asked, given, as_json=as_json)
+
+
+def _open(run: Path, **options: Any) -> Answerer:
+    from peftkit.generate import open_answerer
+    from peftkit.system.quiet import quiet_stack
+
+    quiet_stack()
+    with busy("loading the run"):
+        return open_answerer(run, **options)
 
 
 def _read_columns(columns: Sequence[str]) -> dict[str, str]:

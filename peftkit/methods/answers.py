@@ -31,6 +31,7 @@ from peftkit.plugins import (
     make_trainer,
 )
 from peftkit.plugins.native import is_adapted
+from peftkit.plugins.rendering import PLAIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,9 @@ class AnswersMethod(Method):
         """Return the prompt's tokens and those of each answer, as trl tells them apart."""
         from peftkit.preprocessing.answer_rows import encode_answers
 
-        found = encode_answers([self.answered(example) for example in examples], tokenizer)
+        asked = [self.answered(example) for example in examples]
+        rendering = examples[0].rendering if examples else PLAIN
+        found = encode_answers(asked, tokenizer, rendering)
         return [
             one if isinstance(one, DataError) else self.rows(example, *one)
             for example, one in zip(examples, found, strict=True)

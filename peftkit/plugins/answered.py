@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
-from peftkit.plugins.examples import Example, Message, plain_prompt
+from peftkit.plugins.examples import Example, Message, Question, plain_prompt, with_system
+from peftkit.plugins.rendering import PLAIN, Rendering
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,17 @@ class Answered(Example):
 
     messages: tuple[Message, ...]
     """Chat messages up to the answers."""
+    rendering: Rendering = field(default=PLAIN, kw_only=True)
+    """How they become text."""
+
+    def rendered(self, rendering: Rendering) -> Self:
+        """Return the same example, to become text as a recipe says."""
+        messages = with_system(self.messages, rendering.system)
+        return replace(self, messages=messages, rendering=replace(rendering, system=None))
+
+    def question(self) -> Question:
+        """Return the messages."""
+        return Question(messages=self.messages, rendering=self.rendering)
 
     @property
     def asked(self) -> Any:

@@ -192,6 +192,7 @@ class Answerer(ABC):
 
     def __init__(self, asking: Asking) -> None:
         self.task, self.tokenizer = asking.task, asking.tokenizer
+        self.rendering = asking.rendering
         self.batch_size = asking.batch_size
         self.shortened = asking.shortened
         self.model = asking.load()

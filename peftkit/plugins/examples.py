@@ -35,6 +35,12 @@ class Question:
     """JSON schemas of the functions that the chat template offers."""
     rendering: Rendering = PLAIN
     """How the messages become text."""
+
+    def rendered(self, rendering: Rendering) -> Question:
+        """Return the same question, to become text as a recipe says."""
+        messages = with_system(self.messages, rendering.system)
+        return dataclasses.replace(self, messages=messages, rendering=rendering)
+
     is_shortened: bool = False
     """Whether its document is shorter than the one that was given, to leave room."""
 
@@ -157,7 +163,9 @@ class Conversation(Example):
 
     def rendered(self, rendering: Rendering) -> Conversation:
         """Return the same conversation, to become text as the recipe says."""
-        return dataclasses.replace(self, rendering=rendering)
+        messages = with_system(self.messages, rendering.system)
+        plain = dataclasses.replace(rendering, system=None)
+        return dataclasses.replace(self, messages=messages, rendering=plain)
 
     def question(self) -> Question:
         """Return the messages before the last answer."""
@@ -338,6 +346,13 @@ class Rated(Judged):
     def problem(self) -> str:
         """Say whether a text is missing, or the number is none."""
         return super().problem() or ("" if math.isfinite(self.rating) else "has no finite number")
+
+
+def with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
+    """Put a system message before messages that have none."""
+    if not system or not messages or messages[0]["role"] in ("system", "developer"):
+        return messages
+    return ({"role": "system", "content": system}, *messages)
 
 
 def show_number(value: float) -> str:

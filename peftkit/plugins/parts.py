@@ -111,6 +111,11 @@ class Task(Plugin):
         """
         return None
 
+    @property
+    def optional(self) -> Sequence[str]:
+        """Name those of its columns that a question does without where they are empty."""
+        return ()
+
     @abstractmethod
     def example(self, row: Mapping[str, Any]) -> Example:
         """Make one example of one row.
@@ -207,6 +212,11 @@ class Adapter(Plugin):
             UsageError: a target matches nothing in this model, in whole or in part; the message
                 begins with its recipe key.
         """
+
+    @property
+    def has_names(self) -> bool:
+        """Tell whether its options may name parts of the base, which `check_names` looks for."""
+        return self.Config is not None
 
     new_tokens: Sequence[int] = ()
     """Tokens that the base was not trained with, whose rows are trained one by one."""

@@ -21,6 +21,9 @@ class Rendering:
     encodes them as text, `refuse` leaves the row out, `keep` takes them for structure."""
     date: str | None = None
     """The day that a template writes as today, e.g. 2026-11-30; the run's first day when absent."""
+    system: str | None = None
+    """System message before every conversation that has none of its own: a text, with columns in
+    braces. `generate` asks under it too, or under that of `--system`."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables that the chat template reads, e.g. `{enable_thinking: false}`."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import DataError
+from peftkit.plugins.rendering import PLAIN, Rendering
 from peftkit.preprocessing.chat_template import NO_TEMPLATE, TemplateError
 from peftkit.preprocessing.dialogue import Dialogue
 
@@ -21,7 +22,9 @@ Parted = tuple[list[int], list[list[int]]]
 
 
 def encode_answers(
-    asked: Sequence[Answered], tokenizer: PreTrainedTokenizerBase
+    asked: Sequence[Answered],
+    tokenizer: PreTrainedTokenizerBase,
+    rendering: Rendering = PLAIN,
 ) -> list[Parted | DataError]:
     """Encode prompts with as many answers each, by the chat template.
 
@@ -36,7 +39,7 @@ def encode_answers(
             "the tokenizer has no chat template, which tells a prompt from its answer",
             hint=NO_TEMPLATE,
         )
-    dialogue = Dialogue(tokenizer)
+    dialogue = Dialogue(tokenizer, rendering)
     return [_encode(prompt, answers, dialogue) for prompt, answers in asked]
 
 

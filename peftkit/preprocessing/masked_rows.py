@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.plugins.examples import show_number
+from peftkit.plugins.examples import Example, show_number
 from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.audit import SplitAudit
 from peftkit.preprocessing.breaches import Breach
@@ -51,6 +52,8 @@ class DataView:
     split_fingerprints: Mapping[str, str]
     source_revision: str | None
     notes: tuple[str, ...] = ()
+    system: str = ""
+    """The system message that conversations are trained under, where they share one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the view as JSON data, in the form of a run's data.json."""
@@ -58,6 +61,7 @@ class DataView:
             "fingerprint": self.fingerprint,
             "split_fingerprints": dict(self.split_fingerprints),
             "source_revision": self.source_revision,
+            **({"system": self.system} if self.system else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
             "splits": {name: asdict(audit) for name, audit in self.audit.items()},
             "breaches": [asdict(breach) for breach in self.breaches],
@@ -85,7 +89,16 @@ def make_view(
         split_fingerprints=prepared.split_fingerprints,
         source_revision=prepared.source_revision,
         notes=prepared.notes,
+        system=_shared_system(prepared.examples.get("train", ())),
     )
+
+
+def _shared_system(examples: Sequence[Example]) -> str:
+    """Return the system message that most conversations begin with; empty where there is none."""
+    opened = [one.prompt[0] for one in examples if one.prompt]
+    said = Counter(one["content"] for one in opened if one["role"] == "system")
+    text, number = said.most_common(1)[0] if said else ("", 0)
+    return str(text) if number > len(opened) / 2 else ""
 
 
 def data_json(

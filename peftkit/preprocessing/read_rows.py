@@ -13,6 +13,7 @@ from peftkit.preprocessing.class_labels import declared_names, spell
 from peftkit.preprocessing.cuts import Cuts, check_cuts, cuts_of, splits_key
 from peftkit.preprocessing.splits import TRAIN, SplitPlan, content_key, plan_splits, split_key
 from peftkit.sources.columns import require_columns
+from peftkit.sources.formats import rendering_for, system_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -182,6 +183,7 @@ class RowReader:
         """Make an example of every row of one split of one source, or say why there is none."""
         label = part.part.label if len(self.built.parts) > 1 else ""
         drops_empty = self.built.recipe.data.rows.empty == "drop"
+        dialogue = self.built.recipe.data.dialogue
         for piece in plan.native[name]:
             table = self._table(part, piece, name)
             rows = self._rows(piece, len(table), part.part, name)
@@ -192,7 +194,7 @@ class RowReader:
             for at, row in zip(rows, chosen, strict=True):
                 hint, is_left_out = None, False
                 try:
-                    made = part.task.example(row).rendered(self.built.recipe.data.dialogue)
+                    made = part.task.example(row).rendered(rendering_for(dialogue, row))
                     example, reason = spell(made, declared), ""
                     check_kind(example, self.built, part.part)
                 except UnusableRow as error:
@@ -264,7 +266,8 @@ def load_native(built: Built, part: BuiltPart, native: str, name: str) -> Datase
             f" split {native!r}; it has {', '.join(available)}",
             hint=f"name one of them, or cut a share from train: {key}=5%",
         )
-    table = source.load_columns(native, top_columns(task.columns))
+    needed = (*task.columns, *system_columns(recipe.data.dialogue))
+    table = source.load_columns(native, top_columns(needed))
     if not len(table):
         raise DataError(
             f"{recipe.place(part.part.key, 'data.source')}: split {native!r} of the source"
@@ -274,7 +277,7 @@ def load_native(built: Built, part: BuiltPart, native: str, name: str) -> Datase
     task_key = f"{part.part.task_key}.{part.part.task.name}"
     of = f" of {part.part.label}" if len(built.parts) > 1 else ""
     where = f"{recipe.place(task_key, part.part.task_key)}: split {native!r}{of}"
-    require_columns(task.columns, table.column_names, where=where)
+    require_columns(needed, table.column_names, where=where)
     return table
 
 

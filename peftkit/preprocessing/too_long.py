@@ -14,6 +14,7 @@ from peftkit.errors import DataError
 from peftkit.preprocessing.encode import Encoded, Fitter, LeftOutError, to_arrays
 from peftkit.preprocessing.read_rows import RawRows
 from peftkit.sources.columns import look_up, put
+from peftkit.sources.formats import rendering_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -178,7 +179,7 @@ class RowFitter(Fitter):
             made = part.task.example(with_text(self.raw[at], self._column(at), text))
         except DataError:
             return None
-        made = made.rendered(self.built.recipe.data.dialogue)
+        made = made.rendered(rendering_for(self.built.recipe.data.dialogue, self.raw[at]))
         label = before.class_label
         return made if label is None else made.with_label(label, self.labels.number(label))
 

@@ -20,6 +20,7 @@ from peftkit.plugins.machine import decided
 from peftkit.recipe.early_stopping import best_kept
 from peftkit.recipe.kinds import Kind
 from peftkit.recipe.packed_weights import refuse_packed
+from peftkit.recipe.per_epoch import chosen_per_epoch
 from peftkit.recipe.plain_data import plain_data
 from peftkit.recipe.quantization import decide_quantization
 from peftkit.recipe.row_contradictions import check_limits
@@ -31,6 +32,8 @@ from peftkit.recipe.signatures import (
     to_plain,
 )
 from peftkit.recipe.strict import Gate, kind_of
+from peftkit.recipe.tables import RECORDED
+from peftkit.recipe.upstream_hints import caught_hints, valid_generation
 from peftkit.recipe.yaml_file import dump_yaml, join, parse
 
 if TYPE_CHECKING:
@@ -46,30 +49,6 @@ UPSTREAM_ERRORS = (
     OSError,
 )
 """What constructors of the stack raise for values they refuse; anything else is a bug."""
-
-RECORDED = (
-    "activation_checkpointing",
-    "bf16",
-    "fp16",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "loss_type",
-    "lr_scheduler_type",
-    "max_grad_norm",
-    "max_length",
-    "max_source_length",
-    "max_steps",
-    "max_target_length",
-    "num_train_epochs",
-    "optim",
-    "packing",
-    "per_device_train_batch_size",
-    "seed",
-    "warmup_steps",
-    "weight_decay",
-)
-"""Defaults of the training arguments that decide a run and move between upstream versions: read
-from the built object and recorded, stated or not."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +82,8 @@ class Built:
     """Native options that peftkit chose, each with its reason."""
     resolved: dict[str, Any]
     """The whole recipe as plain data, decisions and the defaults that matter filled in."""
+    hints: tuple[str, ...] = ()
+    """What upstream says of options that it will drop, each with its key."""
 
 
 def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
@@ -129,6 +110,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
     refuse_packed(builder.gate, recipe, adapter, quantizer)
     check_limits(builder.gate, recipe, method)
+    builder.generation()
     builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     main = parts[recipe.data.parts.index(recipe.data.main_part(recipe.scoring.split))]
@@ -143,6 +125,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
         tokenizer_trainer=recipe.model.tokenizer,
         decisions=decisions,
         resolved=_resolve(recipe, decisions, builder.configs),
+        hints=tuple(builder.hints),
     )
 
 
@@ -152,6 +135,11 @@ def decide(recipe: Recipe, machine: Machine) -> tuple[Decision, ...]:
     method = find("methods", name)
     chosen = method.decide(options, dtype=recipe.model.dtype, machine=machine)
     made = {d.key: d for d in decided(f"method.{name}", chosen, options)}
+    if recipe.per_epoch is not None:
+        epochs = signature_of(method.Config).options["num_train_epochs"].default
+        kept = chosen_per_epoch(recipe.per_epoch, options, epochs)
+        made.update({d.key: d for d in decided(f"method.{name}", kept, options)})
+        options = {**options, **{one.option: one.value for one in kept}}
     if recipe.early_stopping is not None:
         made.update({d.key: d for d in decided(f"method.{name}", best_kept(options), options)})
     choice = recipe.adapter.choice
@@ -175,6 +163,7 @@ class _Builder:
         self.gate = Gate(str(recipe.file), recipe.lines, overridden)
         self.configs: dict[str, Any] = {}
         """Section -> its built config."""
+        self.hints: list[str] = []
 
     def plugin(self, group: str, key: str, choice: Choice) -> Any:
         """Construct a plugin with its config; None when either is refused."""
@@ -207,7 +196,7 @@ class _Builder:
         """Construct the adapter; None for one that is continued."""
         section = self.recipe.adapter
         if section.is_full:
-            return find("adapters", "full")(None)
+            return find("adapters", "full")(section.train)
         if section.choice is None:
             return None
         plugin = find("adapters", section.choice.name)
@@ -223,6 +212,13 @@ class _Builder:
             return None
         options = {**choice.options, **chosen}
         return self.plugin("quantizers", "model.quantize", Choice(choice.name, options))
+
+    def generation(self) -> None:
+        """Let transformers judge how answers are generated, long before any is."""
+        options = dict(self.recipe.scoring.generation)
+        if options:
+            kept = {"max_new_tokens": 64, **options}
+            self._try("evaluate.generation", lambda: valid_generation(kept), options)
 
     def check_device(self, device: str) -> None:
         """Refuse what upstream needs an accelerator for and fails without, late and oddly."""
@@ -241,7 +237,8 @@ class _Builder:
 
     def _try(self, path: str, make: Any, options: Mapping[str, Any]) -> Any:
         try:
-            return make()
+            with caught_hints(path, options, self.hints):
+                return make()
         except PeftkitError as error:
             self.gate.refuse(_blame(path, error.message, options), error.message, error.hint)
         except UPSTREAM_ERRORS as error:
@@ -325,6 +322,10 @@ def _resolve(
     }
     if recipe.early_stopping is not None:
         resolved["early_stopping"] = _plain(recipe.early_stopping)
+    if recipe.stop_above is not None:
+        resolved["stop_above"] = _plain(recipe.stop_above)
+    if recipe.per_epoch is not None:
+        resolved["per_epoch"] = _plain(recipe.per_epoch)
     plain: dict[str, Any] = _plain(resolved)
     return plain
 
@@ -345,7 +346,7 @@ def _plain_model(recipe: Recipe, quantize: Mapping[str, Any]) -> dict[str, Any]:
 def _plain_adapter(recipe: Recipe) -> Any:
     section = recipe.adapter
     if section.is_full:
-        return "full"
+        return {"full": {"train": list(section.train)}} if section.train else "full"
     if section.choice is None:
         return {"from": section.continue_from}
     return {section.choice.name: section.choice.options}

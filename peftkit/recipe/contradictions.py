@@ -35,6 +35,7 @@ def find_contradictions(gate: Gate, sections: Mapping[str, Any]) -> None:
     read = Stated(
         **{name: sections[name] for name in ("model", "data", "adapter", "method", "evaluate")},
         stops_early=sections["early_stopping"] is not None,
+        per_epoch=sections["per_epoch"],
         splits=None if data is None or data.source is None or is_split_wrong else data.all_splits,
     )
     for rule in RULES:

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from peftkit.plugins import find, plugin_names
+from peftkit.plugins.formats import is_format, read_format
 from peftkit.plugins.rendering import Rendering
 from peftkit.recipe.choices import check_own, check_plugin
 from peftkit.recipe.kinds import is_number, show
@@ -72,7 +73,17 @@ def _read_dialogue(gate: Gate, value: Any) -> Rendering:
             date.fromisoformat(stated)
         except ValueError:
             gate.refuse("data.dialogue.date", f"is no day: {show(stated)}", "e.g. 2026-11-30")
+    if isinstance(options.get("system"), str):
+        _check_system(gate, options["system"])
     return Rendering(**options) if len(gate.problems) == before else Rendering()
+
+
+def _check_system(gate: Gate, text: str) -> None:
+    try:
+        read_format(text) if is_format(text) else None
+    except ValueError as error:
+        hint = "columns stand in braces, {persona}; a brace itself is written {{ or }}"
+        gate.refuse("data.dialogue.system", str(error), hint)
 
 
 def _read_list(gate: Gate, options: Mapping[str, Any]) -> tuple[Part, ...]:

@@ -15,8 +15,11 @@ from peftkit.recipe.schema import (
     AuditSection,
     EarlyStoppingSection,
     EvaluateSection,
+    FullSection,
     ModelSection,
+    PerEpochSection,
     RowsSection,
+    StopAboveSection,
 )
 from peftkit.recipe.sections import REQUIRED, SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
@@ -46,7 +49,9 @@ def json_schema() -> Schema:
         "data": writer.data(),
         "adapter": writer.adapter(),
         "method": writer.plugins("methods"),
-        "early_stopping": writer.early_stopping(),
+        "early_stopping": writer.switch(EarlyStoppingSection),
+        "per_epoch": writer.switch(PerEpochSection),
+        "stop_above": writer.switch(StopAboveSection),
         "memory": {"type": "object", "properties": {"budget": {"type": ["string", "null"]}}},
         "evaluate": writer.evaluate(),
     }
@@ -129,11 +134,17 @@ class _Writer:
             "required": ["from"],
             "additionalProperties": False,
         }
-        return {"anyOf": [{"const": "full"}, continued, self.plugins("adapters")]}
+        part = {
+            "type": "object",
+            "properties": {"full": self._object(signature_of(FullSection))},
+            "required": ["full"],
+            "additionalProperties": False,
+        }
+        return {"anyOf": [{"const": "full"}, part, continued, self.plugins("adapters")]}
 
-    def early_stopping(self) -> Schema:
-        """Return the schema of the section `early_stopping`."""
-        schema = self._object(signature_of(EarlyStoppingSection))
+    def switch(self, section: type) -> Schema:
+        """Return the schema of a section that a bare true or false switches too."""
+        schema = self._object(signature_of(section))
         return {"anyOf": [{"type": "boolean"}, {"type": "null"}, schema]}
 
     def evaluate(self) -> Schema:

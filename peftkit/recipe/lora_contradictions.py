@@ -7,6 +7,19 @@ from typing import Any
 
 from peftkit.recipe.stated import Found, Stated
 
+_ALL = ("all", "linear", "all_linear", "all linear", "all-linear-layers", "*")
+
+
+def _targets(stated: Stated) -> Found:
+    """Find other tools' words for every linear layer, which PEFT reads as regular expressions."""
+    choice = stated.adapter.choice if stated.adapter else None
+    if choice is not None and choice.options.get("target_modules") in _ALL:
+        yield (
+            f"adapter.{choice.name}.target_modules",
+            f"{choice.options['target_modules']!r} is read as a regular expression of names",
+            "write target_modules: all-linear",
+        )
+
 
 def _lora(stated: Stated) -> Found:
     choice = stated.adapter.choice if stated.adapter else None
@@ -73,4 +86,4 @@ def _start(stated: Stated, options: Mapping[str, Any], at: str) -> Found:
             )
 
 
-RULES = (_lora,)
+RULES = (_targets, _lora)

@@ -212,6 +212,16 @@ class DataSection:
 
 
 @dataclass(frozen=True)
+class FullSection:
+    """Train a base's own parameters."""
+
+    train: list[str] = field(default_factory=list)
+    """Regular expressions that are looked for in parameters' names, of which those that hold one
+    are trained, and no other; a layer may be counted from the end: `layers.-1.`, or
+    `layers.-4:` for the last four. All parameters when empty."""
+
+
+@dataclass(frozen=True)
 class AdapterSection:
     """Say what is trained: a PEFT method, an existing adapter, or everything."""
 
@@ -219,6 +229,8 @@ class AdapterSection:
     """A PEFT method with its native keys; None for `adapter: full` and for `from`."""
     continue_from: str | None = None
     """`from: PATH`: an adapter folder, or a run, whose training goes on."""
+    train: tuple[str, ...] = ()
+    """Which parameters `full` trains; all of them when empty."""
 
     @property
     def is_full(self) -> bool:
@@ -242,6 +254,26 @@ class EarlyStoppingSection:
     """Evaluations in a row without an improvement after which training stops."""
     threshold: float = 0.0
     """Smallest change of the metric that counts as an improvement."""
+
+
+@dataclass(frozen=True)
+class PerEpochSection:
+    """Evaluate and save so often an epoch, whatever its number of steps."""
+
+    evaluations: int | None = None
+    """Evaluations of the validation split; as `eval_strategy` says when absent."""
+    saves: int | None = None
+    """Checkpoints; as `save_strategy` says when absent."""
+
+
+@dataclass(frozen=True)
+class StopAboveSection:
+    """Give a training up whose loss stays too high, with exit code 6; the last checkpoint stays."""
+
+    loss: float = 5.0
+    """Training loss above which a step counts."""
+    steps: int = 20
+    """So many steps in a row above it end the training."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +310,8 @@ class Recipe:
     replaced: tuple[str, ...] = ()
     """What the file says and an override leaves out, as a line each with its reason."""
     early_stopping: EarlyStoppingSection | None = None
+    stop_above: StopAboveSection | None = None
+    per_epoch: PerEpochSection | None = None
 
     @property
     def scoring(self) -> EvaluateSection:

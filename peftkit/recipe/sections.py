@@ -13,15 +13,18 @@ from peftkit.embedded.named_templates import template_names
 from peftkit.plugins import plugin_names
 from peftkit.recipe.choices import check_own, check_plugin, pick
 from peftkit.recipe.data_section import read_data
-from peftkit.recipe.kinds import ANY, Kind, show
+from peftkit.recipe.kinds import ANY, Kind, is_number, show
 from peftkit.recipe.schema import (
     AdapterSection,
     BpeTokenizer,
     Choice,
     EarlyStoppingSection,
     EvaluateSection,
+    FullSection,
     MemorySection,
     ModelSection,
+    PerEpochSection,
+    StopAboveSection,
     TokenizerAt,
     WordPieceTokenizer,
 )
@@ -43,6 +46,8 @@ SECTIONS = {
     "adapter": "what is trained: a PEFT method, `from: PATH`, or the word full",
     "method": "how it is trained",
     "early_stopping": "when training ends by itself: {patience: 3}; never when absent",
+    "per_epoch": "how often an epoch is evaluated and saved: {evaluations: 4, saves: 1}",
+    "stop_above": "when a training is given up: {loss: 5.0, steps: 20}; never when absent",
     "memory": "a bound on memory",
     "evaluate": "what is scored after training; nothing when absent or false",
 }
@@ -78,6 +83,8 @@ def read_sections(gate: Gate, data: Mapping[str, Any]) -> dict[str, Any]:
         "adapter": _read_adapter(gate, data["adapter"]) if "adapter" in data else None,
         "method": _read_method(gate, data["method"]) if "method" in data else None,
         "early_stopping": _read_early_stopping(gate, data.get("early_stopping")),
+        "per_epoch": _read_per_epoch(gate, data.get("per_epoch")),
+        "stop_above": _read_stop_above(gate, data.get("stop_above")),
         "memory": _read_memory(gate, data.get("memory")),
         "evaluate": _read_evaluate(gate, data.get("evaluate")),
     }
@@ -227,9 +234,10 @@ def _read_adapter(gate: Gate, value: Any) -> AdapterSection | None:
         hint = f"write {{{value}: {{}}}}" if value in known else suggest(value, ["full", *known])
         gate.refuse("adapter", f"the only bare word is full, got {value!r}", hint)
         return None
+    if isinstance(value, Mapping) and list(value) == ["full"]:
+        options = check_own(gate, "adapter.full", value["full"], FullSection)
+        return AdapterSection(None, train=tuple(map(str, options.get("train") or ())))
     choice = check_plugin(gate, "adapter", value, "adapters")
-    if choice is not None and choice.name == "full":
-        gate.refuse("adapter.full", "full is written as a bare word", "write adapter: full")
     return None if choice is None else AdapterSection(choice)
 
 
@@ -243,6 +251,30 @@ def _read_early_stopping(gate: Gate, value: Any) -> EarlyStoppingSection | None:
     if value is True:
         return EarlyStoppingSection()
     return EarlyStoppingSection(**check_own(gate, "early_stopping", value, EarlyStoppingSection))
+
+
+def _read_per_epoch(gate: Gate, value: Any) -> PerEpochSection | None:
+    if value is None:
+        return None
+    before = len(gate.problems)
+    options = check_own(gate, "per_epoch", value, PerEpochSection)
+    for name, number in options.items():
+        if is_number(number) and number < 1:
+            gate.refuse(f"per_epoch.{name}", f"must be at least 1, got {number}", "or delete it")
+    return PerEpochSection(**options) if len(gate.problems) == before else PerEpochSection()
+
+
+def _read_stop_above(gate: Gate, value: Any) -> StopAboveSection | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return StopAboveSection()
+    before = len(gate.problems)
+    options = check_own(gate, "stop_above", value, StopAboveSection)
+    for name, least in (("loss", 0), ("steps", 1)):
+        if is_number(options.get(name)) and options[name] < least:
+            gate.refuse(f"stop_above.{name}", f"must be at least {least}, got {options[name]}")
+    return StopAboveSection(**options) if len(gate.problems) == before else StopAboveSection()
 
 
 def _read_memory(gate: Gate, value: Any) -> MemorySection:

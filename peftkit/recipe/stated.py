@@ -12,6 +12,7 @@ from peftkit.recipe.schema import (
     DataSection,
     EvaluateSection,
     ModelSection,
+    PerEpochSection,
 )
 
 Found = Iterator[tuple[str, str, str | None]]
@@ -31,6 +32,7 @@ class Stated:
     """Whether the recipe has `early_stopping`."""
     splits: Mapping[str, str] | None
     """Our splits; None when that part of the recipe could not be read."""
+    per_epoch: PerEpochSection | None = None
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from peftkit.errors import Problem
 from peftkit.recipe.kinds import Kind, is_number, matches, show
 from peftkit.recipe.signatures import Option, Signature, signature_of
 from peftkit.recipe.tables import (
+    ADVICE,
     BOUNDS,
     CORRECTED,
     CORRECTED_EVERYWHERE,
@@ -118,7 +119,7 @@ class Gate:
             if name in owned:
                 self.refuse(path, "peftkit sets this key itself", instead(owned[name]))
             elif name not in signature.options:
-                self.refuse_unknown(path, name, signature, owned)
+                self.refuse_unknown(path, name, signature, owned, value)
             else:
                 known[name] = value
                 if name not in skip:
@@ -161,7 +162,12 @@ class Gate:
             self.refuse(join(section, name), problem, suggestion)
 
     def refuse_unknown(
-        self, path: str, name: str, signature: Signature, owned: Collection[str] = ()
+        self,
+        path: str,
+        name: str,
+        signature: Signature,
+        owned: Collection[str] = (),
+        value: Any = None,
     ) -> None:
         """Refuse a key that its class does not know, with the nearest one that it does."""
         names = [option for option in signature.options if option not in owned]
@@ -171,6 +177,8 @@ class Gate:
         if not is_sure:
             self._unknown.append((len(self.problems), name, section))
         suggestion = suggest(name, names)
+        if name in ADVICE and is_renamed:
+            suggestion = ADVICE[name].format(show(value))
         if suggestion is None and len(names) <= 12:
             suggestion = f"its keys are {', '.join(names)}" if names else "it takes none"
         self.refuse(path, f"{_title(section, signature)} has no such key", suggestion)
@@ -342,6 +350,8 @@ def _repair_number(value: float, names: set[str], choices: Sequence[Any]) -> str
 
 
 def _repair_text(text: str, names: set[str], choices: Sequence[Any]) -> str | None:
+    if text == "auto" and "bool" in names:
+        return "delete the key: what a recipe leaves open is decided by model.dtype and the machine"
     if "bool" in names and text.lower() in {*_YES_NO, "true", "false"}:
         return f"write {_YES_NO.get(text.lower(), text.lower())}"
     if names & {"int", "float"}:

@@ -269,6 +269,36 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
 }
 """A word of an older upstream or of another trainer -> today's, taken where that key exists."""
 
+RECORDED = (
+    "activation_checkpointing",
+    "bf16",
+    "fp16",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "loss_type",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_length",
+    "max_source_length",
+    "max_steps",
+    "max_target_length",
+    "num_train_epochs",
+    "optim",
+    "packing",
+    "per_device_train_batch_size",
+    "seed",
+    "warmup_steps",
+    "weight_decay",
+)
+"""Defaults of the training arguments that decide a run and move between upstream versions: read
+from the built object and recorded, stated or not."""
+
+ADVICE: Mapping[str, str] = {
+    "warmup_ratio": "write warmup_steps: {}: a share works",
+    "lora_target_linear": "write target_modules: all-linear",
+}
+"""A word of an older upstream -> what to write in its place, where its value goes along."""
+
 OWNED: Mapping[str, Mapping[str, str]] = {
     "adapter": {
         "task_type": "nothing: the method chooses the model class and with it the task type",
@@ -294,6 +324,27 @@ OWNED: Mapping[str, Mapping[str, str]] = {
         "return_dict_in_generate": "nothing: peftkit keeps the text alone",
         "num_return_sequences": "nothing: each prompt has one answer",
         "max_length": "`max_new_tokens`, which leaves the prompt out of the count",
+        **dict.fromkeys(
+            ("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
+            "nothing: peftkit keeps the text alone",
+        ),
+        **dict.fromkeys(
+            (
+                "constraints",
+                "diversity_penalty",
+                "dola_layers",
+                "force_words_ids",
+                "num_beam_groups",
+                "penalty_alpha",
+            ),
+            "nothing: transformers 5 takes the code for it from the Hub",
+        ),
+        **dict.fromkeys(
+            ("assistant_early_exit", "is_assistant", "prompt_lookup_num_tokens", "use_mtp"),
+            "nothing: drafts need one prompt at a time, and prompts share batches",
+        ),
+        "token_healing": "nothing: an answer begins behind its prompt, as in training",
+        "compile_config": "`disable_compile`",
     },
 }
 """Section -> native key that peftkit sets itself -> what to do instead. Methods name their own."""

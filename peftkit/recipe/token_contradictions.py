@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from peftkit.errors import UsageError
 from peftkit.plugins import find
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.stated import Found, Stated
+from peftkit.recipe.strict import suggest
 
 ROWS = "trainable_token_indices"
 """PEFT's option that trains single rows of an embedding."""
@@ -41,4 +44,20 @@ def _untrained(stated: Stated) -> Found:
         )
 
 
-RULES = (_new_model, _untrained)
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+
+
+def _attention(stated: Stated) -> Found:
+    """Find an attention that transformers does not have; a kernel's name has a slash."""
+    asked = stated.model.attn_implementation if stated.model else None
+    if asked is None or asked in ATTENTION or re.search(r"[/|:]|^flash_attention_\d", asked):
+        return
+    what = "sdpa computes the same" if asked in ("xformers", "flash", "memory_efficient") else ""
+    yield (
+        "model.attn_implementation",
+        f"transformers has no {asked!r}",
+        (what and f"write sdpa: {what}") or suggest(asked, ATTENTION) or f"{', '.join(ATTENTION)}",
+    )
+
+
+RULES = (_new_model, _untrained, _attention)

@@ -97,4 +97,12 @@ def missing_trackers(stated: Stated) -> Found:
             )
 
 
-RULES = (missing_trackers,)
+def project_of_trackio(stated: Stated) -> Found:
+    """Find transformers' `project` beside a tracker that does not read it."""
+    names = reported_to(stated.options)
+    if "project" in stated.options and names and "trackio" not in names:
+        wandb = "set WANDB_PROJECT in the environment" if "wandb" in names else "delete it"
+        yield stated.at("project"), f"is trackio's alone, and {names[0]} does not read it", wandb
+
+
+RULES = (missing_trackers, project_of_trackio)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from peftkit.recipe.early_stopping import early_stopping
 from peftkit.recipe.kinds import show
 from peftkit.recipe.optimizers import optimizer
+from peftkit.recipe.per_epoch import per_epoch
 from peftkit.recipe.stated import Found, Stated, is_count
 
 
@@ -130,6 +131,7 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     _precision,
     _length_of_training,
     early_stopping,
+    per_epoch,
     optimizer,
     _validation,
     _intervals,

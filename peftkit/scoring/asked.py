@@ -12,6 +12,7 @@ from peftkit.plugins.examples import Question
 from peftkit.preprocessing.too_long import shorten, with_text
 from peftkit.scoring.prompts import question_of_row, question_of_text
 from peftkit.sources.columns import look_up
+from peftkit.sources.formats import rendering_for, system_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,12 +45,16 @@ def ask_row(answerer: Answerer, row: Mapping[str, Any]) -> Question:
     """
     shortened = answerer.shortened
     text = look_up(row, shortened.column) if shortened else None
+
+    def ask(row: Mapping[str, Any]) -> Question:
+        asked = question_of_row(answerer.task, row)
+        has_own = bool(system_columns(answerer.rendering))
+        return asked.rendered(rendering_for(answerer.rendering, row)) if has_own else asked
+
     if shortened is None or not isinstance(text, str):
-        return question_of_row(answerer.task, row)
+        return ask(row)
     column = shortened.column
-    return _fit(
-        answerer, text, lambda text: question_of_row(answerer.task, with_text(row, column, text))
-    )
+    return _fit(answerer, text, lambda text: ask(with_text(row, column, text)))
 
 
 def ask_again(  # noqa: PLR0913

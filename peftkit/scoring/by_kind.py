@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftkit.errors import DataError, UsageError
@@ -85,13 +86,14 @@ def evaluator_for(  # noqa: PLR0913
     return EVALUATORS[answers](scoring)
 
 
-def answerer_for(
+def answerer_for(  # noqa: PLR0913
     built: Built,
     load: Callable[[], Model],
     tokenizer: PreTrainedTokenizerBase,
     *,
     options: Mapping[str, Any],
     is_base: bool = False,
+    system: str = "",
 ) -> Answerer:
     """Make what answers prompts with a model of a recipe.
 
@@ -99,6 +101,7 @@ def answerer_for(
         load: loads the model.
         options: of `transformers.GenerationConfig`, over those of the recipe.
         is_base: whether it is the base, as it was before training.
+        system: the system message before prompts that have none.
 
     Raises:
         UsageError: the method makes none, and its kind of model has none; or the options or the
@@ -115,7 +118,7 @@ def answerer_for(
         generation=scoring.generation,
         options=options,
         is_base=is_base,
-        rendering=built.recipe.data.dialogue,
+        rendering=replace(built.recipe.data.dialogue, system=system or None),
         max_length=method.max_length,
         excess=lambda example: _excess(method.encode([example], tokenizer), method),
         shortened=_shortened(built),

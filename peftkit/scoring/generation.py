@@ -230,7 +230,8 @@ def answer(  # noqa: PLR0913
         if is_soft:
             length = len(prompts.input_ids[chosen[0]])
             chosen = [i for i in chosen if len(prompts.input_ids[i]) == length]
-        return _generate(model, [prompts.input_ids[i] for i in chosen], config)
+        rows = [prompts.input_ids[i] for i in chosen]
+        return _generate(model, rows, config, tokenizer=tokenizer)
 
     def refusal(index: int) -> ResourceError:
         return ResourceError(
@@ -243,8 +244,8 @@ def answer(  # noqa: PLR0913
         torch.manual_seed(0)  # of consequence only where the options ask for sampling
         for batch in in_batches(order, batch_size, answers, refusal):
             for index, (ids, is_finished) in batch:
-                texts[index] = text_of.decode(ids)
-                num_unfinished += not is_finished
+                texts[index], is_stopped = before_stop(text_of.decode(ids), config)
+                num_unfinished += not (is_finished or is_stopped)
             if progress:
                 progress(len(texts), len(order))
     return Answers(tuple(texts[i] for i in range(len(order))), num_unfinished)
@@ -271,11 +272,26 @@ def stream_answer(  # noqa: PLR0913
     settle_start(model, tokenizer)
     pieces = _Pieces(tokenizer, set(config.eos_token_id or []), write)
     # transformers cannot stream a beam search: it does not know its answer before the end
-    streamer = pieces if (config.num_beams or 1) == 1 else None
+    can_stream = (config.num_beams or 1) == 1 and not config.stop_strings
+    streamer = pieces if can_stream else None
     with evaluating(model), torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        ((ids, is_finished),) = _generate(model, [prompt], config, streamer=streamer)
-    return pieces.finish(ids), is_finished
+        ((ids, is_finished),) = _generate(
+            model, [prompt], config, tokenizer=tokenizer, streamer=streamer
+        )
+    if not config.stop_strings:
+        return pieces.finish(ids), is_finished
+    text, is_stopped = before_stop(AnswerText(tokenizer).decode(ids), config)
+    write(text)
+    return text, is_finished or is_stopped
+
+
+def before_stop(text: str, config: GenerationConfig) -> tuple[str, bool]:
+    """Return what of an answer stands before the first of its stop strings, and if there is one."""
+    stated = config.stop_strings or ()
+    stops = [stated] if isinstance(stated, str) else list(stated)
+    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found)] if found else text, bool(found)
 
 
 class _Pieces:
@@ -321,6 +337,7 @@ def _generate(
     rows: Sequence[Sequence[int]],
     config: GenerationConfig,
     *,
+    tokenizer: PreTrainedTokenizerBase,
     streamer: _Pieces | None = None,
 ) -> list[tuple[list[int], bool]]:
     """Generate for one batch; return new tokens up to the end, and whether there was one.
@@ -346,6 +363,7 @@ def _generate(
             attention_mask=mask.to(device),
             generation_config=config,
             **({"streamer": streamer} if streamer else {}),
+            **({"tokenizer": tokenizer} if config.stop_strings else {}),
         )
     stops = set(config.eos_token_id or [])
     cut = []

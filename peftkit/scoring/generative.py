@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftkit.errors import UsageError
@@ -12,6 +11,7 @@ from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, 
 from peftkit.plugins.examples import Question
 from peftkit.scoring import generation, perplexity
 from peftkit.scoring.asked import ask_again
+from peftkit.sources.formats import rendering_for
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -159,7 +159,7 @@ class GenerativeAnswerer(Answerer):
             UsageError: a generation option is unknown or impossible.
         """
         super().__init__(asking)
-        self._rendering = asking.rendering
+        self._rendering = rendering_for(asking.rendering, {})
         self.config = generation.generation_config(
             {**asking.generation, **asking.options},
             self.tokenizer,
@@ -208,7 +208,7 @@ class GenerativeAnswerer(Answerer):
     def excess(self, question: Question) -> int:
         """Return by how many tokens a prompt, with its answer, is longer than rows of training."""
         encode = generation.prompt_encoder(self.model)
-        num_tokens = len(encode(replace(question, rendering=self._rendering), self.tokenizer))
+        num_tokens = len(encode(question.rendered(self._rendering), self.tokenizer))
         limits = [] if self.max_tokens is None else [self.max_tokens]
         if self._max_length is not None:
             is_apart = self.model.config.is_encoder_decoder
@@ -223,7 +223,7 @@ class GenerativeAnswerer(Answerer):
     def _encode(self, questions: Sequence[Question]) -> generation.Prompts:
         if not any(question.text for question in questions):
             return generation.encode_prompts(
-                [replace(question, rendering=self._rendering) for question in questions],
+                [question.rendered(self._rendering) for question in questions],
                 self.tokenizer,
                 max_tokens=self.max_tokens,
                 encode=generation.prompt_encoder(self.model),

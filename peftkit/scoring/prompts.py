@@ -41,7 +41,8 @@ def question_of_text(task: Task, prompt: str, given: Mapping[str, str] | None = 
             continue
         row: dict[str, Any] = {}
         for other in task.columns:
-            put(row, other, given.get(other, prompt if other == column else STAND_IN))
+            stand_in = "" if other in task.optional else STAND_IN
+            put(row, other, given.get(other, prompt if other == column else stand_in))
         try:
             question = task.question(row)
         except DataError:
@@ -92,7 +93,8 @@ def question_of_row(task: Task, row: Mapping[str, Any]) -> Question:
         messages = read_messages(row["messages"], "messages")
         return Question(messages=messages, tools=read_tools(row.get("tools"), "tools"))
     filled = dict(row)
-    missing = [column for column in task.columns if not _has(row, column)]
+    needed = [column for column in task.columns if column not in task.optional]
+    missing = [column for column in needed if not _has(row, column)]
     stand_ins = {column: f"{STAND_IN}{column}{STAND_IN}" for column in missing}
     for column, stand_in in stand_ins.items():
         put(filled, column, stand_in)

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 from peftkit.errors import DataError
 from peftkit.plugins import Conversation, Example, Task
+from peftkit.plugins.formats import is_format, read_format
 from peftkit.sources.columns import describe_kind, read_text
+from peftkit.sources.formats import check_format, columns_of, fill
 from peftkit.tasks.metrics import exact_match, rouge, rouge_note, token_f1
 
 
@@ -17,9 +19,10 @@ class PromptCompletionConfig:
     """Say which columns hold what."""
 
     prompt: str = "prompt"
-    """Column of what the model is asked."""
+    """Column of what the model is asked; or a text with columns in braces, of which a part
+    `{#input} ... {/input}` vanishes where that column is empty, and `{{` is a brace."""
     completion: str = "completion"
-    """Column of what it should answer."""
+    """Column of what it should answer, or a text with columns in braces."""
     context: str | None = None
     """Column of further input, put below the prompt where it is not empty."""
     system: str | None = None
@@ -33,11 +36,24 @@ class PromptCompletion(Task):
     headline: ClassVar[str] = "rougeL"
     makes: ClassVar[tuple[type[Example], ...]] = (Conversation,)
 
+    def __init__(self, config: PromptCompletionConfig) -> None:
+        super().__init__(config)
+        for name in ("prompt", "completion"):
+            check_format(name, getattr(config, name))
+
     @property
     def columns(self) -> Sequence[str]:
         """Name the columns that every row needs."""
         named = (self.config.prompt, self.config.completion, self.config.context)
-        return tuple(column for column in named if column)
+        columns = (column for text in named if text for column in columns_of(text))
+        return tuple(dict.fromkeys(columns))
+
+    @property
+    def optional(self) -> Sequence[str]:
+        """Name the columns that a question does without: the context, and those of such parts."""
+        prompt = self.config.prompt
+        inside = read_format(prompt).optional if is_format(prompt) else ()
+        return (*inside, *([self.config.context] if self.config.context else []))
 
     @property
     def document(self) -> str | None:
@@ -51,8 +67,8 @@ class PromptCompletion(Task):
         Raises:
             DataError: prompt or completion is null, empty or no text.
         """
-        prompt = read_text(row, self.config.prompt)
-        completion = read_text(row, self.config.completion)
+        prompt = self._read(row, self.config.prompt)
+        completion = self._read(row, self.config.completion)
         context = self._context(row)
         system = ({"role": "system", "content": self.config.system},) if self.config.system else ()
         return Conversation(
@@ -83,6 +99,10 @@ class PromptCompletion(Task):
         """Give none: no trivial answer fits every kind of prompt."""
         del rows
         return {}
+
+    @staticmethod
+    def _read(row: Mapping[str, Any], text: str) -> str:
+        return fill(read_format(text), row) if is_format(text) else read_text(row, text)
 
     def _context(self, row: Mapping[str, Any]) -> str:
         value = row.get(self.config.context) if self.config.context else None

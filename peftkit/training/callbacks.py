@@ -203,14 +203,50 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     def _diverged(self, step: int, what: str, args: TrainingArguments) -> DivergedError:
         key = f"method.{self._method}.learning_rate"
         calmer = min(args.learning_rate / 10, 2e-4)
-        sealed = resume.list_checkpoints(self._checkpoints)
-        kept = f"{sealed[-1].path} is kept" if sealed else "no checkpoint was due before it"
+        kept = _kept_checkpoint(self._checkpoints)
         return DivergedError(
             f"{key}: step {step}: {what} (learning_rate"
             f" {args.learning_rate:g}, max_grad_norm {args.max_grad_norm:g}); {kept}",
             hint=f"{key}={calmer:g} and another --out; if that diverges too, look at the rows with"
             " `peftkit data`",
         )
+
+
+class Ceiling(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+    """Give a training up whose loss stays above a bound; it counts from the trainer's own log."""
+
+    def __init__(self, loss: float, steps: int, run_dir: RunDir) -> None:
+        """Take the loss above which a step counts, and how many in a row are too many."""
+        self._loss, self._steps, self._checkpoints = loss, steps, run_dir.checkpoints
+        self._process = run_dir.process
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Count the steps since the loss was last low enough."""
+        if "loss" not in (logs or {}):
+            return
+        logged = [entry for entry in state.log_history if "loss" in entry]
+        low = [entry["step"] for entry in logged if entry["loss"] <= self._loss]
+        num_steps = state.global_step - max(low, default=0)
+        if self._process.any_of(num_steps >= self._steps):
+            raise DivergedError(
+                f"stop_above: the loss has been above {self._loss:g} for {num_steps} steps, and is"
+                f" {logged[-1]['loss']:.4g} at step {state.global_step};"
+                f" {_kept_checkpoint(self._checkpoints)}",
+                hint="a smaller learning_rate and another --out; `peftkit data` shows what is"
+                " trained; or a larger stop_above.loss",
+            )
+
+
+def _kept_checkpoint(checkpoints: Path) -> str:
+    sealed = resume.list_checkpoints(checkpoints)
+    return f"{sealed[-1].path} is kept" if sealed else "no checkpoint was due before it"
 
 
 class Patience(EarlyStoppingCallback):  # type: ignore[misc] # transformers is untyped

@@ -87,6 +87,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     for line in recipe.replaced:
         screen.say(f"  decided  {line}")
     say_decisions(built.decisions, screen)
+    say_hints(built.hints, screen)
     say_trackers(recipe, screen)
     with blamed(recipe, "model.path", "model"):
         check_weights_fit(recipe, built, machine)
@@ -182,6 +183,12 @@ def say_decisions(decisions: Sequence[Decision], screen: Screen) -> None:
         screen.say(f"  decided  {', '.join(values)} (reasons in resolved.yaml)")
 
 
+def say_hints(hints: Sequence[str], screen: Screen) -> None:
+    """Say what upstream says of options that it will drop."""
+    for hint in hints:
+        screen.say(f"  hint     {hint}")
+
+
 def say_trackers(recipe: Recipe, screen: Screen) -> None:
     """Say which trackers are told of the run; `all` means those that are installed."""
     names = reported_to(recipe.method.options)
@@ -237,7 +244,7 @@ def check_adapter_names(recipe: Recipe, built: Built) -> None:
     from peftkit.models.load import load_config
     from peftkit.recipe.blame import blamed
 
-    if built.adapter is None or built.adapter.Config is None:
+    if built.adapter is None or not built.adapter.has_names:
         return
     try:
         base = build_skeleton(

@@ -81,10 +81,11 @@ def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
 
 
 def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> Trainer:
-    from peftkit.training.callbacks import Finite, Keeper, Patience
+    from peftkit.training.callbacks import Ceiling, Finite, Keeper, Patience
 
-    adapter, stopping = job.built.adapter, job.recipe.early_stopping
+    adapter, stopping, above = job.built.adapter, job.recipe.early_stopping, job.recipe.stop_above
     patience = [Patience(stopping.patience, stopping.threshold)] if stopping else []
+    ceiling = [Ceiling(above.loss, above.steps, job.run_dir)] if above else []
     return job.built.method.trainer(
         Training(
             model=model,
@@ -94,6 +95,7 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
             callbacks=(
                 *(adapter.callbacks() if adapter else ()),
                 *patience,
+                *ceiling,
                 Finite(job.recipe.method.name, job.run_dir),
                 Keeper(session.stop, session.status),
             ),

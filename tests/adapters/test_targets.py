@@ -172,3 +172,11 @@ def test_all_linear_leaves_out_what_texts_do_not_pass_through(caplog, excluded) 
     assert all(name.startswith("model.language_model.") for name in reached)
     assert any(name.endswith("k_proj") for name in reached) is (excluded is None)
     assert "all-linear leaves out model.vision_tower, model.multi_modal_projector" in caplog.text
+
+
+def test_layers_may_be_counted_from_the_end(base) -> None:
+    attached = attach(base, r=2, target_modules=["q_proj", "v_proj"], layers_to_transform=[-1])
+    names = attached.base_model.targeted_module_names
+    assert len(names) == 2
+    assert all(".layers.1." in f".{name}" for name in names)
+    assert attached.peft_config["default"].layers_to_transform == [1]

@@ -20,6 +20,7 @@ def found(**options) -> list[tuple[str, str, str | None]]:
     ("options", "key"),
     [
         ({"layers_to_transform": [1], "target_modules": "all-linear"}, "layers_to_transform"),
+        ({"target_modules": "all"}, "target_modules"),
         ({"layers_pattern": "h"}, "layers_pattern"),
         ({"use_dora": True, "lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "eva"}, "init_lora_weights"),

@@ -14,8 +14,10 @@ from wrong.cases import GOOD, write_files
 
 from peftkit.check import check_files
 from peftkit.recipe.load import load_recipe
+from peftkit.recipe.schema import Choice
+from peftkit.recipe.stated import Stated
 from peftkit.recipe.tables import TRACKERS as NAMES
-from peftkit.recipe.trackers import TRACKERS, installed, reported_to
+from peftkit.recipe.trackers import TRACKERS, installed, project_of_trackio, reported_to
 
 
 @pytest.fixture
@@ -75,3 +77,14 @@ def test_what_is_installed_passes_and_all_means_it(recipe, monkeypatch) -> None:
     options = load_recipe(recipe, ["method.sft.report_to=all"]).method.options
     assert reported_to(options) == ["tensorboard", "wandb"]
     assert reported_to({"report_to": "none"}) == reported_to({}) == []
+
+
+def test_transformers_project_is_trackio_s_alone() -> None:
+    def found(*names: str) -> list[str]:
+        options = {"project": "mine", "report_to": list(names)}
+        stated = Stated(None, None, None, Choice("sft", options), None, False, None)
+        return [key for key, *_ in project_of_trackio(stated)]
+
+    assert found("wandb") == ["method.sft.project"]
+    assert found("trackio", "wandb") == []
+    assert found("none") == []

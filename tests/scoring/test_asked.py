@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from peftkit.plugins.evaluation import Shortened
+from peftkit.plugins.rendering import PLAIN
 from peftkit.scoring.asked import ask_row, ask_text
 from peftkit.tasks.prompt_completion import PromptCompletion, PromptCompletionConfig
 from peftkit.tasks.summarize import Summarize, SummarizeConfig
@@ -24,6 +25,7 @@ class Letters:
 def answerer(task, shortened):
     return SimpleNamespace(
         task=task,
+        rendering=PLAIN,
         tokenizer=Letters(),
         shortened=shortened,
         excess=lambda question: sum(len(m["content"]) for m in question.messages) - LIMIT,

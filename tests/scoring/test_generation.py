@@ -204,11 +204,11 @@ def test_a_batch_that_does_not_fit_is_halved(model, tokenizer, monkeypatch):
     real = generation._generate
     sizes = []
 
-    def crowded(model, rows, config):
+    def crowded(model, rows, config, **options):
         sizes.append(len(rows))
         if len(rows) > 2:
             raise torch.OutOfMemoryError("no room")
-        return real(model, rows, config)
+        return real(model, rows, config, **options)
 
     encoded = generation.encode_prompts(ask(*DOCUMENTS), tokenizer, max_tokens=None)
     config = config_of(tokenizer, max_new_tokens=4)
@@ -220,3 +220,34 @@ def test_a_batch_that_does_not_fit_is_halved(model, tokenizer, monkeypatch):
 
 def test_an_empty_conversation_still_has_a_prompt(tokenizer):
     assert generation.encode_prompt(Question(), tokenizer) == [tokenizer.eos_token_id]
+
+
+def test_an_answer_stops_before_a_stop_string(tiny_model) -> None:
+    """The same text, cut; at once or in batches, and no answer counts as unfinished."""
+    from peftkit.models.base import load_base
+    from peftkit.models.tokenizer import load_tokenizer
+    from peftkit.plugins import CAUSAL_LM, Question
+    from peftkit.recipe.schema import ModelSection
+
+    section = ModelSection(path=str(tiny_model), dtype="float32")
+    model, tokenizer = load_base(section, kind=CAUSAL_LM), load_tokenizer(section, tiny_model)
+    asked = [Question(messages=({"role": "user", "content": text},)) for text in ("sum", "a file")]
+    prompts = generation.encode_prompts(asked, tokenizer, max_tokens=64)
+    stops = generation.stop_token_ids(model, tokenizer)
+
+    def answers(**options):
+        given = {"max_new_tokens": 24, **options}
+        config = generation.generation_config(given, tokenizer, stop_ids=stops)
+        return config, generation.answer(model, tokenizer, prompts, config=config, batch_size=2)
+
+    _, whole = answers()
+    stop = whole.texts[0].strip()[2:4]
+    config, cut = answers(stop_strings=[stop])
+    assert cut.texts[0] == whole.texts[0][: whole.texts[0].index(stop)]
+    assert cut.num_unfinished <= whole.num_unfinished
+    written: list[str] = []
+    found = generation.stream_answer(
+        model, tokenizer, prompts.input_ids[0], config=config, write=written.append
+    )
+    assert found == (cut.texts[0], True)
+    assert "".join(written) == cut.texts[0]

@@ -20,7 +20,7 @@ from peftkit.rundir.status import RunStatus, read_status
 from peftkit.system.meter import Peak
 from peftkit.system.screen import MetricsFile, Screen, TrainingBar
 from peftkit.system.signals import StopRequest
-from peftkit.training.callbacks import Finite, Keeper, Watch
+from peftkit.training.callbacks import Ceiling, Finite, Keeper, Watch
 
 
 @pytest.fixture
@@ -239,3 +239,32 @@ def test_checkpoints_are_named_as_resume_finds_them(tmp_path: Path) -> None:
 
     sealed_folder(tmp_path, 3).mkdir()
     assert list_checkpoints(tmp_path) == [Checkpoint(tmp_path / "step-3", 3)]
+
+
+# -- Ceiling ------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_stays_too_high_ends_a_training(
+    args: TrainingArguments, tmp_path: Path
+) -> None:
+    """Counted from the trainer's log, so that a resumed training goes on counting."""
+
+    def first_end(losses: list[float], every: int, ceiling: Ceiling) -> int | None:
+        state = TrainerState()
+        for number, loss in enumerate(losses, 1):
+            state.global_step = number * every
+            state.log_history.append({"loss": loss, "step": state.global_step})
+            try:
+                ceiling.on_log(args, state, TrainerControl(), logs={"loss": loss})
+            except DivergedError as error:
+                assert error.exit_code == 6
+                assert f"stop_above: the loss has been above 5 for {20} steps" in error.message
+                return state.global_step
+        return None
+
+    ceiling = Ceiling(5.0, 20, RunDir(tmp_path))
+    assert first_end([6.0] * 40, 1, ceiling) == 20
+    assert first_end([6.0] * 15 + [4.0] + [6.0] * 40, 1, ceiling) == 36
+    assert first_end([6.0] * 40, 5, ceiling) == 20
+    assert first_end([5.0] * 40, 1, ceiling) is None
+    Ceiling(5.0, 20, RunDir(tmp_path)).on_log(args, TrainerState(), TrainerControl(), logs={})

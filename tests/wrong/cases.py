@@ -164,7 +164,7 @@ UNKNOWN = [
     sft("method key renamed by transformers", "evaluation_strategy: epoch",
         "evaluation_strategy", "no such key", "did you mean eval_strategy?"),
     sft("method key gone", "warmup_ratio: 0.1", "warmup_ratio", "no such key",
-        "did you mean warmup_steps?"),
+        "write warmup_steps: 0.1: a share works"),
     sft("method key abbreviated", "lr: 1e-4", "lr", "no such key", "did you mean learning_rate?"),
     sft("method key, other trainer", "batch_size: 4", "batch_size", "no such key",
         "did you mean per_device_train_batch_size?"),
@@ -326,9 +326,6 @@ PLUGINS = [
          "source: [json]", 6, "data.source.0", "one key, the source's name"),
     Case("bare adapter", "  lora:\n    r: 8\n    lora_alpha: 16\n    target_modules: all-linear\n",
          "  lora\n", 11, "adapter", "the only bare word is full, got 'lora'", "{lora: {}}"),
-    Case("full as a mapping", "  lora:\n    r: 8\n    lora_alpha: 16\n"
-         "    target_modules: all-linear\n", "  full: {}\n", 12, "adapter.full", "bare word",
-         "write adapter: full"),
 ]  # fmt: skip
 
 OWNED = [
@@ -445,6 +442,19 @@ CONTRADICTIONS = [
          "loftq needs loftq_config"),
     lora("layers of a pattern", "layers_to_transform: [0]", "layers_to_transform",
          "needs target_modules as a list"),
+    Case("another tool's word for all", "target_modules: all-linear", "target_modules: all", 15,
+         "adapter.lora.target_modules", "is read as a regular expression", "all-linear"),
+    sft("auto for a switch", "bf16: auto", "bf16", "expected bool", "delete the key"),
+    Case("attention of another stack", "  dtype: float32\n", "  attn_implementation: xformers\n", 4,
+         "model.attn_implementation", "transformers has no 'xformers'", "write sdpa"),
+    Case("codes from the Hub", "limit: 4", "generation: {penalty_alpha: 0.6}", 22,
+         "evaluate.generation.penalty_alpha", "peftkit sets this key", "takes the code for it"),
+    Case("watchdog", "memory: {budget: 6 GiB}", "stop_above: {loss: 5, steps: 0}", 21,
+         "stop_above.steps", "must be at least 1"),
+    Case("epochs of steps", "memory: {budget: 6 GiB}", "per_epoch: {saves: 2}", 21, "per_epoch",
+         "max_steps is stated", "num_train_epochs"),
+    Case("system message", "task:\n", "dialogue: {system: 'You are {name'}\n  task:\n", 9,
+         "data.dialogue.system", "a lone {", "{{"),
     Case("temperature of greedy decoding", "limit: 4", "generation: {temperature: 0.7}", 22,
          "evaluate.generation.temperature", "ignored by greedy", "do_sample: true"),
     Case("fewest above most", "limit: 4", "generation: {min_new_tokens: 9, max_new_tokens: 4}",
