@@ -159,8 +159,10 @@ def _differences(file: Path, tool: str, written: Written) -> Iterator[str]:
 
 def _values(file: Path) -> dict[str, Any]:
     text = file.read_text(encoding="utf-8")
-    if file.suffix == ".sh":
-        return {}  # an own reading of shell would be the importer's own
+    if file.suffix == ".sh":  # literal values alone, of the options wherever they stand
+        commandless = re.sub(r"(?m)^\s*#.*$", "", text)
+        found = re.findall(r"(?<=\s)--(\w+)[ =]([\w.+-]+)(?=\s|$)", commandless)
+        return {key: yaml.safe_load(value) for key, value in reversed(found)}
     return yaml.safe_load(text) or {}
 
 

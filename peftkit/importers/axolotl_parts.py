@@ -65,7 +65,9 @@ def read_adapter(draft: Draft) -> None:
     """Read what is trained: a LoRA, its going on, or everything."""
     kind = draft.get("adapter")
     if draft.adapter is None:
-        draft.put("adapter", "full")
+        patterns = [str(one) for one in listed(draft.get("unfrozen_parameters"))]
+        draft.put("adapter", {"full": {"train": patterns}} if patterns else "full")
+        draft.say("unfrozen_parameters", Fate.KEPT, "adapter.full.train")
         draft.say("adapter", Fate.DEFAULT, "adapter: full", value="none")
         for key in (*_ADAPTERS_OWN, "lora_model_dir"):
             draft.say(key, Fate.NO_EFFECT, "nothing is adapted: every weight is trained")
@@ -74,6 +76,7 @@ def read_adapter(draft: Draft) -> None:
         draft.adapter = "lora"
         draft.say("adapter", Fate.UNSUPPORTED, f"{kind} is not read; a LoRA comes nearest")
     draft.say("adapter", Fate.KEPT, "adapter.lora")
+    draft.say("unfrozen_parameters", Fate.NO_EFFECT, "an adapter is trained, and no parameter")
     start = draft.get("lora_model_dir")
     if start:
         draft.recipe["adapter"] = {}

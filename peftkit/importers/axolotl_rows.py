@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.importers.rows import Rows, no_rows, put_rows, share, source_of
-from peftkit.importers.templates import put_template, put_tokens
+from peftkit.importers.templates import alpaca, put_template, put_tokens
 from peftkit.plugins.imported import Draft, listed, mapped, numeric, switch, whole
 from peftkit.plugins.importer import Fate
 
@@ -25,6 +25,8 @@ _PAIRS: Mapping[str, tuple[str, str, str | None]] = {
     "context_qa.load_v2": ("question", "answer", "context"),
 }
 """Prompt strategy -> its columns of question, answer and further input."""
+_ALPACAS = ("alpaca", "gpteacher", "reflection")
+"""Those whose prompt is Alpaca's own text."""
 _CHATS = ("chat_template", "sharegpt", "llama2_chat", "messages", "pygmalion")
 _PREFERENCES: Mapping[str, tuple[str, str, str]] = {
     "intel": ("question", "chosen", "rejected"),
@@ -67,8 +69,8 @@ def read_rows(draft: Draft, folder: Path) -> None:
                  jinja=draft.get("chat_template_jinja"))  # fmt: skip
     put_tokens(draft, "special_tokens", "tokens")
     if draft.get("default_system_message"):
-        draft.say("default_system_message", Fate.UNSUPPORTED, "write the system message into the"
-                  " rows; prompt_completion has `system`")  # fmt: skip
+        system = _braced(str(draft.get("default_system_message")), {})
+        draft.keep("default_system_message", "data.dialogue.system", system)
     if switch(draft.get("train_on_inputs")):
         draft.keep("train_on_inputs", "data.dialogue.train", "everything")
     elif draft.get("train_on_inputs") is not None:
@@ -130,23 +132,23 @@ def _task(draft: Draft, key: str, one: Mapping[str, Any]) -> dict[str, Any]:
                   " are taken", value=kind)  # fmt: skip
         columns = _PAIRS["alpaca"]
     prompt, completion, context = columns
+    if (style or "instruct") == "instruct" and base in _ALPACAS and _is_plain(draft):
+        draft.say(f"{key}.type", Fate.KEPT, "data.task.prompt_completion.prompt", value=kind)
+        return alpaca(prompt, completion, context)
     options = {"prompt": prompt, "completion": completion}
     if context:
         options["context"] = context
-    _say_strategy(draft, key, name, style or "instruct", kind)
+    draft.say(f"{key}.type", Fate.DIFFERS, "data.task.prompt_completion; the chat template writes"
+              f" the prompt, not {name}'s {style or 'instruct'} text", value=kind)  # fmt: skip
     return {"prompt_completion": options}
 
 
-def _say_strategy(draft: Draft, key: str, name: str, style: str, kind: Any) -> None:
-    """Say what writes the prompt: Alpaca's own text, where nothing else is named."""
-    is_alpaca = (name, style) in (("alpaca", "instruct"), ("gpteacher", "instruct"))
-    if is_alpaca and not draft.get("chat_template") and not draft.has("model.chat_template"):
-        draft.put("model.chat_template", "alpaca")
-        how = "model.chat_template: alpaca; further input stands below the instruction"
-        draft.say(f"{key}.type", Fate.DIFFERS, how, value=kind)
-        return
-    draft.say(f"{key}.type", Fate.DIFFERS, f"data.task.prompt_completion; the chat template writes"
-              f" the prompt, not {name}'s {style} text", value=kind)  # fmt: skip
+def _is_plain(draft: Draft) -> bool:
+    """Write prompts as they are, without a chat template, where the config names none."""
+    if draft.get("chat_template"):
+        return False
+    draft.put("model.chat_template", "plain")
+    return True
 
 
 def _chat(draft: Draft, key: str, one: Mapping[str, Any], base: str) -> dict[str, Any]:
@@ -191,23 +193,39 @@ def _chat(draft: Draft, key: str, one: Mapping[str, Any], base: str) -> dict[str
 
 
 def _user_defined(draft: Draft, key: str, kind: Mapping[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "prompt": kind.get("field_instruction") or "instruction",
-        "completion": kind.get("field_output") or "output",
-    }
-    texts = " ".join(str(kind.get(name) or "") for name in ("format", "no_input_format"))
-    if kind.get("field_input") or "{input}" in texts or not texts.strip():
-        options["context"] = kind.get("field_input") or "input"
+    """Read prompts of the user's own: `format` with `{instruction}` and `{input}` in it."""
+    instruction = str(kind.get("field_instruction") or "instruction")
+    context = str(kind.get("field_input") or "input")
+    text = str(kind.get("format") or "{instruction}")
+    short = str(kind.get("no_input_format") or "")
+    names = {"instruction": instruction, "input": context}
     if kind.get("system_prompt"):
-        options["system"] = kind["system_prompt"]
-    stated = [name for name in ("format", "no_input_format", "system_format") if kind.get(name)]
-    for name in stated:
-        draft.say(f"{key}.type.{name}", Fate.DIFFERS, "the chat template writes the prompt, not"
-                  " this text", value=kind[name])  # fmt: skip
-    if kind.get("field_system"):
-        draft.say(f"{key}.type.field_system", Fate.UNSUPPORTED, "a system message of its own for"
-                  " each row: rows of messages have it", value=kind["field_system"])  # fmt: skip
-    return {"prompt_completion": options}
+        system = _braced(str(kind["system_prompt"]), {})
+        text = str(kind.get("system_format") or "{system}").replace("{system}", "\0") + text
+        text = _braced(text, names).replace("\0", system)
+    elif kind.get("field_system"):
+        column = str(kind["field_system"])
+        text = f"{{#{column}}}{{{column}}}{{/{column}}}" + _braced(text, names)
+        draft.say(f"{key}.type.field_system", Fate.KEPT, "data.task.prompt_completion.prompt",
+                  value=column)  # fmt: skip
+    else:
+        text = _braced(text, names)
+    if not _is_plain(draft):
+        draft.say(f"{key}.type.format", Fate.DIFFERS, "data.task.prompt_completion.prompt, inside"
+                  " what the chat template writes", value=kind.get("format") or "")  # fmt: skip
+    if short and "{input}" in str(kind.get("format")):
+        how = f"one text for all rows: {{#{context}}} ... {{/{context}}} vanishes without input"
+        draft.say(f"{key}.type.no_input_format", Fate.DIFFERS, how, value=short)
+    output = str(kind.get("field_output") or "output")
+    return {"prompt_completion": {"prompt": text, "completion": output}}
+
+
+def _braced(text: str, names: Mapping[str, str]) -> str:
+    """Write a format's places as columns in braces; other braces are braces."""
+    text = text.replace("{", "{{").replace("}", "}}")
+    for name, column in names.items():
+        text = text.replace(f"{{{{{name}}}}}", f"{{{column}}}")
+    return text
 
 
 def _preference(draft: Draft, one: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from peftkit.importers.quantized import WHERE, put_bits
 from peftkit.importers.rows import Rows, no_rows, put_rows, share, source_of
 from peftkit.importers.schemas import keys_of, version_of
 from peftkit.importers.settled import settle
+from peftkit.importers.templates import alpaca
 from peftkit.plugins.imported import (
     Draft,
     Rule,
@@ -168,6 +169,15 @@ def _read_rows(draft: Draft, folder: Path) -> None:
     cut_key, cut = _either(draft, "val_split_fraction")
     mask_key, masks = _either(draft, "mask_prompt", False)
     name, task = _SETS.get(module, ("", _PAIR))
+    style_key, style = _either(draft, "prompt_style")
+    is_alpaca = "prompt_completion" in task and str(style or "alpaca").lower() == "alpaca"
+    if is_alpaca:
+        columns = task["prompt_completion"]
+        task = alpaca(columns["prompt"], columns["completion"], columns["context"])
+        draft.put("model.chat_template", "plain")
+        draft.say(style_key, Fate.KEPT, "data.task.prompt_completion.prompt")
+        draft.say("data.prompt_style", Fate.DEFAULT, "data.task.prompt_completion.prompt",
+                  value="alpaca")  # fmt: skip
     if path or name:
         source = source_of(draft, str(path or name), folder, kind="json")
         put_rows(draft, [Rows(source, task)], cut=share(numeric(cut)))

@@ -98,9 +98,9 @@ TABLE: Mapping[str, Rule] = {
     "pissa_iter": no_effect("pissa by an exact decomposition, which takes no iterations"),
     "pissa_convert": no_effect("an adapter is saved as it is"),
     "loraplus_lr_ratio": unsupported("B learns at the rate of A; raise learning_rate"),
-    "freeze_trainable_layers": unsupported("part of a base; a LoRA, or adapter: full, is nearest"),
-    "freeze_trainable_modules": unsupported("see freeze_trainable_layers"),
-    "freeze_extra_modules": unsupported("see freeze_trainable_layers"),
+    "freeze_trainable_layers": read_by_hand,
+    "freeze_trainable_modules": read_by_hand,
+    "freeze_extra_modules": read_by_hand,
     "use_llama_pro": unsupported("new layers; a LoRA of a higher rank comes nearest"),
     "use_galore": read_by_hand,
     "use_apollo": read_by_hand,
@@ -261,18 +261,12 @@ def _read_quantization(draft: Draft) -> None:
 def _read_adapter(draft: Draft, kind: str) -> None:
     get = draft.get
     if draft.adapter is None:
-        draft.put("adapter", "full")
-        if kind == "full":
-            draft.say("finetuning_type", Fate.KEPT, "adapter: full")
-        else:
-            nearest = "adapter: full trains all of it, a LoRA as little"
-            draft.say("finetuning_type", Fate.UNSUPPORTED, f"{kind}: {nearest}")
-        for key in ("lora_target", "additional_target", "pissa_init"):
-            if get(key) is not None:
-                draft.say(key, Fate.NO_EFFECT, "nothing is adapted: every weight is trained")
+        _read_full(draft, kind)
         return
     fate = Fate.DEFAULT if get("finetuning_type") is None else Fate.KEPT
     draft.say("finetuning_type", fate, "adapter.lora", value="lora")
+    for key in ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"):
+        draft.say(key, Fate.NO_EFFECT, "it belongs to finetuning_type freeze")
     start = get("adapter_name_or_path")
     if start and not switch(get("create_new_adapter")):
         _continue(draft, str(start))
@@ -293,6 +287,40 @@ def _read_adapter(draft: Draft, kind: str) -> None:
     draft.say("additional_target", Fate.IMPLIED, "none are named")
     if switch(get("pissa_init")):
         draft.keep("pissa_init", "adapter.init_lora_weights", "pissa")
+
+
+def _read_full(draft: Draft, kind: str) -> None:
+    """Train the base itself, all of it or part of it."""
+    draft.put("adapter", "full")
+    if kind == "full":
+        draft.say("finetuning_type", Fate.KEPT, "adapter: full")
+    elif kind == "freeze":
+        _read_frozen(draft)
+    draft.say("finetuning_type", Fate.UNSUPPORTED, f"{kind}: a LoRA takes as little memory")
+    for key in ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"):
+        draft.say(key, Fate.NO_EFFECT, "it belongs to finetuning_type freeze")
+    for key in ("lora_target", "additional_target", "pissa_init"):
+        draft.say(key, Fate.NO_EFFECT, "nothing is adapted: every weight is trained")
+
+
+def _read_frozen(draft: Draft) -> None:
+    """Train the last layers, or the first, and what else is named."""
+    get = draft.get
+    count = numeric(get("freeze_trainable_layers", 2)) or 2
+    layers = f"layers.-{int(count)}:" if count > 0 else ""
+    modules = [str(one) for one in listed(get("freeze_trainable_modules", "all"), separator=",")]
+    extra = [str(one) for one in listed(get("freeze_extra_modules"), separator=",")]
+    if not layers:
+        draft.say("freeze_trainable_layers", Fate.UNSUPPORTED, "the first layers: write"
+                  " adapter.full.train with their numbers")  # fmt: skip
+    draft.put("adapter", {"full": {"train": [*([layers] if layers else []), *extra]}})
+    draft.say("finetuning_type", Fate.KEPT, "adapter.full.train")
+    draft.say("freeze_trainable_layers", Fate.KEPT, "adapter.full.train")
+    draft.say("freeze_trainable_layers", Fate.DEFAULT, "adapter.full.train", value=2)
+    whole_ = modules == ["all"]
+    draft.say("freeze_trainable_modules", Fate.KEPT if whole_ else Fate.DIFFERS,
+              "adapter.full.train" if whole_ else "whole layers are trained")  # fmt: skip
+    draft.say("freeze_extra_modules", Fate.KEPT, "adapter.full.train")
 
 
 def _continue(draft: Draft, start: str) -> None:

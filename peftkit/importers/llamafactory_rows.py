@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,21 +131,24 @@ def _task(draft: Draft, key: str, info: Mapping[str, Any], stage: str) -> dict[s
                                "rejected": columns.get("rejected") or "rejected"}}  # fmt: skip
     if is_chat:
         return {"chat": _chat(info, columns)}
-    for name in ("history", "system"):
-        if columns.get(name):
-            draft.say(f"{key}.columns.{name}", Fate.UNSUPPORTED, "rows of messages have it",
-                      value=columns[name])  # fmt: skip
+    if columns.get("history"):
+        draft.say(f"{key}.columns.history", Fate.UNSUPPORTED, "rows of messages have it",
+                  value=columns["history"])  # fmt: skip
+    if columns.get("system"):
+        draft.put("data.dialogue.system", f"{{{columns['system']}}}")
+        draft.say(f"{key}.columns.system", Fate.KEPT, "data.dialogue.system",
+                  value=columns["system"])  # fmt: skip
     return _alpaca(columns)
 
 
 def _alpaca(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Say Alpaca's columns; where some are named, the others are not there."""
-    options = {
-        "prompt": columns.get("prompt") or "instruction",
-        "completion": columns.get("response") or "output",
-    }
-    context = columns.get("query") if columns else "input"
-    return {"prompt_completion": {**options, **({"context": context} if context else {})}}
+    prompt, context = columns.get("prompt") or "instruction", columns.get("query")
+    context = context if columns else "input"
+    completion = columns.get("response") or "output"
+    # LLaMA-Factory puts a line break between the two, and nothing where there is no input
+    text = f"{{{prompt}}}{{#{context}}}\n{{{context}}}{{/{context}}}" if context else prompt
+    return {"prompt_completion": {"prompt": text, "completion": completion}}
 
 
 def _chat(info: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,16 +204,10 @@ def _read_dialogue(draft: Draft) -> None:
         elif draft.get(key) is not None:
             draft.say(key, Fate.IMPLIED, "off here too")
     if draft.get("default_system"):
-        _put_system(draft, str(draft.get("default_system")))
+        if not draft.has("data.dialogue.system"):
+            system = str(draft.get("default_system")).replace("{", "{{").replace("}", "}}")
+            draft.keep("default_system", "data.dialogue.system", system)
+        draft.say("default_system", Fate.IMPLIED, "rows have their own")
     if draft.get("enable_thinking") is not None:
         draft.keep("enable_thinking", "data.dialogue.chat_template_kwargs",
                    {"enable_thinking": switch(draft.get("enable_thinking"))})  # fmt: skip
-
-
-def _put_system(draft: Draft, system: str) -> None:
-    tasks: Sequence[Any] = [draft.recipe["data"].get("task")]
-    if len(tasks) == 1 and isinstance(tasks[0], dict) and "prompt_completion" in tasks[0]:
-        tasks[0]["prompt_completion"]["system"] = system
-        draft.say("default_system", Fate.KEPT, "data.task.prompt_completion.system")
-        return
-    draft.say("default_system", Fate.UNSUPPORTED, "write the system message into the rows")

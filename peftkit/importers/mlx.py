@@ -31,6 +31,8 @@ from peftkit.plugins.importer import Fate, Foreign, Imported, Importer
 
 _OPTIMIZERS = {"adam": "adamw_torch", "adamw": "adamw_torch", "sgd": "sgd",
                "adafactor": "adafactor"}  # fmt: skip
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of Llama and its like, by name: layers by number need names."""
 _LAYERS = ("num_layers", "lora_layers")
 
 TABLE: Mapping[str, Rule] = {
@@ -176,13 +178,13 @@ def _read_adapter(draft: Draft, kind: str) -> None:
         draft.say("fine_tune_type", Fate.KEPT, "adapter.lora")
     if layers is not None and layers < 0:
         draft.say(key, Fate.IMPLIED, "all layers, as there")
-    draft.say(
-        key,
-        Fate.DIFFERS,
-        f"all layers, not the last {layers}: layers_to_transform takes"
-        " their numbers, once you know how many the model has",
-        value=get(key, 16),
-    )
+    elif draft.adapter is None:
+        draft.say(key, Fate.DIFFERS, "all layers; adapter.full.train takes `layers.-4:`")
+    else:
+        number_ = int(layers or 16)
+        draft.put("adapter.layers_to_transform", list(range(-number_, 0)), f"the last {number_}")
+        draft.say(key, Fate.KEPT, "adapter.lora.layers_to_transform")
+        draft.say(key, Fate.DEFAULT, "adapter.lora.layers_to_transform", value=16)
     rank = numeric(get(f"{where}.rank", 8)) or 8
     alpha, scale = numeric(get(f"{where}.alpha")), numeric(get(f"{where}.scale"))
     for name in ("rank", "alpha", "scale", "dropout", "keys"):
@@ -191,7 +193,8 @@ def _read_adapter(draft: Draft, kind: str) -> None:
     if draft.adapter is None:
         return
     names = [str(one).rpartition(".")[2] for one in listed(get(f"{where}.keys"))]
-    draft.put("adapter.target_modules", list(dict.fromkeys(names)) or "all-linear")
+    every: Any = "all-linear" if layers is not None and layers < 0 else list(_LINEAR)
+    draft.put("adapter.target_modules", list(dict.fromkeys(names)) or every)
     draft.say(f"{where}.keys", Fate.KEPT, "adapter.lora.target_modules")
     draft.put("adapter.r", rank)
     draft.say(f"{where}.rank", Fate.KEPT, "adapter.lora.r")

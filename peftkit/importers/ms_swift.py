@@ -200,7 +200,9 @@ def _read_model(draft: Draft) -> None:
     known = dtype if dtype in (*names.values(), "auto") else "auto"
     mixed = switch(get("bf16")) and known in ("float32", "auto") and draft.adapter is None
     draft.put("model.dtype", known)
-    draft.say(key, Fate.KEPT if known == dtype else Fate.UNSUPPORTED, "model.dtype")
+    is_known = known == dtype
+    how = "model.dtype" if is_known else "no dtype is known before the script runs; auto is written"
+    draft.say(key, Fate.KEPT if is_known else Fate.UNSUPPORTED, how)
     for name in ("bf16", "fp16"):
         if mixed and name == "bf16":
             draft.keep("bf16", "method.bf16", True)
@@ -307,7 +309,8 @@ def _read_dialogue(draft: Draft) -> None:
         draft.keep("enable_thinking", "data.dialogue.chat_template_kwargs",
                    {"enable_thinking": switch(get("enable_thinking"))})  # fmt: skip
     if not is_off(get("system")):
-        draft.say("system", Fate.UNSUPPORTED, "write the system message into the rows")
+        system = str(get("system")).replace("{", "{{").replace("}", "}}")
+        draft.keep("system", "data.dialogue.system", system)
 
 
 def _write_defaults(draft: Draft, is_text: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,22 @@ _SAME: Mapping[str, str] = {
     "yi": "chatml",
 }
 """Other tools' names for the templates that a recipe can name."""
+ALPACA = (
+    "Below is an instruction that describes a task{#input}, paired with an input that provides"
+    " further context{/input}. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n{#input}### Input:\n{input}\n\n{/input}### Response:\n"
+)
+"""Stanford Alpaca's prompt; what is about the input vanishes where that is empty."""
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def alpaca(prompt: str, completion: str, context: str | None) -> dict[str, Any]:
+    """Say rows of these columns as Alpaca's prompt and an answer."""
+    text = ALPACA if context else re.sub(r"\{#input\}.*?\{/input\}", "", ALPACA, flags=re.DOTALL)
+    names = {"instruction": prompt, "input": context or ""}
+    text = re.sub(r"\{([#/]?)(instruction|input)\}",
+                  lambda match: "{" + match[1] + names[match[2]] + "}", text)  # fmt: skip
+    return {"prompt_completion": {"prompt": text, "completion": completion}}
 
 
 def put_template(draft: Draft, key: str, name: Any, *, jinja: Any = None) -> None:

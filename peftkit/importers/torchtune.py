@@ -12,6 +12,7 @@ from peftkit.importers.quantized import put_bits
 from peftkit.importers.rows import Rows, no_rows, put_rows, source_of
 from peftkit.importers.schemas import keys_of, version_of
 from peftkit.importers.settled import settle
+from peftkit.importers.templates import alpaca
 from peftkit.plugins.imported import (
     Converted,
     Draft,
@@ -254,6 +255,8 @@ def _read_rows(draft: Draft, folder: Path) -> None:
     builder = _component(get("dataset._component_", ""))
     name, known = _SETS.get(builder, ("", {}))
     task = dict(known) or _task(draft, builder)
+    if builder.startswith("alpaca"):  # its text is what the user says, inside the chat template
+        task = alpaca("instruction", "output", "input")
     path = str(get("dataset.source", name))
     if not path:
         put_rows(draft, [no_rows(draft, "dataset")])
@@ -271,9 +274,15 @@ def _read_rows(draft: Draft, folder: Path) -> None:
     for key in draft.foreign.data:
         if key.startswith("dataset.column_map."):
             draft.say(key, Fate.KEPT, "data.task")
+    _read_trained(draft, builder, is_text="text" in task)
+
+
+def _read_trained(draft: Draft, builder: str, *, is_text: bool) -> None:
+    """Read which tokens are trained, and how many there may be."""
+    get = draft.get
     trains_all = get("dataset.train_on_input")
     trains_all = builder.startswith("alpaca") if trains_all is None else switch(trains_all)
-    if trains_all and "text" not in task and draft.method == "sft":
+    if trains_all and not is_text and draft.method == "sft":
         draft.put("data.dialogue.train", "everything")
         draft.say("dataset.train_on_input", Fate.KEPT, "data.dialogue.train")
         draft.say("dataset.train_on_input", Fate.DEFAULT, "data.dialogue.train", value="true")

@@ -16,7 +16,17 @@ from peftkit.recipe.load import load_recipe
 from peftkit.recipe.yaml_file import dump_inline, join, split
 from peftkit.rundir.paths import write_atomically
 
-ORDER = ("name", "model", "data", "adapter", "method", "early_stopping", "memory", "evaluate")
+ORDER = (
+    "name",
+    "model",
+    "data",
+    "adapter",
+    "method",
+    "early_stopping",
+    "stop_above",
+    "memory",
+    "evaluate",
+)
 _HERE = ("model.path", "adapter.from", "data.source", "name")
 """Keys whose problems are about what lies on this machine, not about what the config says."""
 _LACKS = ("is not installed", "needs the package")

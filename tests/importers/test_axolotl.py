@@ -52,7 +52,7 @@ def test_a_qlora_becomes_the_recipe_that_does_the_same(tmp_path):
         "path": "meta-llama/Llama-3.2-1B", "dtype": "bfloat16",
         "quantize": {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
                                       "bnb_4bit_use_double_quant": True}},
-        "attn_implementation": "flash_attention_2", "chat_template": "alpaca",
+        "attn_implementation": "flash_attention_2", "chat_template": "plain",
     }  # fmt: skip
     assert recipe["adapter"] == {
         "lora": {"target_modules": "all-linear", "r": 32, "lora_alpha": 16, "lora_dropout": 0.05}

@@ -34,6 +34,13 @@ def test_an_adapter_that_goes_on_says_its_own_options(tmp_path):
     assert recipe["adapter"] == {"from": "./first"}
 
 
+def test_a_bound_on_the_loss_and_parameters_by_pattern(tmp_path):
+    text = BASE + ROWS + "loss_watchdog_threshold: 5.0\nloss_watchdog_patience: 3\n"
+    assert recipe_of(imported(tmp_path, text))["stop_above"] == {"loss": 5.0, "steps": 3}
+    part = text.replace("adapter: lora", "unfrozen_parameters: ['layers.1.']")
+    assert recipe_of(imported(tmp_path, part))["adapter"] == {"full": {"train": ["layers.1."]}}
+
+
 def test_patience_without_rows_to_watch_is_dropped(tmp_path):
     text = BASE + ROWS + "early_stopping_patience: 3\neval_steps: 5\n"
     assert recipe_of(imported(tmp_path, text))["early_stopping"] == {"patience": 3}

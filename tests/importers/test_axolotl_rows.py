@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from imported import imported, recipe_of
 
+from peftkit.importers.templates import ALPACA
+
 BASE = "base_model: a/b\nadapter: lora\nmicro_batch_size: 2\nsequence_len: 64\n"
 
 
@@ -12,8 +14,7 @@ BASE = "base_model: a/b\nadapter: lora\nmicro_batch_size: 2\nsequence_len: 64\n"
     ("entry", "task"),
     [
         ("{path: a.jsonl, type: alpaca}",
-         {"prompt_completion": {"prompt": "instruction", "completion": "output",
-                                "context": "input"}}),
+         {"prompt_completion": {"prompt": ALPACA, "completion": "output"}}),
         ("{path: a.jsonl, type: sharegpt, conversation: chatml}",
          {"chat": {"messages": "conversations", "role": "from", "content": "value"}}),
         ("{path: a.jsonl, type: chat_template, field_messages: turns,"
@@ -22,7 +23,12 @@ BASE = "base_model: a/b\nadapter: lora\nmicro_batch_size: 2\nsequence_len: 64\n"
                    "roles": {"bot": "assistant"}}}),
         ("{path: a.txt, type: completion}", {"text": {"text": "text"}}),
         ("{path: a.jsonl, type: {field_instruction: q, field_output: a, format: '{instruction}'}}",
-         {"prompt_completion": {"prompt": "q", "completion": "a"}}),
+         {"prompt_completion": {"prompt": "{q}", "completion": "a"}}),
+        ("{path: a.jsonl, type: {system_prompt: 'Be {kind}.', field_instruction: q,"
+         " format: 'Q: {instruction} A:', field_output: a}}",
+         {"prompt_completion": {"prompt": "Be {{kind}}.Q: {q} A:", "completion": "a"}}),
+        ("{path: a.jsonl, type: {field_system: s, format: '{instruction}'}}",
+         {"prompt_completion": {"prompt": "{#s}{s}{/s}{instruction}", "completion": "output"}}),
     ],
 )  # fmt: skip
 def test_a_strategy_becomes_a_task(tmp_path, entry, task):

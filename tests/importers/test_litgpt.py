@@ -56,7 +56,7 @@ def test_a_config_becomes_the_recipe_that_does_the_same(tmp_path):
     written = imported(tmp_path, CONFIG)
     recipe = recipe_of(written)
     assert recipe["model"] == {
-        "path": "microsoft/phi-2", "dtype": "bfloat16",
+        "path": "microsoft/phi-2", "dtype": "bfloat16", "chat_template": "plain",
         "quantize": {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
                                       "bnb_4bit_use_double_quant": True}},
     }  # fmt: skip

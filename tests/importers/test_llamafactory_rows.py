@@ -16,8 +16,8 @@ BASE = "model_name_or_path: a/b\nstage: sft\nfinetuning_type: lora\ndataset: min
     ("info", "source", "task"),
     [
         ({"file_name": "m.json"}, {"json": {"files": "data/m.json"}},
-         {"prompt_completion": {"prompt": "instruction", "completion": "output",
-                                "context": "input"}}),
+         {"prompt_completion": {"prompt": "{instruction}{#input}\n{input}{/input}",
+                                "completion": "output"}}),
         ({"hf_hub_url": "x/y", "formatting": "openai"}, {"hub": {"path": "x/y"}},
          {"chat": {}}),
         ({"file_name": "m.json", "ranking": True, "columns": {"prompt": "q"}},
@@ -30,6 +30,18 @@ def test_an_entry_becomes_a_source_and_a_task(tmp_path, info, source, task):
     (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"mine": info}))
     data = recipe_of(imported(tmp_path, BASE))["data"]
     assert (data["source"], data["task"]) == (source, task)
+
+
+def test_a_column_of_system_messages_and_frozen_layers(tmp_path):
+    columns = {"prompt": "q", "response": "a", "system": "s"}
+    info = {"mine": {"file_name": "m.json", "columns": columns}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    frozen = BASE.replace("lora", "freeze") + "freeze_trainable_layers: 3\n"
+    written = imported(tmp_path, frozen)
+    recipe = recipe_of(written)
+    assert recipe["data"]["dialogue"] == {"system": "{s}"}
+    assert recipe["adapter"] == {"full": {"train": ["layers.-3:"]}}
+    assert Fate.UNSUPPORTED not in fates(written).values()
 
 
 def test_a_name_without_an_entry_is_said(tmp_path):

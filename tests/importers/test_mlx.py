@@ -57,7 +57,9 @@ def test_a_config_becomes_the_recipe_that_does_the_same(tmp_path):
 def test_a_command_is_read(tmp_path):
     script = "python -m mlx_lm.lora --model a/b --train --data ./d --iters 100 --lora-layers 8\n"
     written = imported(tmp_path, script, "train.sh")
-    assert recipe_of(written)["method"]["sft"]["max_steps"] == 100
+    recipe = recipe_of(written)
+    assert recipe["method"]["sft"]["max_steps"] == 100
+    assert recipe["adapter"]["lora"]["layers_to_transform"] == list(range(-8, 0))
     assert refused(written) == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peftkit.importers.templates import put_template, put_tokens
+from peftkit.importers.templates import alpaca, put_template, put_tokens
 from peftkit.plugins.imported import Draft, Fate
 from peftkit.plugins.importer import Foreign
 
@@ -23,6 +23,22 @@ def test_a_template_by_name(name, fate, said):
     put_template(draft, "template", name)
     assert [one.fate for one in draft.fates] == [fate]
     assert draft.recipe.get("model", {}).get("chat_template") == said
+
+
+def test_alpacas_prompt_is_that_of_the_paper_with_and_without_input():
+    given = alpaca("q", "a", "i")["prompt_completion"]["prompt"]
+    row = {"q": "Add.", "i": "1 2"}
+    text = given.replace("{#i}", "").replace("{/i}", "").format(**row)
+    assert text == (
+        "Below is an instruction that describes a task, paired with an input that provides further"
+        " context. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n"
+    )
+    bare = alpaca("q", "a", None)["prompt_completion"]["prompt"].format(q="Add.")
+    assert bare == (
+        "Below is an instruction that describes a task. Write a response that appropriately"
+        " completes the request.\n\n### Instruction:\nAdd.\n\n### Response:\n"
+    )
 
 
 def test_tokens_that_are_set_and_added():
