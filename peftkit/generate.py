@@ -92,11 +92,12 @@ def open_answerer(  # noqa: PLR0913
     system: str | None = None,
     allow_other_base: bool = False,
 ) -> Answerer:
-    """Load a finished run to answer prompts, or to name labels.
+    """Load a finished run, or any model or adapter, to answer prompts or to name labels.
 
     Args:
+        path: a run directory; the folder of a model or of an adapter; `embedded:NAME`; a Hub id.
         options: `KEY=VALUE` of `transformers.GenerationConfig`, over those of the recipe.
-        untrained: answer with the base model, as it was before training.
+        untrained: answer with a run's base model, as it was before training.
         base: where the base lies now; where the run says when absent.
         system: the system message before prompts that have none; that under which the run was
             trained when None, and none when empty.
@@ -108,9 +109,15 @@ def open_answerer(  # noqa: PLR0913
             labels; or nothing answers with a model of this kind.
     """
     from peftkit.system.exhaustion import exhaustion_explained
+    from peftkit.training.open_model import is_model, open_model
     from peftkit.training.open_run import load_tuned, load_untrained, open_run
 
     stated = dict(_pairs(options))
+    if not RunDir(path).resolved.exists() and is_model(str(path)):
+        if untrained:
+            raise UsageError(f"{path} is no run, so nothing says what it was before training")
+        found = open_model(str(path), base=base, allow_other_base=allow_other_base)
+        return answerer_for(found.built, found.load, found.tokenizer, options=stated)
     run = open_run(RunDir(path), use="generate", base=base, allow_other_base=allow_other_base)
     if untrained and run.built.recipe.model.config is not None:
         raise UsageError(f"{path} trained a model from scratch: it has no base")
