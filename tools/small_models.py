@@ -59,6 +59,8 @@ OWN: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
+    "minicpm3": _ONE_KV_HEAD_EACH,
     "longcat_flash": {**_ONE_KV_HEAD_EACH, "ffn_hidden_size": 64, "expert_ffn_hidden_size": 16,
                       "zero_expert_num": 2},
     "luke": {"entity_vocab_size": 32, "entity_emb_size": 16},

@@ -338,6 +338,7 @@ def _score(
     rehearsed: Rehearsed, built: Built, shape: BatchShape, runtime: Runtime, batch_size: int | None
 ) -> EvaluationPeak | None:
     from peftkit.memory.evaluation import unplanned_scoring, worst_stage
+    from peftkit.memory.fake import explained_operators
 
     section = built.recipe.evaluate
     if section is None or rehearsed.sharing.strategy == FSDP2 or unplanned_scoring(built):
@@ -346,7 +347,8 @@ def _score(
         section = dataclasses.replace(section, batch_size=batch_size)
         recipe = dataclasses.replace(built.recipe, evaluate=section)
         built = dataclasses.replace(built, recipe=recipe)
-    return worst_stage(rehearsed, built, shape, runtime)
+    with explained_operators():
+        return worst_stage(rehearsed, built, shape, runtime)
 
 
 def _sum_up(  # noqa: PLR0913

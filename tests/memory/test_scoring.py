@@ -44,3 +44,20 @@ def test_what_cannot_be_planned_is_not_said() -> None:
     assert planned_evaluation(linear_plan(fixed=BASE, per_token=1, scoring=refuse)) is None
     with pytest.raises(PlanningError):
         assert linear_plan(fixed=BASE, per_token=1, scoring=refuse).evaluation
+
+
+def test_a_model_that_fails_at_its_scoring_is_planned_without_it(monkeypatch) -> None:
+    """As one whose outputs hold no cache."""
+    from types import SimpleNamespace
+
+    from peftkit.memory import evaluation, planner
+
+    def fail(*_given: object) -> None:
+        raise AttributeError("'CausalLMOutput' object has no attribute 'past_key_values'")
+
+    monkeypatch.setattr(evaluation, "unplanned_scoring", lambda _built: None)
+    monkeypatch.setattr(evaluation, "worst_stage", fail)
+    rehearsed = SimpleNamespace(sharing=SimpleNamespace(strategy=""))
+    built = SimpleNamespace(recipe=SimpleNamespace(evaluate=object()))
+    with pytest.raises(PlanningError, match="no attribute 'past_key_values'"):
+        planner._score(rehearsed, built, None, None, None)
