@@ -12,6 +12,7 @@ from peftkit.merging import folder as folders
 from peftkit.merging.plan import Plan
 from peftkit.merging.writer import Journal, check_room, remove_journal, sync_folder, write_shard
 from peftkit.rundir.paths import write_json
+from peftkit.system.checkpoint_files import follow_umask
 
 _SIDE_BYTES = 32 << 20
 """Allowed for tokenizer, configuration and card."""
@@ -67,6 +68,8 @@ def seal(
     folders.write_config(out, base, config)
     sync_folder(out)
     names = dict.fromkeys((*files, folders.CONFIG))
+    for name in names:
+        follow_umask(out / name)
     sizes = {name: (out / name).stat().st_size for name in names}
     write_json(out / folders.MANIFEST, {**manifest, "files": sizes})
     remove_journal(out)

@@ -13,6 +13,7 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 from peftkit.rundir.paths import write_json
+from peftkit.system.checkpoint_files import follow_umask
 
 MANIFEST = "manifest.json"
 _DONE = "step-"
@@ -41,6 +42,7 @@ def seal(folder: Path, *, step: int, identity: str) -> Checkpoint:
         (folder / name).unlink(missing_ok=True)
     files = {}
     for file in _files(folder):
+        follow_umask(file)
         sync(file)
         files[file.relative_to(folder).as_posix()] = describe_file(file)
     write_json(folder / MANIFEST, {"identity": identity, "step": step, "files": files})
@@ -212,8 +214,12 @@ def describe_file(file: Path) -> dict[str, Any]:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until every file of a folder is on the disk, the folder's own entries last."""
+    """Wait until every file of a folder is on the disk, the folder's own entries last.
+
+    Each may be read by whom the umask lets.
+    """
     for file in _files(folder):
+        follow_umask(file)
         sync(file)
     sync(folder)
 

@@ -17,8 +17,20 @@ _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _CODE_FIELDS = ("attn_implementation", "experts_implementation")
 """Configuration fields that can name a repository of kernels, which is code."""
+_PRIVATE = 0o600
 _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit."""
+
+
+def follow_umask(file: Path) -> None:
+    """Let a file be read by whom the umask lets: safetensors writes weights for their owner alone.
+
+    Its files come to be as temporary ones, which are private whatever the umask is.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    if file.stat().st_mode & 0o777 == _PRIVATE:
+        file.chmod(0o666 & ~mask)
 
 
 def check_base_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_a_stopped_run_goes_on_by_its_folder_alone(
     weights = [run.adapter / "adapter_model.safetensors" for run in (whole, stopped)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert "already finished" in peftkit("run", "elsewhere/stopped").out
+
+
+def test_every_file_may_be_read_by_whom_the_umask_lets(
+    peftkit, run_path: Path, tmp_path: Path
+) -> None:
+    merged, exported = tmp_path / "merged", tmp_path / "vllm"
+    assert peftkit("merge", run_path, "--out", merged).code == 0
+    assert peftkit("export", run_path, "--to", "vllm", "--out", exported).code == 0
+    mask = os.umask(0)
+    os.umask(mask)
+    for folder in (run_path, merged, exported):
+        modes = {
+            file.relative_to(folder): file.stat().st_mode & 0o777
+            for file in folder.rglob("*")
+            if file.is_file() and not file.name.startswith(".")
+        }
+        assert set(modes.values()) == {0o666 & ~mask}, modes
 
 
 def test_data_shows_the_audit_and_the_trained_tokens(peftkit, tiny_recipe: Path) -> None:
