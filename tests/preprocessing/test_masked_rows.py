@@ -57,6 +57,7 @@ def test_a_row_of_several_sequences_shows_one_after_the_other(tokenizer):
     texts = {"prompt": "sort keys", "chosen": " by name", "rejected": " to"}
     row = {name: tokenizer(text)["input_ids"] for name, text in texts.items()}
     rows = SimpleNamespace(
+        examples={},
         encoded={"train": Dataset.from_list([row])}, audit={}, breaches=(), fingerprint="",
         split_fingerprints={}, source_revision=None, has_targets=False, notes=(),
     )  # fmt: skip
