@@ -24,6 +24,7 @@ from peftkit.recipe.schema import (
     PerEpochSection,
     RowsSection,
     StopAboveSection,
+    TokenizerAt,
 )
 from peftkit.recipe.sections import SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
@@ -321,7 +322,7 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "model": _section(ModelSection),
     "model.chat_template": _explain_template,
     "model.config": _explain_named(model_config_classes, "config"),
-    "model.tokenizer": _explain_named(lambda: TOKENIZERS, ""),
+    "model.tokenizer": _explain_named(lambda: {**TOKENIZERS, "path": TokenizerAt}, ""),
     "data": _section(DataSection),
     "data.audit": _section(AuditSection),
     "data.rows": _section(RowsSection),

@@ -20,6 +20,7 @@ from peftkit.recipe.schema import (
     PerEpochSection,
     RowsSection,
     StopAboveSection,
+    TokenizerAt,
 )
 from peftkit.recipe.sections import REQUIRED, SECTIONS, TOKENIZERS
 from peftkit.recipe.signatures import (
@@ -87,9 +88,11 @@ class _Writer:
             "required": ["model_type"],
         }
         schema["properties"]["config"] = config
-        schema["properties"]["tokenizer"] = self._one_key(
+        trained = self._one_key(
             {name: self._object(signature_of(cls)) for name, cls in TOKENIZERS.items()}
         )
+        elsewhere = self._object(signature_of(TokenizerAt))
+        schema["properties"]["tokenizer"] = {"anyOf": [trained, elsewhere]}
         schema["properties"]["quantize"] = self.plugins("quantizers")
         return schema
 
