@@ -1,12 +1,12 @@
 """Measure how much of other tools' configs `peftkit init` says as a recipe.
 
-    python benchmarks/importers.py FOLDER [OUT.json]
+    python benchmarks/importers.py FOLDER [OUT.json NAME]
 
 FOLDER holds a folder for each importer (`axolotl/`, `llamafactory/` ...) with configs of real users
 anywhere below it. For each one: is it recognised, does its recipe pass `check` (what is missing on
 this machine aside: files of rows, folders of models, packages), are the values that matter equal to
-those that an own, simple reading of the config finds, and is nothing `not supported`. The result
-holds counts alone, nothing of the configs.
+those that an own, simple reading of the config finds, and is nothing `not supported`. The result,
+written into OUT under NAME beside those of other sets, holds counts alone, nothing of the configs.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ ALIKE = {
 }  # fmt: skip
 
 
-def main(folder: Path, out: Path | None) -> None:
+def main(folder: Path, out: Path | None, name: str) -> None:
     """Measure every tool's folder and write the counts."""
     tools = {}
     for place in sorted(folder.iterdir()):
@@ -76,16 +76,16 @@ def main(folder: Path, out: Path | None) -> None:
     total: Counter[str] = Counter()
     for counts in tools.values():
         total.update({k: v for k, v in counts.items() if isinstance(v, int)})
-    result = {
-        "schema_version": 1,
-        "command": "python benchmarks/importers.py FOLDER",
-        "tools": tools,
-        "all": _with_shares(dict(total)),
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
+    result = {"all": _with_shares(dict(total)), "tools": tools}
+    print(json.dumps(result, indent=2))
     if out:
-        out.write_text(text, encoding="utf-8")
+        kept = json.loads(out.read_text(encoding="utf-8"))["sets"] if out.exists() else {}
+        record = {
+            "schema_version": 1,
+            "command": "python benchmarks/importers.py FOLDER OUT.json NAME",
+            "sets": {**kept, name: result},
+        }
+        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def measure(place: Path) -> dict[str, Any]:
@@ -110,12 +110,17 @@ def measure(place: Path) -> dict[str, Any]:
         counts["passes_check_and_values_equal"] += not left and not wrong
         unsaid = [one for one in written.fates if one.fate is Fate.UNSUPPORTED]
         counts["nothing_unsupported"] += not unsaid
-        why["unsupported"].update({re.sub(r"\.\d+", "", one.key) for one in unsaid})
+        why["unsupported"].update({_named(one.key) for one in unsaid})
         for text in (*left, *wrong, *(f"{o.key}: {o.value} -> {o.how}" for o in unsaid)):
             print(f"{file}: {text}", file=sys.stderr)
     found: dict[str, Any] = _with_shares(dict(counts))
     found["unsupported_keys"] = dict(why["unsupported"].most_common(12))
     return found
+
+
+def _named(key: str) -> str:
+    """Name a key without what a user named in it."""
+    return re.sub(r"^((?:eval_)?dataset)\.[^.]+", r"\1", re.sub(r"\.\d+", "", key))
 
 
 def _names() -> list[str]:
@@ -190,4 +195,5 @@ def _with_shares(counts: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    folder, *rest = sys.argv[1:]
+    main(Path(folder), Path(rest[0]) if rest else None, rest[1] if len(rest) > 1 else "all")

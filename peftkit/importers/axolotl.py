@@ -89,6 +89,8 @@ TABLE = {
     "s2_attention": unsupported("shifted sparse attention; attend to all, with flash_attention_2"),
     "flash_attn_cross_entropy": implied("trl's fused loss makes no full logits"),
     "flash_attn_fuse_qkv": _SPEED,
+    "flash_attn_rms_norm": _SPEED,
+    "low_cpu_mem_usage": _BY_ITSELF,
     "flash_attn_fuse_mlp": _SPEED,
     "flash_optimum": _SPEED,
     # what is trained
@@ -225,7 +227,7 @@ TABLE = {
         ("deepspeed", "fsdp", "fsdp_config", "fsdp_version", "ddp", "ddp_timeout",
          "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters", "local_rank",
          "world_size", "deepspeed_config", "tensor_parallel_size", "context_parallel_size",
-         "sequence_parallel_degree"),
+         "sequence_parallel_degree", "ring_attn_func", "heads_k_stride"),
         _DEVICES,
     ),
     "strict": no_effect("it is about axolotl's own checks"),

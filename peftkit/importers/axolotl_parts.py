@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from peftkit.plugins.imported import Draft, is_off, listed, mapped, number, numeric, switch, whole
@@ -47,7 +48,7 @@ def _read_quantization(draft: Draft) -> None:
     extra = get("bnb_config_kwargs", {})
     where = "model.quantize.bitsandbytes"
     if options:
-        draft.put(where, {**options, **mapped(extra)})
+        draft.put(where, {**options, **_of_bits(mapped(extra), options)})
         draft.say("bnb_config_kwargs", Fate.KEPT, where)
     for key in ("load_in_4bit", "load_in_8bit", "bnb_config_kwargs"):
         if key in options:
@@ -55,6 +56,12 @@ def _read_quantization(draft: Draft) -> None:
         off = is_off(get(key))
         how = "off here too" if off else f"axolotl quantizes nothing with adapter {adapter}"
         draft.say(key, Fate.IMPLIED, how)
+
+
+def _of_bits(extra: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what belongs to the other number of bits, which bitsandbytes ignores."""
+    other = "llm_int8_" if "load_in_4bit" in options else "bnb_4bit_"
+    return {name: value for name, value in extra.items() if not str(name).startswith(other)}
 
 
 _ADAPTERS_OWN = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",

@@ -171,6 +171,9 @@ def _chat(info: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _read_length(draft: Draft, stage: str) -> None:
+    if draft.method == "grpo":
+        draft.say("cutoff_len", Fate.IMPLIED, "prompts are as long as they are")
+        return
     draft.take("cutoff_len", "method.max_length", whole)
     draft.default("cutoff_len", "method.max_length", 2048)
     neat, packing = switch(draft.get("neat_packing")), draft.get("packing")

@@ -73,6 +73,7 @@ TABLE: Mapping[str, Rule] = {
     "bnb_4bit_comp_dtype": implied("4-bit weights are computed in the model's dtype"),
     "new_special_tokens": read_by_hand,
     "rope_scaling": unsupported("a base keeps its positions; take one that was trained longer"),
+    "add_non_thinking_prefix": differs("the chat template alone says how an answer begins"),
     "use_hf": no_effect("the Hub of Hugging Face is asked"),
     "lora_rank": kept("adapter.r", whole),
     "lora_alpha": kept("adapter.lora_alpha", number),
@@ -128,7 +129,8 @@ TABLE: Mapping[str, Rule] = {
     **dict.fromkeys(("dataset_num_proc", "lazy_tokenize", "load_from_cache_file", "streaming",
                      "preprocess_num_proc", "strict", "download_mode", "cached_dataset"),
                     ROWS_ENCODED),
-    **dict.fromkeys(("use_liger", "acc_strategy", "use_logits_to_keep", "use_cce"), SPEED),
+    **dict.fromkeys(("use_liger", "acc_strategy", "use_logits_to_keep", "use_cce",
+                     "experts_impl"), SPEED),
     **dict.fromkeys(("device_map", "sequence_parallel_size", "zero_hpz_partition_size",
                      "deepspeed_autotp_size", "max_memory", "ddp_backend"), DEVICES),
     **dict.fromkeys(("add_version", "check_model", "tuner_backend", "ignore_args_error",
@@ -294,13 +296,15 @@ def _read_dialogue(draft: Draft) -> None:
             draft.say("truncation_strategy", Fate.DEFAULT, "data.rows.too_long", value="delete")
         elif strategy == "left":
             draft.keep("truncation_strategy", "method.truncation_mode", "keep_end")
+    if draft.method == "grpo":
+        draft.say("max_length", Fate.IMPLIED, "prompts are as long as they are")
     draft.take("max_length", "method.max_length", whole)
     draft.say("truncation_strategy", Fate.IMPLIED, "rows that are too long are cut")
     scale = str(get("loss_scale", "default"))
     words = {"all": "everything", "last_round": "last_answer"}
     if scale in words:
         draft.keep("loss_scale", "data.dialogue.train", words[scale])
-    known = scale in ("default", "ignore_empty_think")
+    known = set(scale.split("+")) <= {"default", "ignore_empty_think"}
     draft.say(
         "loss_scale", Fate.IMPLIED if known else Fate.UNSUPPORTED, "answers are trained alike"
     )

@@ -199,7 +199,6 @@ def _render(found: Recognised, imported: Imported, out: Path) -> str:
     source = " ".join(found.foreign.file.name.split())
     lines = [
         f"# The recipe for {source}, a config of {title} (keys as of {version}).",
-        f"# What became of each of its keys: peftkit init {source}.",
         "# Needs: -.  Takes: -.  Reaches: -.  (not run yet)",
     ]
     for section in ORDER:
@@ -208,15 +207,29 @@ def _render(found: Recognised, imported: Imported, out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _is_text_block(value: Any) -> bool:
+    """Tell whether a text of several lines can stand as they are, which a person reads best."""
+    if not isinstance(value, str) or "\n" not in value.rstrip("\n"):
+        return False
+    plain = all(char.isprintable() or char == "\n" for char in value)
+    return plain and value[0] not in " \n" and not value.endswith("\n\n")
+
+
 def _block(key: str, value: Any, indent: str, path: str, remarks: Mapping[str, str]) -> list[str]:
     remark = f"    # {remarks[path]}" if path in remarks else ""
     head = f"{indent}{dump_inline(key)}:"
     line = f"{head} {dump_inline(value)}"
-    deep = isinstance(value, dict) and value and len(split(path)) < 3
+    if _is_text_block(value):
+        ending = "" if value.endswith("\n") else "-"
+        body = (f"{indent}  {row}" if row else "" for row in value.splitlines())
+        return [f"{head} |{ending}{remark}", *body]
+    holds_text = "\\n" in line or "\n" in line
+    deep = isinstance(value, dict) and value and (len(split(path)) < 3 or holds_text)
     has_remarks = any(other.startswith(f"{path}.") for other in remarks)
     if isinstance(value, list) and value and len(line) > _MAX_WIDTH:
         return [head + remark, *(f"{indent}  - {dump_inline(item)}" for item in value)]
-    if not (deep and (len(split(path)) < 2 or len(line) > _MAX_WIDTH or has_remarks)):
+    is_wide = len(line) > _MAX_WIDTH or holds_text or has_remarks
+    if not (deep and (len(split(path)) < 2 or is_wide)):
         return [line + remark]
     lines = [head + remark]
     for name, inner in value.items():

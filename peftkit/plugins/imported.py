@@ -138,6 +138,8 @@ def flattened(foreign: Foreign) -> Foreign:
 
 def is_off(value: Any) -> bool:
     """Tell whether a value switches its key off."""
+    if isinstance(value, Mapping):
+        return all(inner is None or is_off(inner) for inner in value.values())
     words = ("", "false", "no", "none", "null", "off", "0")
     return not value or (isinstance(value, str) and value.strip().lower() in words)
 

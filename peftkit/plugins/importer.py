@@ -64,8 +64,10 @@ class Foreign:
         wanted = Path(path).expanduser()
         folder = self.file.absolute().parent
         bases = [Path.cwd(), *([folder, *folder.parents][:5])]
-        found = (base / wanted for base in bases)
-        return next((place for place in found if place.exists()), None)
+        try:
+            return next((base / wanted for base in bases if (base / wanted).exists()), None)
+        except OSError:  # no path: longer than any may be
+            return None
 
 
 @dataclass(frozen=True)

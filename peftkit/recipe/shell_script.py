@@ -18,12 +18,16 @@ import yaml
 from peftkit.plugins.importer import Foreign
 from peftkit.recipe.foreign_yaml import parse_foreign, read_foreign_yaml
 
-_ASSIGNMENT = re.compile(r"^\s*(?:export\s+|local\s+|declare\s+(?:-\w+\s+)?)?([A-Za-z_]\w*)=(.*)$")
+_ASSIGNMENT = re.compile(
+    r"^\s*(?:export\s+|local\s+|declare\s+(?:-\w+\s+)?)?([A-Za-z_]\w*)(\+?)=(.*)$"
+)
 _VARIABLE = re.compile(
     r"\$\{(\w+)(?::?[-=]([^}]*))?\}|\$(\w+)|\$\([^)]*\)|\$\(\([^)]*\)\)|\$[@*#?]|`[^`]*`"
 )
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
-_ARRAY = re.compile(r"\$\{(\w+)\[@\]\}")
+_ARRAY = re.compile(r"\"?\$\{(\w+)\[@\]\}\"?")
+_PROGRAM = re.compile(r"\$\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
+"""Another program's words, of which nothing is known."""
 _LAUNCHES = re.compile(r"--(?:nproc[_-]per[_-]node|num_processes|num_gpus|nnodes)[ =]\s*(\S+)")
 _CONFIG = (".yaml", ".yml", ".json")
 
@@ -61,7 +65,8 @@ def read_shell(file: Path, commands: Sequence[str]) -> Foreign | None:
             resolved = _resolve(line.text, line.number, script, note=not found)
             found.append((line, resolved))
         elif assigned:
-            _assign(assigned[1], assigned[2], line.number, script)
+            adds = assigned[2] == "+"
+            _assign(assigned[1], assigned[3], line.number, script, adds=adds)
     if not found:
         return None
     line, resolved = found[0]
@@ -162,9 +167,10 @@ def _is_open_array(text: str) -> bool:
     return bool(re.match(r"^\s*\w+\+?=\(", text)) and text.count("(") > text.count(")")
 
 
-def _assign(name: str, text: str, number: int, script: _Script) -> None:
+def _assign(name: str, text: str, number: int, script: _Script, *, adds: bool = False) -> None:
     if text.startswith("("):
-        script.arrays[name] = text.strip()[1:].rstrip(")")
+        before = script.arrays.get(name, "") if adds else ""
+        script.arrays[name] = f"{before} {text.strip()[1:].rstrip(')')}"
         return
     value = _resolve(text.strip(), number, script, note=False)
     try:
@@ -178,8 +184,7 @@ def _assign(name: str, text: str, number: int, script: _Script) -> None:
 
 def _resolve(text: str, number: int, script: _Script, *, note: bool) -> str:
     """Put the values of variables where they stand; one without a value stays as it is."""
-    text = _ARRAY.sub(lambda match: script.arrays.get(match[1], match[0]), text.replace('"${', "${")
-                      if _ARRAY.search(text) else text)  # fmt: skip
+    text = _ARRAY.sub(lambda match: script.arrays.get(match[1], match[0]), text)
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[3]
@@ -198,6 +203,7 @@ def _resolve(text: str, number: int, script: _Script, *, note: bool) -> str:
 
 
 def _words(text: str) -> list[str]:
+    text = _PROGRAM.sub("$(...)", text)
     try:
         words = shlex.split(text, comments=True)
     except ValueError:
