@@ -126,6 +126,11 @@ def put_rows(
         held: the rows of the validation split, where they are others.
         cut: what is cut from the training rows instead.
     """
+    trained = [(one.source, one.split) for one in train]
+    own = [one for one in held if (one.source, one.split) not in trained]
+    if len(own) < len(held):
+        draft.remarks["data.splits"] = "rows that are trained were held out too: left out"
+    held = own
     extra = {"validation": cut} if cut and not held else {}
     if len(train) == 1 and not held:
         (one,) = train

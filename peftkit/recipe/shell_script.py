@@ -174,7 +174,7 @@ def _assign(name: str, text: str, number: int, script: _Script, *, adds: bool = 
         return
     value = _resolve(text.strip(), number, script, note=False)
     try:
-        parts = shlex.split(value.split(";")[0], comments=True)
+        parts = shlex.split(re.sub(r"\s#.*$", "", value.split(";")[0]))
     except ValueError:
         parts = []
     if not parts or "$(" in value or "`" in value:  # another program's words may hold spaces
@@ -205,13 +205,13 @@ def _resolve(text: str, number: int, script: _Script, *, note: bool) -> str:
 def _words(text: str) -> list[str]:
     text = _PROGRAM.sub("$(...)", text)
     try:
-        words = shlex.split(text, comments=True)
+        words = shlex.split(text)
     except ValueError:
         words = text.split()
     ends = {"|", "||", "&&", ";", "&", ">", ">>", "2>&1", "2>", "&>"}
-    cut = next((at for at, word in enumerate(words) if word in ends or word[:2] in ("2>", "&>")),
-               len(words))  # fmt: skip
-    return words[:cut]
+    starts = ("2>", "&>", "#")  # of what ends a command; within a word, `#` is a part of it
+    found = (at for at, word in enumerate(words) if word in ends or word.startswith(starts))
+    return words[: next(found, len(words))]
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str | None, list[str]]]:

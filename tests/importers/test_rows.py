@@ -44,6 +44,13 @@ def test_what_is_held_out(value, said):
     assert share(value) == said
 
 
+def test_rows_that_are_trained_are_not_held_out(draft):
+    one = Rows({"json": {"files": "t.jsonl"}}, {"text": {}})
+    put_rows(draft, [one], held=[one])
+    assert draft.recipe["data"]["splits"] == {"train": "train"}
+    assert "left out" in draft.remarks["data.splits"]
+
+
 def test_two_files_of_a_kind_are_one_source_with_two_splits(draft):
     text = {"text": {}}
     held = [Rows({"json": {"files": "v.jsonl"}}, text)]

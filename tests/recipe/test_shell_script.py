@@ -25,6 +25,7 @@ def read(tmp_path, text):
         ('R=4\ntool train --r "${R}" --d "$(cd "$(dirname "$0")" && pwd)/x" --k 1',
          {"r": 4, "d": "$(...)/x", "k": 1}),
         ("A=(--a 1)\nA+=(--b 2)\ntool train \"${A[@]}\"", {"a": 1, "b": 2}),
+        ("tool train --d a/b#500 \\\n --n 2 # said", {"d": "a/b#500", "n": 2}),
         ("X=1 tool train --a $X | tee log --b 3", {"a": "$X"}),
         ("tool train --on true --off False --none null", {"on": True, "off": False, "none": None}),
         ("# tool train --old 1\ntool train --a 1 && tool train --a 2", {"a": 1}),
