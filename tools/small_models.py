@@ -22,7 +22,7 @@ SIZES: dict[str, Any] = {
     "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "mamba_num_heads": 4, "mamba_head_dim": 16, "mamba_n_heads": 4, "mamba_d_state": 8,
-    "ssm_state_size": 8, "full_attention_interval": 2,
+    "ssm_state_size": 8,
 }  # fmt: skip
 """Key of a config -> its value here, in every family whose config has the key."""
 
@@ -30,6 +30,7 @@ IMAGES = {"image_size": 28, "patch_size": 14, "depth": 1, "out_hidden_size": 32}
 """The same of configs that speak of images."""
 
 _ONE_KV_HEAD_EACH = {"num_key_value_heads": 4}
+_ONE_OF_EACH = {"layer_types": ["linear_attention", "full_attention"]}
 OWN: dict[str, dict[str, Any]] = {
     "axk1": _ONE_KV_HEAD_EACH,
     "axk2": _ONE_KV_HEAD_EACH,
@@ -63,6 +64,7 @@ OWN: dict[str, dict[str, Any]] = {
     "minicpm3": _ONE_KV_HEAD_EACH,
     "longcat_flash": {**_ONE_KV_HEAD_EACH, "ffn_hidden_size": 64, "expert_ffn_hidden_size": 16,
                       "zero_expert_num": 2},
+    "marian": {"decoder_vocab_size": 512},
     "luke": {"entity_vocab_size": 32, "entity_emb_size": 16},
     "mamba2": {"num_heads": 4, "head_dim": 16},
     "markuplm": {"max_xpath_tag_unit_embeddings": 8, "max_xpath_subs_unit_embeddings": 8,
@@ -73,6 +75,10 @@ OWN: dict[str, dict[str, Any]] = {
                   "num_cross_attention_heads": 4, "v_channels": 32},
     "reformer": {"is_decoder": True, "axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16],
                  "attention_head_size": 8},
+    "qwen3_5_moe_text": _ONE_OF_EACH,
+    "qwen3_5_text": _ONE_OF_EACH,
+    "qwen3_next": _ONE_OF_EACH,
+    "qwen4_exp_text": _ONE_OF_EACH,
     "rembert": {"input_embedding_size": 32, "output_embedding_size": 32},
     "roc_bert": {"pronunciation_vocab_size": 32, "shape_vocab_size": 32,
                  "pronunciation_embed_dim": 16, "shape_embed_dim": 16},
@@ -95,10 +101,10 @@ def small_config(family: str, *, is_decoder: bool = False, **own: Any) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     reads = {"is_decoder": True} if is_decoder else {}
-    return _small(CONFIG_MAPPING[family], {**reads, **OWN.get(family, {}), **own}, set(own))
+    return _small(CONFIG_MAPPING[family], {**OWN.get(family, {}), **own}, reads)
 
 
-def _small(cls: Any, own: dict[str, Any], beyond: set[str]) -> Any:
+def _small(cls: Any, own: dict[str, Any], where_known: dict[str, Any]) -> Any:
     known = set(inspect.signature(cls.__init__).parameters)
     if dataclasses.is_dataclass(cls):
         known |= {field.name for field in dataclasses.fields(cls)}
@@ -108,8 +114,9 @@ def _small(cls: Any, own: dict[str, Any], beyond: set[str]) -> Any:
     for key, part in cls.sub_configs.items():
         has_type = inspect.isclass(part) and hasattr(part, "model_type")  # not any model's
         if has_type and key in known and key not in own:
-            sizes[key] = _small(part, OWN.get(part.model_type, {}), set())
-    return cls(**{**sizes, **{key: v for key, v in own.items() if key in known | beyond}})
+            sizes[key] = _small(part, OWN.get(part.model_type, {}), {})
+    given = {key: value for key, value in where_known.items() if key in known}
+    return cls(**{**sizes, **given, **own})
 
 
 def small_model(family: str, **own: Any) -> Any:

@@ -109,7 +109,7 @@ def _unreadable(text: str, where: str) -> ArtefactError:
 _UNFIT = {
     "prophetnet": "transformers 5.23 cannot generate with its cache, so that no answer is scored",
 }
-"""Encoder-decoder -> why it is refused."""
+"""Encoder-decoder -> why it, and a decoder of it alone, is refused."""
 
 
 def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
@@ -125,6 +125,7 @@ def check_trains(config: PretrainedConfig, kind: ModelKind) -> None:
     with only_builtins():
         methods = {name: find("methods", name).kind for name in plugin_names("methods")}
     able = [name for name, other in methods.items() if _has_class(config, other)]
+    able = [name for name in able if methods[name].answers == kind.answers] or able
     raise UsageError(
         f"a {config.model_type} model has no {kind.auto_class}, which this method trains",
         hint=f"method: {' or '.join(able)}" if able else "a model of another architecture",
@@ -137,10 +138,14 @@ def _check_answers_texts(config: PretrainedConfig, kind: ModelKind) -> None:
     Raises:
         UsageError: names the reason.
     """
-    if kind is not SEQ_2_SEQ_LM:
+    if kind not in (SEQ_2_SEQ_LM, CAUSAL_LM):
         return
     reason = _UNFIT.get(config.model_type)
-    if not config.is_encoder_decoder and not getattr(config, "auto_map", None):
+    if (
+        kind is SEQ_2_SEQ_LM
+        and not config.is_encoder_decoder
+        and not getattr(config, "auto_map", None)
+    ):
         reason = "it is no encoder-decoder, although transformers loads it as one: it hears sounds"
     if reason:
         raise UsageError(
