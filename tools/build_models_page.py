@@ -209,6 +209,10 @@ def render(results: dict[str, dict[str, Any]]) -> str:
 
 _HEAD = """# Families of models
 
+```
+peftkit recipes summarize-lora && peftkit check --build summarize-lora.yaml
+```
+
 Made by `tools/build_models_page.py`: of every family that the installed transformers has a causal
 model, an encoder-decoder or a sequence classifier for, a small random model went through `check`,
 two steps of `run` with LoRA on `all-linear` and its scoring, `evaluate` and `merge`, and the merged

@@ -48,6 +48,9 @@ class Question:
 class Example(ABC):
     """Say what the house asks of an example, whatever its kind."""
 
+    rendering: Rendering = PLAIN
+    """How it becomes text, where it is messages."""
+
     @property
     @abstractmethod
     def texts(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def test_recipes_and_runs(desk: Path) -> None:
 
 
 def test_names_come_from_the_plugins_and_the_shipped_recipes() -> None:
-    assert completion.complete_format("ggu") == ["gguf"]
+    assert completion.complete_format("ggu") == ["gguf", "gguf_adapter"]
     assert completion.complete_task("summ") == ["summarize"]
     assert completion.complete_shipped("summarize-l") == ["summarize-lora"]
 

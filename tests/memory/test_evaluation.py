@@ -93,7 +93,7 @@ def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -
 
     def answer(model: Any) -> None:
         prompts = [[7] * max(1, length - at) for at in range(ROWS)]
-        answers = generation._generate(model, prompts, config)
+        answers = generation._generate(model, prompts, config, tokenizer=None)
         assert max(len(ids) for ids, _ in answers) == NUM_NEW
 
     rows = [{"input_ids": [7] * length, "labels": [7] * length}] * 40
