@@ -192,6 +192,8 @@ def task_type(model: PreTrainedModel) -> str | None:
     if model.config.is_encoder_decoder and model.can_generate():
         return "SEQ_2_SEQ_LM"
     kind = kind_of_class(type(model).__name__)
+    if kind is None and model.can_generate():
+        return "CAUSAL_LM"  # a model that sees and writes, whose classes share one ending with T5's
     return kind.task_type if kind else None
 
 

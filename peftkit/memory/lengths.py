@@ -22,7 +22,7 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
 
     A plan does without them: it takes the longest row that the recipe allows.
     """
-    from peftkit.models.tokenizer import load_tokenizer
+    from peftkit.models.reader import load_reader
     from peftkit.preprocessing.pipeline import inspect_rows
     from peftkit.recipe.build import build
 
@@ -32,7 +32,7 @@ def row_lengths(recipe: Recipe, machine: Machine) -> tuple[list[int] | None, str
         return None, "the tokenizer is on the Hub"
     try:
         built = build(recipe, machine, is_here=False)
-        tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
+        tokenizer = load_reader(recipe.model, recipe.file.parent, built.method)
         built.task.prepare_tokenizer(tokenizer)
         prepared = inspect_rows(built, tokenizer, splits=["train"])
         rows = prepared.encoded.get("train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError, UsageError
 from peftkit.methods.expert_balance import settle_balance
@@ -11,6 +11,7 @@ from peftkit.plugins import (
     CAUSAL_LM,
     Chosen,
     Conversation,
+    Example,
     Machine,
     Method,
     Row,
@@ -50,7 +51,7 @@ class SFT(Method):
 
     Config = "trl:SFTConfig"
     kind = CAUSAL_LM
-    examples = (Conversation, Text)
+    examples: ClassVar[tuple[type[Example], ...]] = (Conversation, Text)
     owned = OWNED
     fuses_head = True
 
@@ -180,7 +181,7 @@ class SFT(Method):
             )
         return trainer
 
-    def loss(self) -> Loss:
+    def loss(self) -> Loss | None:
         """Return trl's fused loss."""
         return fused_loss
 

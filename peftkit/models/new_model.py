@@ -90,6 +90,21 @@ def new_config(
         }
         options = {**{key: of_tokenizer[key] for key in of_tokenizer if key in known}, **options}
     try:
-        return AutoConfig.for_model(model_type, **options)
+        config = AutoConfig.for_model(model_type, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"model.config: {error}") from error
+    _check_parts(config, keys)
+    return config
+
+
+def _check_parts(config: PretrainedConfig, keys: Mapping[str, Any]) -> None:
+    """Refuse keys that the configurations within do not have: `text_config`, `vision_config`."""
+    for name in config.sub_configs:
+        stated, part = keys.get(name), getattr(config, name, None)
+        known = set(inspect.signature(type(part)).parameters)
+        for key in stated if isinstance(stated, dict) and part is not None else ():
+            if key not in known and key != "model_type":
+                raise UsageError(
+                    f"model.config.{name}.{key}: {type(part).__name__} has no such key",
+                    hint=suggest(key, sorted(known)),
+                )

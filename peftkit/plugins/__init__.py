@@ -10,6 +10,7 @@ from peftkit.plugins.evaluation import (
     Scoring,
 )
 from peftkit.plugins.examples import (
+    PICTURE,
     Conversation,
     Example,
     Judged,
@@ -23,6 +24,7 @@ from peftkit.plugins.examples import (
 from peftkit.plugins.importer import Became, Fate, Foreign, Imported, Importer
 from peftkit.plugins.kinds import (
     CAUSAL_LM,
+    IMAGE_TEXT_TO_TEXT,
     MASKED_LM,
     PRETRAINING,
     QUESTION_ANSWERING,
@@ -35,6 +37,8 @@ from peftkit.plugins.kinds import (
 from peftkit.plugins.machine import Chosen, Decision, Machine
 from peftkit.plugins.method import Method, Training, make_trainer
 from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Reward, Source, Task
+from peftkit.plugins.picture import Picture
+from peftkit.plugins.pictured import Pictured
 from peftkit.plugins.quantizer import Quantizer, Storage
 from peftkit.plugins.registry import (
     GROUPS,
@@ -62,8 +66,10 @@ __all__ = [
     "CAUSAL_LM",
     "GROUPS",
     "IGNORED",
+    "IMAGE_TEXT_TO_TEXT",
     "LENGTH",
     "MASKED_LM",
+    "PICTURE",
     "PRETRAINING",
     "QUESTION_ANSWERING",
     "REWARD",
@@ -92,6 +98,8 @@ __all__ = [
     "Merge",
     "Method",
     "ModelKind",
+    "Picture",
+    "Pictured",
     "Plugin",
     "PluginInfo",
     "Point",

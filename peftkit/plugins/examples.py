@@ -11,14 +11,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins.rendering import PLAIN, Rendering
+
+if TYPE_CHECKING:
+    from peftkit.plugins.picture import Picture
 
 Message = Mapping[str, Any]
 """`{"role": ..., "content": ...}`, both text, and what else the chat template is to render:
 `tool_calls`, `reasoning_content` ...; `weight: 0` marks an answer that is not trained."""
 _PLAIN_KEYS = {"role", "content"}
+PICTURE = "\U000f0002"
+"""Marks in a message's text where a picture stands; no tokenizer ever sees it."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,15 @@ class Question:
     """JSON schemas of the functions that the chat template offers."""
     rendering: Rendering = PLAIN
     """How the messages become text."""
+    pictures: tuple[Picture, ...] = ()
+    """In the order of their marks in the messages."""
+    is_shortened: bool = False
+    """Whether its document is shorter than the one that was given, to leave room."""
 
     def rendered(self, rendering: Rendering) -> Question:
         """Return the same question, to become text as a recipe says."""
         messages = with_system(self.messages, rendering.system)
         return dataclasses.replace(self, messages=messages, rendering=rendering)
-
-    is_shortened: bool = False
-    """Whether its document is shorter than the one that was given, to leave room."""
 
 
 class Example(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ModelKind:
     """How the names of its classes end, where the name alone tells the kind."""
     num_outputs: int | None = None
     """What its head gives for each token, whatever a configuration says; None where that varies."""
+    reads_with: Literal["tokenizer", "processor"] = "tokenizer"
+    """What makes its inputs: a tokenizer, or a processor that takes pictures too."""
     counts_items: bool = False
     """Whether its loss is divided by the trained tokens of a whole step; by default each batch of
     an accumulated step counts alike, which is right for any model."""
@@ -56,6 +59,13 @@ SEQ_2_SEQ_LM = ModelKind(
     "AutoModelForSeq2SeqLM",
     task_type="SEQ_2_SEQ_LM",
     answers="text",
+)
+IMAGE_TEXT_TO_TEXT = ModelKind(
+    "AutoModelForImageTextToText",
+    task_type="CAUSAL_LM",
+    answers="text",
+    pipeline_tag="image-text-to-text",
+    reads_with="processor",
 )
 SEQUENCE_CLASSIFICATION = ModelKind(
     "AutoModelForSequenceClassification",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         PreTrainedModel,
         PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
+        ProcessorMixin,
         Trainer,
         TrainerCallback,
         TrainingArguments,
@@ -82,6 +83,8 @@ class Method(Plugin):
     """Options that only say how answers are found, which may change after training."""
     tokenizers: ClassVar[tuple[str, ...]] = ("bpe",)
     """Which kinds of `model.tokenizer` `train_tokenizer` trains."""
+    processor: ProcessorMixin | None = None
+    """Made or loaded before anything is encoded, where its kind reads with one; else None."""
     loss_is: ClassVar[str] = "cross-entropy of the trained tokens"
     """What the loss of its curve is, as the report puts it behind `Mean`."""
     unplanned: ClassVar[str] = ""
@@ -233,6 +236,24 @@ class Method(Plugin):
             f"the method {type(self).__name__} trains no tokenizer for a new model",
             hint="name a model's tokenizer by model.path, or pretrain one with pretrain_lm",
         )
+
+    def make_processor(
+        self, tokenizer: PreTrainedTokenizerFast, config: Mapping[str, Any]
+    ) -> ProcessorMixin:
+        """Make the processor of a model that `model.config` makes anew, around its tokenizer.
+
+        Raises:
+            UsageError: this method makes none for such a model.
+        """
+        del tokenizer, config
+        raise UsageError(f"the method {type(self).__name__} makes no processor for a new model")
+
+    def new_model_options(
+        self, tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what the configuration of a new model must say of its tokenizer, in its words."""
+        del tokenizer, config
+        return {}
 
     # Training
 

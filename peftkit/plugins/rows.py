@@ -16,6 +16,8 @@ Row = dict[str, Any]
 """Column -> a row's numbers, or its one number."""
 IGNORED = -100
 """The label that torch's cross entropy leaves out."""
+PICTURES, TEXT = "images", "text"
+"""Columns of a row with pictures: their files, and the text that its tokens are made of."""
 LENGTH = "length"
 """Under which a method that cuts while it encodes says what the row had; no column of the rows."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.embedded.named_templates import OWN_TEMPLATES
 from peftkit.errors import DataError
-from peftkit.plugins.examples import Message
+from peftkit.plugins.examples import PICTURE, Message
 from peftkit.plugins.rendering import Rendering
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ class ChatTemplate:
         told = []
         for message in messages:
             one = {key: value for key, value in message.items() if key != "weight"}
-            if self._takes_parts and isinstance(one.get("content"), str):
-                one["content"] = [{"type": "text", "text": one["content"]}]
+            content = one.get("content")
+            if isinstance(content, str) and (self._takes_parts or PICTURE in content):
+                one["content"] = list(_parts(content))
             told.append(one)
         return told
 
@@ -370,3 +371,12 @@ def no_end(at: int | None = None) -> DataError:
         " never learn to stop there",
         hint=f"data.dialogue.train=last_answer, or {hint}",
     )
+
+
+def _parts(content: str) -> Iterator[dict[str, str]]:
+    """Give a text as templates of models that see want it: in parts, pictures between texts."""
+    for number, text in enumerate(content.split(PICTURE)):
+        if number:
+            yield {"type": "image"}
+        if text or PICTURE not in content:
+            yield {"type": "text", "text": text}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from peftkit.errors import DataError
 from peftkit.plugins import Method
 from peftkit.plugins.examples import Example
-from peftkit.plugins.rows import LENGTH, Row, RowCount
+from peftkit.plugins.rows import LENGTH, PICTURES, TEXT, Row, RowCount
 from peftkit.preprocessing.breaches import Measured
 from peftkit.preprocessing.chat_labels import has_double_bos
 from peftkit.preprocessing.readback import lost_characters
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Encoded = list[list[Row] | DataError]
 """For each example its rows, or why it has none."""
 BATCH_ROWS = 1000
+AS_THEY_ARE = (PICTURES, TEXT)
+"""Columns of rows that hold no numbers."""
 COLUMNS = ("input_ids", "labels")
 
 
@@ -134,11 +136,13 @@ def encode_rows(
 
 
 def to_arrays(row: Row) -> dict[str, np.ndarray]:
-    """Return a row as `Method.count` takes it."""
+    """Return a row as `Method.count` takes it; what is no number stays as it is."""
     import numpy as np
 
     return {
         column: np.asarray(values, float if isinstance(values, float) else np.int32)
+        if column not in AS_THEY_ARE
+        else values
         for column, values in row.items()
     }
 
@@ -148,6 +152,9 @@ def _to_table(rows: Sequence[Mapping[str, np.ndarray]]) -> pa.Table:
 
     columns = {}
     for column, values in rows[0].items():
+        if column in AS_THEY_ARE:
+            columns[column] = pa.array([row[column] for row in rows])
+            continue
         number = pa.float64() if values.dtype.kind == "f" else pa.int32()
         taken = [row[column] if values.ndim else row[column].item() for row in rows]
         columns[column] = pa.array(taken, pa.list_(number) if values.ndim else number)

@@ -32,7 +32,7 @@ from peftkit.recipe.signatures import (
     to_plain,
 )
 from peftkit.recipe.strict import Gate, kind_of
-from peftkit.recipe.tables import RECORDED
+from peftkit.recipe.tables import RECORDED, owned_by
 from peftkit.recipe.upstream_hints import caught_hints, valid_generation
 from peftkit.recipe.yaml_file import dump_yaml, join, parse
 
@@ -304,9 +304,9 @@ def _resolve(
     """Return the recipe as plain data, in the order of its sections."""
     data = plain_data(recipe.data, configs)
     arguments = configs["method"]
-    method = {
-        name: to_plain(getattr(arguments, name)) for name in RECORDED if hasattr(arguments, name)
-    }
+    owned = owned_by("methods", find("methods", recipe.method.name))
+    known = [name for name in RECORDED if hasattr(arguments, name) and name not in owned]
+    method = {name: to_plain(getattr(arguments, name)) for name in known}
     method.update({key: to_plain(value) for key, value in _chosen("method.", decisions).items()})
     method.update(recipe.method.options)
     resolved = {

@@ -91,7 +91,10 @@ def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
             kind=kind,
             seed=seed_of(job),
             tokenizer=job.tokenizer,
-            config_options=config_options,
+            config_options={
+                **config_options,
+                **job.built.method.new_model_options(job.tokenizer, section.config),
+            },
         )
     with blamed(job.recipe, "model.path", "model"):
         return load_from(

@@ -63,7 +63,7 @@ def open_run(
             hint=f"peftkit run {run_dir.path}",
         )
     from peftkit.models.load import identify_base
-    from peftkit.models.tokenizer import load_tokenizer
+    from peftkit.models.reader import load_reader
     from peftkit.recipe.build import build
     from peftkit.rundir.trained_recipe import check_base_is_there, load_trained_recipe
     from peftkit.system.machine import describe_machine
@@ -79,7 +79,7 @@ def open_run(
     section = recipe.model
     if not run_dir.adapter.is_dir():  # the tokenizer of a whole model lies beside it, with all
         section = dataclasses.replace(section.saved_in(run_dir.model), chat_template=None)
-    tokenizer = load_tokenizer(section, recipe.file.parent)
+    tokenizer = load_reader(section, recipe.file.parent, built.method)
     built.task.prepare_tokenizer(tokenizer)
     device = "cpu" if built.method.use_cpu else machine.device
     return TrainedRun(run_dir, built, tokenizer, device, other_base)

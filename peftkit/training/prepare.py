@@ -262,13 +262,13 @@ def check_adapter_names(recipe: Recipe, built: Built) -> None:
 
 def tokenizer_of(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer, or train that of a new model on the rows it will be trained on."""
-    from peftkit.models.tokenizer import load_tokenizer
+    from peftkit.models.reader import load_reader
     from peftkit.recipe.blame import blamed
 
     if recipe.model.config is not None:
         return make_tokenizer(recipe, built)
     with blamed(recipe, "model.path", "model"):
-        tokenizer = load_tokenizer(recipe.model, recipe.file.parent)
+        tokenizer = load_reader(recipe.model, recipe.file.parent, built.method)
     with blamed(recipe, "data.task"):
         built.task.prepare_tokenizer(tokenizer)
     return tokenizer
@@ -298,11 +298,14 @@ def make_tokenizer(recipe: Recipe, built: Built) -> PreTrainedTokenizerBase:
 
     options = built.tokenizer_trainer.options if built.tokenizer_trainer else {}
     config = recipe.model.config or {}
-    return built.method.train_tokenizer(
+    tokenizer = built.method.train_tokenizer(
         read_texts(built),
         max_length=config.get("max_position_embeddings") or built.method.longest_row,
         **options,
     )
+    if built.method.kind.reads_with == "processor":
+        built.method.processor = built.method.make_processor(tokenizer, config)
+    return tokenizer
 
 
 def seed_of(job: Job) -> int:

@@ -47,6 +47,8 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     model.save_pretrained(partial, **own)
     if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
+    if job.built.method.processor is not None:
+        job.built.method.processor.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     if is_adapter:
         _record_base(job, partial)

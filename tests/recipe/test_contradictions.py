@@ -64,6 +64,12 @@ TASKS = {
     "chat": ({}, {"messages": [{"role": r, "content": "sort"} for r in ("user", "assistant")]}),
     "classify": ({}, {"text": "sort the keys", "label": "right"}),
     "feedback": ({}, {"prompt": "sort", "completion": "keys", "label": True}),
+    "image_chat": (
+        {},
+        {"messages": [{"role": r, "content": "sort"} for r in ("user", "assistant")],
+         "images": [b"a picture"]},
+    ),
+    "image_text": ({}, {"image": b"a picture", "question": "what", "answer": "keys"}),
     "preference": ({}, {"prompt": "sort", "chosen": "keys", "rejected": "rows"}),
     "prompt_completion": ({}, {"prompt": "sort", "completion": "keys"}),
     "question_answering": (
@@ -74,7 +80,7 @@ TASKS = {
     "summarize": ({}, {"document": "sort the keys", "summary": "sort"}),
     "text": ({}, {"text": "sort the keys"}),
     "translate": ({"source": "en", "target": "de"}, {"en": "key", "de": "Schlüssel"}),
-}
+}  # fmt: skip
 """Options of every built-in task, and a row of it."""
 
 
