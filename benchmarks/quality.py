@@ -43,7 +43,7 @@ HEAD = """\
 peftkit recipes summarize-lora && peftkit run summarize-lora.yaml
 ```
 
-Every shipped recipe that needs no network, trained with several seeds; a row is one file of
+Shipped recipes that need no network, trained with as many seeds as a row says; a row is one file of
 `benchmarks/results/quality`, and the page is made of them by `python benchmarks/quality.py --page`.
 
 ```
