@@ -67,7 +67,8 @@ def _model_origin(stated: Stated) -> Found:
             "a new model needs a tokenizer",
             "write model.tokenizer: {bpe: {vocab_size: 8192}}, or wordpiece for an encoder",
         )
-    is_local = model.path is not None and model.path.startswith(("/", "embedded:"))
+    # Another kind than text is the gate's to say.
+    is_local = isinstance(model.path, str) and model.path.startswith(("/", "embedded:"))
     for name in ("revision", "subfolder"):
         if getattr(model, name) is not None and (is_local or model.path is None):
             yield (

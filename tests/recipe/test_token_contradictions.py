@@ -37,3 +37,12 @@ def test_an_adapter_must_be_able_to_train_rows(name, options, is_refused) -> Non
     model = ModelSection(path="x", add_tokens=["<a>"])
     keys = found(model, AdapterSection(Choice(name, options)))
     assert keys == (["model.add_tokens"] if is_refused else [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_refused"),
+    [(None, False), ("sdpa", False), ("owner/kernel", False), ("xformers", True), (False, False)],
+)
+def test_an_attention_that_is_a_word_must_be_one_of_transformers(asked, is_refused) -> None:
+    keys = found(ModelSection(path="x", attn_implementation=asked))
+    assert keys == (["model.attn_implementation"] if is_refused else [])

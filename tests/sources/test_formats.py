@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peftkit.errors import DataError, EmptyValueError, UsageError
 from peftkit.plugins.formats import read_format
 from peftkit.plugins.rendering import Rendering
+from peftkit.sources.columns import stands_for_nothing
 from peftkit.sources.formats import check_format, columns_of, fill, rendering_for, system_columns
 
 ALPACA = """\
@@ -54,7 +55,7 @@ def test_alpaca_s_prompt_with_and_without_an_input() -> None:
 @given(st.dictionaries(st.sampled_from("abc"), st.text(min_size=1).filter(str.strip), min_size=3))
 def test_without_parts_a_format_is_python_s_own(row: dict[str, str]) -> None:
     text = "{{{a}}} of {b}, {{c}}: {c}"
-    row = {key: value if value.strip().lower() != "nan" else "x" for key, value in row.items()}
+    row = {key: "x" if stands_for_nothing(value) else value for key, value in row.items()}
     assert fill(read_format(text), row) == text.format(**row)
 
 
