@@ -98,11 +98,13 @@ def test_its_recipe_is_checked_and_mistakes_are_found_at_their_line(
     ]
 
 
+@pytest.mark.slow
 def test_the_data_is_audited(outcomes: dict[str, Outcome]) -> None:
     splits = answer(outcomes, "data")["splits"]
     assert {name: split["num_used"] for name, split in splits.items()} == {"train": 8, "test": 8}
 
 
+@pytest.mark.slow
 def test_the_plan_counts_a_byte_a_weight_and_five_a_row(
     outcomes: dict[str, Outcome], folder: Path
 ) -> None:
@@ -117,6 +119,7 @@ def test_the_plan_counts_a_byte_a_weight_and_five_a_row(
     assert terms["base"]["num_bytes"] == expected
 
 
+@pytest.mark.slow
 def test_it_trains_and_is_scored(outcomes: dict[str, Outcome], folder: Path) -> None:
     outcome = outcomes["run"]
     assert outcome.code == 0, outcome.err
@@ -129,6 +132,7 @@ def test_it_trains_and_is_scored(outcomes: dict[str, Outcome], folder: Path) -> 
     assert answer(outcomes, "generate")["prompt"] == "read a file"
 
 
+@pytest.mark.slow
 def test_plain_peft_computes_the_same(
     visible: None, outcomes: dict[str, Outcome], folder: Path
 ) -> None:
@@ -166,12 +170,14 @@ def logits(model: Any) -> Any:
         return model(input_ids=torch.arange(5, 60)[None]).logits
 
 
+@pytest.mark.slow
 def test_a_merge_asks_which_weights_take_the_change(outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes["merge"]
     assert outcome.code == 2
     assert "was quantized in training; say which weights to merge onto" in outcome.err
 
 
+@pytest.mark.slow
 def test_both_merges_say_how_far_they_are_from_what_was_trained(
     outcomes: dict[str, Outcome], folder: Path
 ) -> None:
@@ -193,7 +199,7 @@ def test_both_merges_say_how_far_they_are_from_what_was_trained(
 DOWN = "model.layers.1.mlp.down_proj.weight"
 
 
-@pytest.mark.parametrize("options", [{}, {"group_size": 16}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"group_size": 16}, marks=pytest.mark.slow)])
 def test_its_plan_is_the_real_step(visible: None, options: dict[str, Any], tmp_path: Path) -> None:
     from peftkit.memory.planner import plan
 

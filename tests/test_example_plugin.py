@@ -53,9 +53,8 @@ def test_it_is_found_and_its_recipe_passes_the_gate(
     assert f"there is no {group.removesuffix('s')} {plugin!r}" in unseen.out + unseen.err
 
 
-@pytest.mark.parametrize(
-    "example_name", [DISTRIBUTIONS, pytest.param(PREFERENCES, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("example_name", [DISTRIBUTIONS, PREFERENCES])
 def test_its_own_tests_pass(install_example, example_name: str) -> None:
     example = install_example(example_name)
     done = example.run("-m", "pytest", "-p", "no:cacheprovider", cwd=example.package)
@@ -85,6 +84,7 @@ def test_the_gate_reads_its_config(install_example, tmp_path: Path) -> None:
     assert "peftkit-distributions 1.0.0" in explained.out
 
 
+@pytest.mark.slow
 def test_a_run_uses_its_source_and_its_task(
     install_example, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -248,8 +248,11 @@ print("finished")
 
 @pytest.mark.parametrize(
     ("sync_bytes", "worth_a_fork"),
-    [(1, 1 << 30), (1 << 28, 1 << 30), (1, 0)],
-    ids=["journal-every-tensor", "journal-every-shard", "worker-processes"],
+    [
+        pytest.param(1, 1 << 30, id="journal-every-tensor"),
+        pytest.param(1 << 28, 1 << 30, id="journal-every-shard", marks=pytest.mark.slow),
+        pytest.param(1, 0, id="worker-processes", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_anywhere_the_folder_is_whole_or_recognisably_not_and_goes_on(
     sharded, tmp_path, sync_bytes, worth_a_fork

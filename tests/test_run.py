@@ -342,6 +342,7 @@ def long_recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_a_process_stopped_by_sigterm_leaves_with_75_and_goes_on_to_the_same_bits(
     long_recipe: Path, tmp_path: Path
 ) -> None:

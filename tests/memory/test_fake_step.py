@@ -61,15 +61,26 @@ def _deltas(rehearsed: Rehearsed, point: Point, times: int) -> list[int]:
     return np.diff(program.live(sizes).total, prepend=0).tolist()
 
 
+CHECKPOINTED = {"activation_checkpointing": True}
+
+
 @pytest.mark.parametrize(
     ("config", "options"),
     [
-        (real_step.LLAMA, {}),
-        (real_step.LLAMA, {"bf16": True, "activation_checkpointing": True}),
-        (real_step.GEMMA2, {}),
-        (real_step.GPT2, {"activation_checkpointing": True}),
+        pytest.param(real_step.LLAMA, {}, id="llama"),
+        *(
+            pytest.param(config, options, id=name, marks=pytest.mark.slow)
+            for name, config, options in (
+                (
+                    "llama-ck-bf16",
+                    real_step.LLAMA,
+                    {"bf16": True, "activation_checkpointing": True},
+                ),
+                ("gemma2", real_step.GEMMA2, {}),
+                ("gpt2-ck", real_step.GPT2, CHECKPOINTED),
+            )
+        ),
     ],
-    ids=["llama", "llama-ck-bf16", "gemma2", "gpt2-ck"],
 )
 def test_a_few_layers_stand_for_all(config, options) -> None:
     rehearsed = _rehearsed(config, num_layers=8, **options)

@@ -33,15 +33,15 @@ QUICK: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora": (real_step.LLAMA, {}),
     "full-checkpointed": (real_step.LLAMA, {"adapter": "full", **CHECKPOINTED}),
     "nf4-double": (real_step.LLAMA, {"model.quantize": DOUBLE}),
-    "gemma2-bf16": (real_step.GEMMA2, {"model.dtype": "bfloat16", "method.sft.bf16": True}),
-    "accumulated": (real_step.LLAMA, {"method.sft.gradient_accumulation_steps": 3}),
     "logits": (real_step.LLAMA, PRETRAIN),
     "logits-layer-types": ({**real_step.QWEN3, "num_hidden_layers": 8}, PRETRAIN),
     "bert": (real_step.BERT, real_step.CLASSIFY),
-    "bert-questions": (real_step.BERT, real_step.QUESTIONS),
     "bert-pretrained": (real_step.BERT, real_step.MASKED_WORDS["pretrain_bert"]),
 }
 SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gemma2-bf16": (real_step.GEMMA2, {"model.dtype": "bfloat16", "method.sft.bf16": True}),
+    "bert-questions": (real_step.BERT, real_step.QUESTIONS),
+    "accumulated": (real_step.LLAMA, {"method.sft.gradient_accumulation_steps": 3}),
     "lora-checkpointed": (real_step.LLAMA, CHECKPOINTED),
     "full": (real_step.LLAMA, {"adapter": "full"}),
     "full-foreach": (real_step.LLAMA, {"adapter": "full", "method.sft.optim": "adamw_torch"}),

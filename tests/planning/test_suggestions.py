@@ -50,7 +50,7 @@ def _applied(recipe, way: WayOut):
     return changed, plan(changed, lengths=lengths, machine=MACHINE)
 
 
-@pytest.mark.parametrize("rows", [20, 40])
+@pytest.mark.parametrize("rows", [pytest.param(20, marks=pytest.mark.slow), 40])
 def test_what_is_named_fits_when_it_is_applied(planned, rows: int) -> None:
     recipe, made = planned
     limit = made.bytes_at(micro_batch=rows, length=made.length)

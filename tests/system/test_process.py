@@ -72,6 +72,7 @@ def both(seen: list[dict[str, Any]], part: str, key: str) -> Any:
     return first
 
 
+@pytest.mark.slow
 def test_all_get_the_value_of_the_main_one(seen: list[dict[str, Any]]) -> None:
     assert both(seen, "meetings", "agree") == "of 0"
     assert both(seen, "meetings", "by_main") == seen[0]["meetings"]["pid"]
@@ -79,11 +80,13 @@ def test_all_get_the_value_of_the_main_one(seen: list[dict[str, Any]]) -> None:
     assert both(seen, "meetings", "is_same")
 
 
+@pytest.mark.slow
 def test_a_flag_of_one_is_seen_by_all(seen: list[dict[str, Any]]) -> None:
     assert both(seen, "meetings", "one") is True
     assert both(seen, "meetings", "none") is False
 
 
+@pytest.mark.slow
 def test_an_error_of_one_is_raised_in_all(seen: list[dict[str, Any]]) -> None:
     assert both(seen, "errors", "by_main") == "ResourceError: no room\n  try: make some"
     assert both(seen, "errors", "together") == "ResourceError: out of memory\n  try: fewer rows"
@@ -93,6 +96,7 @@ def test_an_error_of_one_is_raised_in_all(seen: list[dict[str, Any]]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_only_the_main_one_claims_writes_and_prints(
     seen: list[dict[str, Any]], folder: Path
 ) -> None:
@@ -107,6 +111,7 @@ def test_only_the_main_one_claims_writes_and_prints(
     assert "it holds chapter.tex" in both(seen, "writers", "refused")
 
 
+@pytest.mark.slow
 def test_what_stops_one_stops_both(seen: list[dict[str, Any]]) -> None:
     assert "step 0: the loss is nan" in both(seen, "stops", "loss")
     assert "step 0 took 7.0 MiB" in both(seen, "stops", "budget")
