@@ -14,12 +14,10 @@ from types import FrameType
 import typer
 
 from peftkit.cli import artefacts, memory, recipes, runs  # noqa: F401 - each registers its commands
-from peftkit.cli.app import app, explain_failure, explain_usage, print_error
+from peftkit.cli.app import CommandLineError, app, explain_failure, explain_usage, print_error
 from peftkit.errors import ArtefactError, PeftkitError, RecipeError, UsageError
 
 INTERRUPTED = 130
-# typer has a copy of click of its own in some versions; this is the class in use either way.
-_CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +91,7 @@ def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool
             raise
         if isinstance(error, PeftkitError):
             failure = error
-        elif isinstance(error, _CommandLineError):
+        elif isinstance(error, CommandLineError):
             failure = explain_usage(error)
         else:
             failure = explain_failure(error)

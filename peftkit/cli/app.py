@@ -84,6 +84,8 @@ AllowOtherBase = Annotated[
     typer.Option("--allow-other-base", help="Go on although the base has other weights now."),
 ]
 
+# typer has a copy of click of its own in some versions; this is the class in use either way.
+CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 _ENVIRONMENT = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE}
 )

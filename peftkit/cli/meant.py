@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from peftkit.cli.app import CommandLineError
 from peftkit.cli.words import (
     DATA_SUFFIXES,
     OPTIONS,
@@ -23,6 +24,7 @@ from peftkit.errors import PeftkitError
 OF_RECIPES = frozenset({"run", "check", "data", "plan", "fit"})
 OF_RUNS = frozenset({"evaluate", "generate", "report", "export", "push", "merge"})
 RUNS = Path("runs")
+_HELP = frozenset({"--help", "-h"})
 
 
 def command_for(program: Any, given: Sequence[str]) -> str | None:
@@ -38,6 +40,8 @@ def command_for(program: Any, given: Sequence[str]) -> str | None:
     verb, rest = _verb(program, words)
     if not verb:
         return None
+    if _HELP & {*rest}:
+        return f"peftkit {shlex.join(verb)} --help"
     if not verb[0].startswith("-"):
         command = _command(program, verb)
         verb, rest = _paths(verb, list(_arguments(command, verb, rest)))
@@ -243,7 +247,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _options(command: Any) -> tuple[frozenset[str], frozenset[str]]:
     """Return a command's options: flags, and those that take a value."""
-    flags, valued = {"--help", "-h"}, set[str]()
+    flags, valued = {*_HELP}, set[str]()
     for parameter in command.params:
         if parameter.param_type_name == "option":
             names = {*parameter.opts, *parameter.secondary_opts}
@@ -255,7 +259,7 @@ def _is_parsed(command: Any, rest: Sequence[str]) -> bool:
     """Tell whether the command takes these words."""
     try:
         command.make_context("peftkit", list(rest))
-    except Exception:
+    except CommandLineError:
         return False
     return True
 

@@ -65,6 +65,11 @@ def layer_factors(opened: OpenedAdapter, name: str, max_rank: int) -> LayerFacto
     return LayerFactors(module, factors, error, size, is_factored)
 
 
+def brought_whole(opened: OpenedAdapter) -> list[str]:
+    """Name the tensors that an adapter brings whole, and that are not the base's."""
+    return [name for name in opened.replaced if _differs(opened, name)]
+
+
 def lost(layers: Sequence[LayerFactors], tolerance: float) -> Proof:
     """Measure what factoring lost of all that an adapter changes."""
     wrong = sum(layer.squared_error for layer in layers)
@@ -80,6 +85,11 @@ def lost(layers: Sequence[LayerFactors], tolerance: float) -> Proof:
         f" {ratios.get(worst, 0.0):.3g}"
     )
     return Proof("weights", (wrong / whole) ** 0.5 if whole else float("inf"), tolerance, detail)
+
+
+def _differs(opened: OpenedAdapter, name: str) -> bool:
+    old, new = opened.base.tensors.get(name), opened.replaced[name]
+    return old is None or old.shape != new.shape or bool((opened.delta(name) != 0).any())
 
 
 def _own_factors(opened: OpenedAdapter, module: str) -> Factors | None:

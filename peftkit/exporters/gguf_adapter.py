@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftkit.adapters.continued import adapter_folder
 from peftkit.errors import ArtefactError
-from peftkit.exporters.adapter_factors import EXACT, layer_factors, lost
+from peftkit.exporters.adapter_factors import EXACT, brought_whole, layer_factors, lost
 from peftkit.exporters.gguf_families import PlannedTensor, family_of, plan_tensors
 from peftkit.exporters.gguf_file import plain_name, require_gguf
 from peftkit.exporters.low_rank import Factors
@@ -80,7 +80,7 @@ def _check(opened: OpenedAdapter, homes: Mapping[str, PlannedTensor], *, is_tied
     Raises:
         ArtefactError: names every tensor that would be left out.
     """
-    wrong = [f"{name} is brought whole, not as a change" for name in _brought(opened)]
+    wrong = [f"{name} is brought whole, not as a change" for name in brought_whole(opened)]
     for name in opened.changes:
         if len(opened.base.tensors[name].shape) != 2:
             wrong.append(f"{name} is no matrix")
@@ -95,14 +95,6 @@ def _check(opened: OpenedAdapter, homes: Mapping[str, PlannedTensor], *, is_tied
             f"{opened.folder}: a GGUF adapter cannot say this\n  " + "\n  ".join(wrong),
             hint="peftkit export RUN --to gguf, which writes the merged model",
         )
-
-
-def _brought(opened: OpenedAdapter) -> Iterator[str]:
-    """Name the tensors that the adapter brings whole, and that are not the base's."""
-    for name, tensor in opened.replaced.items():
-        old = opened.base.tensors.get(name)
-        if old is None or old.shape != tensor.shape or bool((opened.delta(name) != 0).any()):
-            yield name
 
 
 def _begin(file: Path, arch: str, name: str) -> Any:

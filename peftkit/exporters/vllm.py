@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters.continued import adapter_folder, load_adapter
 from peftkit.errors import ArtefactError
-from peftkit.exporters.adapter_factors import EXACT, LayerFactors, layer_factors, lost
+from peftkit.exporters.adapter_factors import (
+    EXACT,
+    LayerFactors,
+    brought_whole,
+    layer_factors,
+    lost,
+)
 from peftkit.exporters.model_folder import (
     copy_companions,
     load_model,
@@ -82,7 +88,7 @@ class Vllm(Exporter):
         findings = lint(
             opened.config,
             shapes,
-            replaced=[name for name in opened.replaced if _differs(opened, name)],
+            replaced=brought_whole(opened),
             max_lora_rank=self.config.max_lora_rank,
             is_encoder_decoder=bool(base_config.get("is_encoder_decoder")),
         )
@@ -117,12 +123,6 @@ def _ends(folder: Path, base: Path) -> list[str]:
         f"the base does not stop at the tokens {', '.join(map(str, sorted(missing)))}, where this"
         " adapter's answers end: add --generation-config DIR, or stop_token_ids to each request"
     ]
-
-
-def _differs(opened: OpenedAdapter, name: str) -> bool:
-    """Tell whether a tensor that the adapter brings whole is another one than the base's."""
-    old, new = opened.base.tensors.get(name), opened.replaced[name]
-    return old is None or old.shape != new.shape or bool((opened.delta(name) != 0).any())
 
 
 def _tensors(layer: LayerFactors, rank: int) -> dict[str, Tensor]:

@@ -6,11 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peftkit.errors import ArtefactError, NetworkError, UsageError
-from peftkit.recipe.schema import Choice
+from peftkit.recipe.schema import Choice, ModelSection
 from peftkit.rundir.base_record import check_base
 from peftkit.rundir.paths import RunDir
-from peftkit.rundir.trained_recipe import check_base_is_there, load_trained_recipe
-from peftkit.system.checkpoint_files import check_base_folder, read_json
+from peftkit.rundir.trained_recipe import (
+    check_base_is_there,
+    load_trained_recipe,
+    named_base,
+    on_base,
+)
+from peftkit.system.checkpoint_files import check_base_folder
 from peftkit.system.weights_digest import identify
 
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.md")
@@ -74,19 +79,11 @@ def find_inputs(
 
 
 def _with_base(source: Path, folder: Path, run_dir: RunDir | None, base: str | None) -> Inputs:
-    section = load_trained_recipe(run_dir).model if run_dir else None
+    section = load_trained_recipe(run_dir, base=base).model if run_dir else None
     quantize = section.quantize if section else None
-    if base is None and section is not None and section.path is not None:
-        from peftkit.models.load import resolve
-
-        check_base_is_there(section.path)
-        found = resolve(section)
-        place = _fetch(found.path_or_id, found.revision) if not found.is_local else None
-        root = place or Path(found.path_or_id)
-        return Inputs(source, folder, root / found.subfolder, run_dir, quantize)
-    if base is None:
-        base = _named_base(folder)
-    return Inputs(source, folder, find_base(base), run_dir, quantize)
+    if section is None or section.path is None:
+        section = on_base(ModelSection(), base or named_base(folder))
+    return Inputs(source, folder, find_base(section), run_dir, quantize)
 
 
 def _hold_base(inputs: Inputs, *, use: str, allow_other_base: bool) -> Inputs:
@@ -98,37 +95,19 @@ def _hold_base(inputs: Inputs, *, use: str, allow_other_base: bool) -> Inputs:
     return replace(inputs, other_base=said)
 
 
-def find_base(base: str) -> Path:
-    """Return the folder of a base: a folder, `embedded:NAME`, or a Hub id with `@REVISION`.
+def find_base(section: ModelSection) -> Path:
+    """Return the folder of the base that a model section names, fetched if need be.
 
     Raises:
         ArtefactError: it is not there, or no model.
         NetworkError: the Hub cannot be reached.
     """
-    if base.startswith("embedded:"):
-        from peftkit.embedded import model_path
+    from peftkit.models.load import resolve
 
-        return model_path(base.removeprefix("embedded:"))
-    folder = Path(base).expanduser()
-    if folder.is_dir():
-        check_base_folder(folder)
-        return folder
-    check_base_is_there(base)
-    name, _, revision = base.partition("@")
-    return _fetch(name, revision or None)
-
-
-def _named_base(folder: Path) -> str:
-    """Return the base that an adapter's config names, with its revision."""
-    config = read_json(folder / "adapter_config.json")
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(base, str) or not base:
-        raise ArtefactError(
-            f"{folder}/adapter_config.json names no base model", hint="name it with --base"
-        )
-    if isinstance(revision, str) and revision and not Path(base).is_dir():
-        return f"{base}@{revision}"
-    return base
+    check_base_is_there(str(section.path))
+    found = resolve(section)
+    root = Path(found.path_or_id) if found.is_local else _fetch(found.path_or_id, found.revision)
+    return root / found.subfolder
 
 
 def _fetch(name: str, revision: str | None) -> Path:

@@ -29,7 +29,7 @@ from peftkit.preprocessing.class_labels import (
     number_labels,
 )
 from peftkit.preprocessing.encode import EncodedRows, encode_rows
-from peftkit.preprocessing.fingerprint import fingerprint
+from peftkit.preprocessing.fingerprint import fingerprints
 from peftkit.preprocessing.mixing import SourceShare, mix, num_copies
 from peftkit.preprocessing.read_rows import RawRows, RowNames, RowReader, SplitRows, unread_files
 from peftkit.preprocessing.splits import TRAIN
@@ -129,6 +129,7 @@ def inspect_rows(
             rows[name], encoded[name], audits[name], longest.get(name, 0), limits
         )
     ]
+    whole, alone = fingerprints(arranged)
     return Prepared(
         rows={
             name: RawRows(reader.tables, [rows[name].origins[at] for at in encoded[name].kept])
@@ -137,8 +138,8 @@ def inspect_rows(
         examples={name: [rows[name].examples[at] for at in encoded[name].kept] for name in names},
         encoded=arranged,
         audit=audits,
-        fingerprint=fingerprint(arranged),
-        split_fingerprints={name: fingerprint({name: found}) for name, found in arranged.items()},
+        fingerprint=whole,
+        split_fingerprints=alone,
         breaches=tuple(breaches),
         source_revision=_revision(built),
         labels=labels,

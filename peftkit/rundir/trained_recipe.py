@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from peftkit.errors import ArtefactError
 from peftkit.recipe.load import load_recipe
 from peftkit.rundir.paths import RunDir
+from peftkit.system.checkpoint_files import read_json
 
 if TYPE_CHECKING:
     from peftkit.recipe.schema import ModelSection, Recipe
@@ -61,6 +62,22 @@ def on_base(model: ModelSection, base: str) -> ModelSection:
     check_base_is_there(base)
     name, _, revision = base.partition("@")
     return replace(model, path=name, revision=revision or None, subfolder=None)
+
+
+def named_base(adapter: Path) -> str:
+    """Return the base that an adapter's config names, with its revision.
+
+    Raises:
+        ArtefactError: it names none.
+    """
+    file = adapter / "adapter_config.json"
+    config = read_json(file)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base:
+        raise ArtefactError(f"{file} names no base model", hint="name it with --base")
+    if isinstance(revision, str) and revision and not Path(base).is_dir():
+        return f"{base}@{revision}"
+    return base
 
 
 def check_base_is_there(base: str) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from peftkit.errors import ArtefactError, RecipeError, UsageError
-from peftkit.recipe.schema import ModelSection, Recipe
+from peftkit.errors import RecipeError, UsageError
+from peftkit.recipe.schema import Choice, ModelSection, Recipe
 from peftkit.recipe.sections import read_sections
 from peftkit.recipe.strict import Gate
 from peftkit.rundir.base_record import check_base
-from peftkit.rundir.trained_recipe import check_base_is_there, on_base
+from peftkit.rundir.trained_recipe import named_base, on_base
 from peftkit.system.checkpoint_files import read_json
 
 if TYPE_CHECKING:
@@ -76,38 +76,27 @@ def open_model(
 
     folder = Path(place)
     adapter = folder if (folder / _ADAPTER).is_file() else None
-    section = on_base(ModelSection(), place if adapter is None else base or _base_of(folder))
+    section = on_base(ModelSection(), place if adapter is None else base or named_base(folder))
     if adapter is not None:
         identity = identify_base(section)
         check_base(adapter, identity, use="generate", allow_other=allow_other_base)
-    config = load_config(section)
-    tokenizer_place = str(folder.resolve()) if _has_tokenizer(adapter) else None
-    recipe = _recipe(section, _method(config, adapter), "text", tokenizer_place)
-    tokenizer = load_tokenizer(recipe.model, Path())
-    if recipe.method.name in ("sft", "seq2seq"):
-        task = "chat" if tokenizer.chat_template else _TEXT_TASKS[recipe.method.name]
-        recipe = _recipe(section, recipe.method.name, task, tokenizer_place)
+    method = _method(load_config(section), adapter)
+    if adapter is not None and (adapter / "tokenizer_config.json").is_file():
+        section = replace(section, tokenizer=Choice("path", {"path": str(adapter.resolve())}))
+    tokenizer = load_tokenizer(section, Path())
+    recipe = _recipe(section, method, _task(method, has_template=bool(tokenizer.chat_template)))
     machine = describe_machine()
     built = build(recipe, machine)
     return OpenedModel(built, tokenizer, lambda: _load(built, adapter, machine.device))
 
 
-_TEXT_TASKS = {"sft": "text", "seq2seq": "prompt_completion"}
-"""Method -> what a model without a chat template is asked as."""
-
-
-def _base_of(adapter: Path) -> str:
-    config = read_json(adapter / _ADAPTER)
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(base, str) or not base:
-        raise ArtefactError(f"{adapter / _ADAPTER} names no base model", hint="name it with --base")
-    check_base_is_there(base)
-    is_on_hub = isinstance(revision, str) and revision and not Path(base).is_dir()
-    return f"{base}@{revision}" if is_on_hub else base
-
-
-def _has_tokenizer(adapter: Path | None) -> bool:
-    return adapter is not None and (adapter / "tokenizer_config.json").is_file()
+def _task(method: str, *, has_template: bool) -> str:
+    """Return the task that asks a model of this method."""
+    if method not in ("sft", "seq2seq"):
+        return method  # the tasks of labels and of spans have their methods' names
+    if has_template:
+        return "chat"
+    return "text" if method == "sft" else "prompt_completion"
 
 
 def _method(config: PretrainedConfig, adapter: Path | None) -> str:
@@ -126,27 +115,20 @@ def _method(config: PretrainedConfig, adapter: Path | None) -> str:
     return "seq2seq" if config.is_encoder_decoder else "sft"
 
 
-def _recipe(section: ModelSection, method: str, task: str, tokenizer: str | None) -> Recipe:
+def _recipe(section: ModelSection, method: str, task: str) -> Recipe:
     """Return the recipe of a run that would have left this model; its rows are never read."""
-    task = {"classify": "classify", "question_answering": "question_answering"}.get(method, task)
-    model = {
-        name: value
-        for name in ("path", "revision", "subfolder")
-        if (value := getattr(section, name)) is not None
-    }
-    data: dict[str, Any] = {
+    file = str(section.path)
+    gate = Gate(file, {}, unneeded=("data",))
+    sections = read_sections(gate, {
         "name": "model",
-        "model": {**model, **({"tokenizer": {"path": tokenizer}} if tokenizer else {})},
+        "model": {"path": "embedded:docstring-lm"},
         "data": {"source": {"json": {"files": "rows.jsonl"}}, "task": {task: {}}},
         "adapter": "full",
         "method": {method: {}},
-    }
-    file = str(section.path)
-    gate = Gate(file, {}, unneeded=("data",))
-    sections = read_sections(gate, data)
+    })  # fmt: skip
     if gate.problems:
         raise RecipeError(file, gate.sorted_problems())
-    return Recipe(**sections, file=Path("model.yaml"), text="", lines={})
+    return Recipe(**{**sections, "model": section}, file=Path("model.yaml"), text="", lines={})
 
 
 def _load(built: Built, adapter: Path | None, device: str) -> PreTrainedModel | PeftModel:

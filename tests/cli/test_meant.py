@@ -47,6 +47,8 @@ TYPED = {
     "version": "--version",
     "help": "--help",
     "-help": "--help",
+    "train r.yaml --help": "run --help",
+    "score -h": "evaluate --help",
     "convert runs/tiny --to safetensors": "export runs/tiny --to safetensors",
     "safetensors runs/tiny": "export runs/tiny --to safetensors",
     "fuse runs/tiny --out merged": "merge runs/tiny --out merged",
@@ -169,7 +171,7 @@ def test_each_is_refused_with_the_command_that_was_meant(
 def check_is_sound(words: list[str]) -> None:
     """Parse a command, and load its recipe or find its run."""
     verb, *rest = words
-    if verb.startswith("-"):
+    if verb.startswith("-") or "--help" in rest:
         return
     command = typer.main.get_command(app).commands[verb]
     if hasattr(command, "commands"):

@@ -9,6 +9,7 @@ import pytest
 from peftkit.embedded import model_path
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.merging.inputs import find_base, find_inputs
+from peftkit.recipe.schema import ModelSection
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_what_is_not_there_is_refused_with_the_way_out(adapter, tmp_path) -> Non
 def test_an_adapter_is_no_base(adapter) -> None:
     folder = adapter(base_model_name_or_path="x")
     with pytest.raises(ArtefactError, match="holds an adapter, not a base model"):
-        find_base(str(folder))
+        find_base(ModelSection(path=str(folder)))
 
 
 def test_a_run_says_its_base_and_its_quantization(tmp_path, tiny_model, tiny_data) -> None:

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from model_folder import base_of, edit, edit_weights, section
 
 from peftkit.errors import ArtefactError
-from peftkit.models.base import load_base
 from peftkit.models.load import (
     load_config,
 )
-from peftkit.plugins import CAUSAL_LM, SEQUENCE_CLASSIFICATION, ModelKind
-from peftkit.recipe.schema import ModelSection
+from peftkit.plugins import SEQUENCE_CLASSIFICATION
 
 
 @pytest.fixture
 def folder(tiny_model, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
-def section(folder: Path, **more) -> ModelSection:
-    return ModelSection(path=str(folder), **{"dtype": "float32", **more})
-
-
-def edit(file: Path, **fields) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
-
-
-def base_of(model: ModelSection, kind: ModelKind = CAUSAL_LM):
-    return load_base(model, kind=kind)
-
-
-def edit_weights(folder: Path, change) -> None:
-    from safetensors.torch import load_file, save_file
-
-    file = folder / "model.safetensors"
-    save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
 
 def test_loads_every_weight_in_the_dtype_asked_for(folder) -> None:

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
+from model_folder import base_of, section
 
 from peftkit.errors import ArtefactError
-from peftkit.models.base import load_base
 from peftkit.models.load import (
     load_config,
     max_positions,
     resolve,
 )
-from peftkit.plugins import CAUSAL_LM, ModelKind
 from peftkit.recipe.schema import ModelSection
 
 
 @pytest.fixture
 def folder(tiny_model, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
-def section(folder: Path, **more) -> ModelSection:
-    return ModelSection(path=str(folder), **{"dtype": "float32", **more})
-
-
-def edit(file: Path, **fields) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
-
-
-def base_of(model: ModelSection, kind: ModelKind = CAUSAL_LM):
-    return load_base(model, kind=kind)
-
-
-def edit_weights(folder: Path, change) -> None:
-    from safetensors.torch import load_file, save_file
-
-    file = folder / "model.safetensors"
-    save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
 
 def test_a_folder_resolves_to_itself(folder) -> None:
