@@ -23,6 +23,7 @@ from peftkit.reporting.score_table import (
 )
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.rundir.status import other_rows
+from peftkit.rundir.whole import seal_of_samples
 from peftkit.scoring.by_kind import evaluator_for
 from peftkit.scoring.samples import make_samples
 from peftkit.training.open_run import load_base_of
@@ -187,8 +188,7 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
     from peftkit.system.exhaustion import exhaustion_explained
     from peftkit.training.open_run import load_tuned, open_run
 
-    run_dir = RunDir(path)
-    run = open_run(run_dir, overrides, base=base, allow_other_base=allow_other_base)
+    run = open_run(RunDir(path), overrides, base=base, allow_other_base=allow_other_base)
     _check(overrides, run.built)
     section = run.built.recipe.evaluate
     chosen = split or (section.split if section else None)
@@ -210,11 +210,11 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
         )
     notes = (
         *([f"{run.other_base}."] if run.other_base else []),
-        *other_rows(run_dir, name, prepared.split_fingerprints),
+        *other_rows(run.run_dir, name, prepared.split_fingerprints),
         *scores.notes,
     )
     scores = dataclasses.replace(scores, split=chosen, notes=notes)
-    return scores, write_scores(run_dir, scores, is_own=is_own and not overrides)
+    return scores, write_scores(run.run_dir, scores, is_own=is_own and not overrides)
 
 
 def write_scores(run_dir: RunDir, scores: Scores, *, is_own: bool = True) -> Path:
@@ -225,9 +225,10 @@ def write_scores(run_dir: RunDir, scores: Scores, *, is_own: bool = True) -> Pat
     """
     suffix = "" if is_own else "-" + re.sub(r"[^\w.-]+", "_", scores.split)
     file = run_dir.scores.with_stem(f"scores{suffix}")
-    write_json(file, scores.to_json())
+    samples = run_dir.samples.with_stem(f"samples{suffix}")
     lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in scores.samples)
-    write_atomically(run_dir.samples.with_stem(f"samples{suffix}"), "".join(lines))
+    write_atomically(samples, "".join(lines))
+    write_json(file, {**scores.to_json(), **seal_of_samples(samples)})
     return file
 
 

@@ -26,11 +26,12 @@ from peftkit.recipe.overrides import apply_overrides
 from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import join
-from peftkit.rundir.checkpoints import describe_file, sync_tree
+from peftkit.rundir.checkpoints import sync_tree
 from peftkit.rundir.paths import RunDir, write_json
 from peftkit.system.checkpoint_files import weight_files
 from peftkit.system.quiet import quiet_stack
 from peftkit.system.units import gibibytes
+from peftkit.system.weight_folders import describe_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

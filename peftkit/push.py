@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, NetworkError, PeftkitError, UsageError, first_line
 from peftkit.rundir.paths import RunDir
+from peftkit.rundir.whole import check_weights
 from peftkit.system.checkpoint_files import check_safetensors, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.units import gibibytes
+from peftkit.system.weight_folders import check_trained
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -207,11 +209,9 @@ def _folder_of(source: Path) -> Path:
         )
     run_dir = RunDir(source)
     if not run_dir.resolved.is_file():
+        check_trained(source)
         return source
-    if not run_dir.trained.is_dir():
-        raise ArtefactError(
-            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.path}"
-        )
+    check_weights(run_dir)
     return run_dir.trained
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, PeftkitError
+from peftkit.errors import ArtefactError, PeftkitError, first_line
 from peftkit.plugins import find
 from peftkit.reporting.label_table import label_lines
 from peftkit.reporting.plan_table import lay_out_plan
@@ -88,7 +88,15 @@ def render_page(run_dir: RunDir) -> str:
     )
     style = source.split("<style>", 1)[1].split("</style>", 1)[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.from_string(source).render(style_hash=digest, **view(run_dir)) + "\n"
+    try:
+        return environment.from_string(source).render(style_hash=digest, **view(run_dir)) + "\n"
+    except (PeftkitError, MemoryError):
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, OSError, jinja2.TemplateError) as e:
+        raise ArtefactError(
+            f"{run_dir.path}: one of its files holds what no run writes: {first_line(e)}",
+            hint=f"peftkit run {run_dir.path}",
+        ) from e
 
 
 def view(run_dir: RunDir) -> dict[str, Any]:

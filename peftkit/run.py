@@ -7,15 +7,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import UsageError
+from peftkit.errors import ArtefactError, UsageError
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
 from peftkit.rundir.base_record import FILE, check_base, record_base
+from peftkit.rundir.metrics import restore_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.rundir.status import RunStatus
+from peftkit.rundir.whole import (
+    find_lost,
+    find_metrics_damage,
+    find_score_damage,
+    find_training_damage,
+    is_damaged,
+)
 from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.process import Process, this_process
 from peftkit.system.screen import Screen
+from peftkit.system.seals import seal_text
 from peftkit.system.signals import catching_signals
 from peftkit.system.units import duration, gibibytes
 from peftkit.training.load import load_last, load_model, load_trained
@@ -70,8 +79,8 @@ def run(
         if not process.by_main(is_finished, job, screen):
             process.by_main(begin, job, status, screen, allow_other_base)
             process.by_main(admit, job, screen)
-            model = train(job, session)
-            evaluate(job, model, screen)
+            if not process.by_main(is_scored, job, screen):
+                evaluate(job, train(job, session), screen)
             process.by_main(finish, job, session)
     return run_dir
 
@@ -96,12 +105,27 @@ def check_alone(recipe: Recipe, process: Process) -> None:
 
 
 def is_finished(job: Job, screen: Screen) -> bool:
-    """Tell whether this very run is done already, and say so."""
+    """Tell whether this very run is done already, and whole, and say so."""
     status = run_state.read_status(job.run_dir)
     if status.get("state") != "finished" or status.get("identity") != job.identity:
         return False
-    screen.say(f"already finished: {job.run_dir.trained}")
-    return True
+    lost = list(find_lost(job.run_dir, is_scored=job.recipe.evaluate is not None))
+    for line in lost:
+        screen.say(f"  lost     {line}; it is made again")
+    if not lost:
+        screen.say(f"already finished: {job.run_dir.trained}")
+    return not lost
+
+
+def is_scored(job: Job, screen: Screen) -> bool:
+    """Tell whether training and evaluation are over, and all that they left is whole."""
+    run_dir = job.run_dir
+    is_whole = run_state.is_trained(run_dir) and (
+        job.recipe.evaluate is None or find_score_damage(run_dir) is None
+    )
+    if is_whole:
+        screen.say(f"  trained already: {run_dir.trained}")
+    return is_whole
 
 
 def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -> None:
@@ -115,14 +139,15 @@ def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -
     from peftkit.recipe.build import dump_resolved
 
     run_dir = job.run_dir
+    run_state.check_same_run(run_dir, job.identity)
     settle_base(job, screen, allow_other_base)
     status.identity = job.identity
     earlier = run_state.read_status(run_dir)
-    status.step, status.total_steps = earlier.get("step") or 0, earlier.get("total_steps")
+    status.step, status.total_steps = run_state.progress_of(run_dir, earlier)
     status.write("running")
     if job.recipe.file != run_dir.resolved:  # resumed by its folder, it keeps the user's recipe
         write_atomically(run_dir.recipe, job.recipe.text)
-    write_atomically(run_dir.resolved, dump_resolved(job.built))
+    write_atomically(run_dir.resolved, seal_text(dump_resolved(job.built)))
     write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
     write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))
 
@@ -154,7 +179,7 @@ def admit(job: Job, screen: Screen) -> None:
     from peftkit.memory.planner import plan_run
     from peftkit.planning.admission import check_plan_fits, plan_json
 
-    if run_state.has_training(job.run_dir):
+    if run_state.has_training(job.run_dir) and not is_damaged(job.run_dir, job.run_dir.plan):
         return
     lengths = lengths_of(job.prepared.encoded["train"], job.built.method, job.prepared.labels)
     made, reason = plan_run(job.recipe, job.machine, lengths)
@@ -178,9 +203,7 @@ def _predicted(plan: Mapping[str, Any]) -> str:
 
 
 def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
-    """Train, from the newest whole checkpoint if there is one; skip what is trained already."""
-    from peftkit.training.train import keep_trained, train_model
-
+    """Train, from the newest checkpoint that loads; skip what is trained already."""
     run_dir, screen, stop = job.run_dir, session.screen, session.stop
     process = run_dir.process
     if process.by_main(run_state.is_trained, run_dir):
@@ -188,23 +211,71 @@ def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:
         screen.say(f"  trained already: {run_dir.trained}")
         with process.together():
             return load_trained(job, run_dir.trained)
-    start, notes = process.by_main(
-        resume.find_checkpoint, run_dir.checkpoints, identity=job.identity
-    )
-    for note in notes:
-        screen.say(f"  {note}")
-    if start is not None:
-        screen.say(f"  resuming at step {start.step}")
-        stop.consequence = f"the same command resumes at step {start.step}"
-    last = start if start is not None and resume.is_last(start) else None
-    with process.together():
-        model = load_last(job, last.path, screen) if last else load_model(job, screen)
-    if last:
-        keep_trained(job, model, session)
-    else:
-        train_model(job, model, start, session)
+    below: int | None = None
+    while True:
+        start, notes = process.by_main(
+            resume.find_checkpoint, run_dir.checkpoints, identity=job.identity, below=below
+        )
+        for note in notes:
+            screen.say(f"  {note}")
+        try:
+            model = train_from(job, start, session)
+            break
+        except resume.UnloadableError as error:
+            screen.say(f"  ignored {error.message}")
+            below = start.step if start else None
     process.by_main(say_trained, run_dir, screen)
     return model
+
+
+def train_from(
+    job: Job, start: resume.Checkpoint | None, session: Session
+) -> PreTrainedModel | PeftModel:
+    """Train from a checkpoint, or from the beginning.
+
+    Raises:
+        UnloadableError: the checkpoint is whole and cannot be loaded.
+    """
+    from peftkit.training.train import keep_trained, train_model
+
+    run_dir, screen, process = job.run_dir, session.screen, job.run_dir.process
+    if start is not None:
+        screen.say(f"  resuming at step {start.step}")
+        session.stop.consequence = f"the same command resumes at step {start.step}"
+        process.by_main(mend_metrics, run_dir, start, screen)
+    if start is not None and resume.is_last(start):
+        with process.together(), resume.loading(start):
+            model = load_last(job, start.path, screen)
+        keep_trained(job, model, session)
+        return model
+    process.by_main(check_can_train_again, run_dir)
+    with process.together():
+        model = load_model(job, screen)
+    train_model(job, model, start, session)
+    return model
+
+
+def mend_metrics(run_dir: RunDir, start: resume.Checkpoint, screen: Screen) -> None:
+    """Take the losses that metrics.jsonl lost from the checkpoint's own record of them."""
+    problem = find_metrics_damage(run_dir)
+    if problem:
+        restore_metrics(run_dir.metrics, resume.history_of(start))
+        screen.say(f"  lost     {problem}; its losses are taken from {start.path.name}")
+
+
+def check_can_train_again(run_dir: RunDir) -> None:
+    """Refuse to train over damaged weights, which no checkpoint brings back.
+
+    Raises:
+        ArtefactError: says what is damaged; deleting it is the way to ask for a new training.
+    """
+    problem = find_training_damage(run_dir)
+    if problem and run_dir.trained.is_dir() and run_dir.measured.exists():
+        raise ArtefactError(
+            f"{run_dir.path}: {problem}, and no whole checkpoint is of the training's end",
+            hint=f"bring it back, or rm -r {run_dir.trained} to train again from the newest whole"
+            " checkpoint",
+        )
 
 
 def say_trained(run_dir: RunDir, screen: Screen) -> None:
@@ -213,8 +284,12 @@ def say_trained(run_dir: RunDir, screen: Screen) -> None:
     screen.say(
         f"  trained  {measured['num_steps']} steps in {duration(measured['train_seconds'])},"
         f" {measured['tokens_per_second']:,.0f} tokens/s,"
-        f" {gibibytes(measured['peak_bytes'])} peak, final loss {measured['final_loss']:.4f}"
+        f" {gibibytes(measured['peak_bytes'])} peak, final loss {_loss(measured['final_loss'])}"
     )
+
+
+def _loss(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> None:

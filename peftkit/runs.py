@@ -6,14 +6,15 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import UsageError
-from peftkit.rundir.checkpoints import flatten, read_metrics
+from peftkit.errors import ArtefactError, UsageError
+from peftkit.rundir.checkpoints import flatten
+from peftkit.rundir.metrics import read_metrics
 from peftkit.rundir.paths import RunDir, is_locked, locked
-from peftkit.rundir.status import read_status
 from peftkit.system.units import duration, gibibytes
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _WRITTEN = (
     "status.json",
     "report.html",
 )
+_NOT_COMPARED = ("schema_version", "_sha256")
+"""Endings of the keys that say nothing of how well a run did."""
 _WRITTEN_PREFIXES = ("scores", "samples", ".")
 
 
@@ -44,7 +47,7 @@ class RunSummary:
     name: str
     path: str
     state: str
-    """`running`, `finished`, `stopped`, `failed`, or `killed`: it ended without a word."""
+    """`running`, `finished`, `stopped`, `failed`; `killed`: it ended without a word; `damaged`."""
     step: int
     total_steps: int | None
     metric: str | None
@@ -80,15 +83,22 @@ def list_runs(root: Path) -> list[RunSummary]:
 
 def is_run(path: Path) -> bool:
     """Tell whether a path is a run directory, and not a link to one."""
-    return path.is_dir() and not path.is_symlink() and (path / "status.json").is_file()
+    return path.is_dir() and not path.is_symlink() and RunDir(path).is_begun
 
 
 def summarize(run_dir: RunDir) -> RunSummary:
-    """Read one run's line from its files."""
-    status = read_status(run_dir)
-    scores = run_dir.read_if_there(run_dir.scores)
+    """Read one run's line from its files; `damaged` is one whose files are not what was written."""
+    status: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    logged: list[int] = []
+    with suppress(ArtefactError):
+        status = {"state": "damaged", **run_dir.read_if_there(run_dir.status)}
+        logged = [line["step"] for line in read_metrics(run_dir.metrics)]
+    try:
+        scores = run_dir.read_if_there(run_dir.scores)
+    except ArtefactError:
+        status = {**status, "state": "damaged"}
     metric = scores.get("headline")
-    logged = [line.get("step", 0) for line in read_metrics(run_dir.metrics)]
     files = [file for file in run_dir.path.rglob("*") if file.is_file()]
     return RunSummary(
         name=run_dir.path.name,
@@ -231,12 +241,12 @@ def _checked(path: Path, root: Path) -> Path:
 
 
 def _state(run_dir: RunDir, status: dict[str, Any]) -> str:
-    state = str(status.get("state", "unknown"))
+    state = str(status.get("state", "damaged"))
     return "killed" if state == "running" and not is_locked(run_dir) else state
 
 
 def _side_by_side(found: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    keys = dict.fromkeys(key for one in found for key in one if key != "schema_version")
+    keys = dict.fromkeys(key for one in found for key in one if not key.endswith(_NOT_COMPARED))
     return {key: tuple(one.get(key) for one in found) for key in keys}
 
 

@@ -137,7 +137,7 @@ def test_broken_files_and_strangers_are_named(tmp_path: Path) -> None:
         render_page(run_dir)
     run_dir.scores.unlink()
     run_dir.resolved.write_text("a: [")
-    with pytest.raises(ArtefactError, match=r"resolved\.yaml is not YAML"):
+    with pytest.raises(ArtefactError, match=r"resolved\.yaml is no recipe"):
         render_page(run_dir)
     with pytest.raises(ArtefactError, match="is not a run directory"):
         write_report(RunDir(tmp_path))

@@ -21,7 +21,7 @@ from peftkit.errors import StoppedError
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.schema import Recipe
 from peftkit.run import run
-from peftkit.rundir.paths import RunDir
+from peftkit.rundir.paths import RunDir, write_json
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
@@ -124,5 +124,5 @@ def cut_back(run_dir: RunDir, *, step: int) -> None:
     for folder in run_dir.checkpoints.iterdir():
         if int(folder.name.removeprefix("step-")) > step:
             shutil.rmtree(folder)
-    status = json.loads(run_dir.status.read_text())
-    run_dir.status.write_text(json.dumps({**status, "state": "running", "exit_code": None}))
+    status = run_dir.read_json(run_dir.status)
+    write_json(run_dir.status, {**status, "state": "running", "exit_code": None})

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from peftkit.rundir.checkpoints import read_metrics
+from peftkit.rundir.metrics import read_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 
 KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 from peftkit.adapters.base import task_type, upstream_notices_ignored
 from peftkit.adapters.peft_types import adapter_class
 from peftkit.errors import ArtefactError, first_line
+from peftkit.rundir.paths import RunDir
+from peftkit.rundir.whole import check_weights
 from peftkit.system.checkpoint_files import PEFT_PREFIX, check_safetensors, read_header, read_json
+from peftkit.system.weight_folders import check_links, check_trained
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -54,6 +57,8 @@ def adapter_folder(path: Path) -> Path:
         ArtefactError: there is no adapter, or only pickled weights.
     """
     folder = path / "adapter" if (path / "adapter" / _CONFIG).is_file() else path
+    if folder != path:
+        check_weights(RunDir(path))
     if not (folder / _CONFIG).is_file():
         raise ArtefactError(
             f"{path} holds no adapter: {_CONFIG} is missing",
@@ -70,6 +75,8 @@ def adapter_folder(path: Path) -> Path:
                 ),
             )
         raise ArtefactError(f"{folder} lacks {_WEIGHTS}", hint="copy the whole adapter folder")
+    check_links(folder)
+    check_trained(folder)
     check_safetensors(folder / _WEIGHTS)
     return folder
 

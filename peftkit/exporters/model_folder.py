@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, first_line
-from peftkit.system.checkpoint_files import check_base_folder, read_json, weight_files
+from peftkit.system.checkpoint_files import read_json, weight_files
 from peftkit.system.quiet import quiet_stack
+from peftkit.system.weight_folders import TRAINED, check_base_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth")
-_NOT_COPIED = ("adapter_config.json", "README.md", "manifest.json")
+_NOT_COPIED = ("adapter_config.json", "README.md", "manifest.json", TRAINED)
 
 
 @dataclass(frozen=True)

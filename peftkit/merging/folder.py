@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError, UsageError
-from peftkit.merging.weights_io import check_inside
 from peftkit.merging.writer import JOURNAL, PARTIAL
 from peftkit.rundir.paths import write_atomically
 from peftkit.system.checkpoint_files import read_json
+from peftkit.system.weight_folders import check_inside
 
 MANIFEST = "merge.json"
 """Written last: a folder with it is complete, a folder without it is not."""

@@ -15,7 +15,8 @@ from peftkit.rundir.trained_recipe import (
     named_base,
     on_base,
 )
-from peftkit.system.checkpoint_files import check_base_folder
+from peftkit.rundir.whole import check_weights
+from peftkit.system.weight_folders import check_base_folder
 from peftkit.system.weights_digest import identify
 
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.md")
@@ -61,10 +62,8 @@ def find_inputs(
         )
     run_dir = RunDir(source) if (source / "resolved.yaml").is_file() else None
     folder = run_dir.trained if run_dir else source
-    if run_dir and not folder.is_dir():
-        raise ArtefactError(
-            f"{source} holds no trained weights yet", hint=f"peftkit run {run_dir.path}"
-        )
+    if run_dir:
+        check_weights(run_dir)
     if not (folder / "adapter_config.json").is_file():
         if base is not None:
             raise UsageError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 from peftkit.system.checkpoint_files import read_header, read_json, torn, weight_files
+from peftkit.system.weight_folders import check_inside
 
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
@@ -141,26 +142,6 @@ def open_shard(file: Path, folder: Path | None = None) -> Shard:
     if end != size:
         raise torn(file, f"its header promises {end} bytes, it has {size}")
     return Shard(file, stored, metadata, tuple(tensors), size)
-
-
-def check_inside(file: Path, folder: Path) -> None:
-    """Refuse a file that is really somewhere else.
-
-    The Hub's cache is made of links from `snapshots/COMMIT/` to `blobs/` beside it, so that a
-    snapshot's links may point anywhere in its repository's folder.
-
-    Raises:
-        ArtefactError: names where the link leads.
-    """
-    root = folder.resolve()
-    if root.parent.name == "snapshots":
-        root = root.parent.parent
-    real = file.resolve()
-    if not real.is_relative_to(root):
-        raise ArtefactError(
-            f"{file} is a link out of its folder, to {real}",
-            hint="copy the file itself into the folder",
-        )
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import explain_load_error
 from peftkit.models.new_model import new_config
-from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, read_json
+from peftkit.system.checkpoint_files import check_config_fields, read_json
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
+from peftkit.system.weight_folders import check_base_folder
 from peftkit.system.weights_digest import BaseIdentity, identify
 
 if TYPE_CHECKING:

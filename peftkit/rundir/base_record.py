@@ -7,7 +7,7 @@ from typing import Any
 
 from peftkit.errors import UsageError
 from peftkit.rundir.paths import write_json
-from peftkit.system.checkpoint_files import read_json
+from peftkit.rundir.records import read_record
 from peftkit.system.weights_digest import BaseIdentity
 
 FILE = "base.json"
@@ -39,7 +39,7 @@ def check_base(folder: Path, identity: BaseIdentity, *, use: str, allow_other: b
         UsageError: shows both.
     """
     file = folder / FILE
-    content = read_json(file) if file.is_file() else {}
+    content = read_record(file) if file.exists() else {}
     known = BaseIdentity.from_json(content)
     if not known.differs(identity) or _was_resumed_on(content, identity):
         return ""

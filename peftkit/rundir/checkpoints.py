@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, PeftkitError, first_line
 from peftkit.rundir.paths import write_json
-from peftkit.system.checkpoint_files import follow_umask
+from peftkit.system.checkpoint_files import follow_umask, read_json
+from peftkit.system.exhaustion import is_exhaustion
+from peftkit.system.weight_folders import describe_file, find_difference, list_files
 
 MANIFEST = "manifest.json"
 _DONE = "step-"
 _NATIVE = "checkpoint-"
 """transformers' prefix: a folder of that name is one that was never sealed."""
+_STATE = "trainer_state.json"
 _NOT_KEPT = ("training_args.bin", "README.md")
 """A pickle that nothing needs, and a model card of no model."""
+
+
+class UnloadableError(ArtefactError):
+    """Raised when a checkpoint is whole, and its reader fails all the same; take an older one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ def seal(folder: Path, *, step: int, identity: str) -> Checkpoint:
     for name in _NOT_KEPT:
         (folder / name).unlink(missing_ok=True)
     files = {}
-    for file in _files(folder):
+    for file in list_files(folder):
         follow_umask(file)
         sync(file)
         files[file.relative_to(folder).as_posix()] = describe_file(file)
@@ -65,8 +71,13 @@ def sealed_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"{_DONE}{step}"
 
 
-def find_checkpoint(checkpoints: Path, *, identity: str) -> tuple[Checkpoint | None, list[str]]:
+def find_checkpoint(
+    checkpoints: Path, *, identity: str, below: int | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     """Find the newest checkpoint that is whole.
+
+    Args:
+        below: only earlier ones, since that step's could not be loaded.
 
     Returns: it, or None; and a line for each newer one that was passed over, saying why.
     """
@@ -75,6 +86,8 @@ def find_checkpoint(checkpoints: Path, *, identity: str) -> tuple[Checkpoint | N
         for folder in sorted(checkpoints.glob(f"{_NATIVE}*"))
     ]
     for checkpoint in reversed(list_checkpoints(checkpoints)):
+        if below is not None and checkpoint.step >= below:
+            continue
         problem = find_damage(checkpoint.path, identity=identity)
         if problem is None:
             return checkpoint, notes
@@ -82,10 +95,64 @@ def find_checkpoint(checkpoints: Path, *, identity: str) -> tuple[Checkpoint | N
     return None, notes
 
 
+def identity_of(folder: Path) -> str | None:
+    """Return the identity of the run that a checkpoint says it belongs to."""
+    try:
+        found = read_json(folder / MANIFEST).get("identity")
+    except ArtefactError:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def read_progress(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Return the steps that a checkpoint's trainer had taken, and those that it was to take.
+
+    Raises:
+        ArtefactError: its state cannot be read, or is another step's.
+    """
+    file = checkpoint.path / _STATE
+    state = read_json(file)
+    step, total = state.get("global_step"), state.get("max_steps")
+    if step != checkpoint.step or not isinstance(total, int) or not isinstance(step, int):
+        raise ArtefactError(f"{file} is of step {step} of {total}, not of step {checkpoint.step}")
+    return step, total
+
+
+def history_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Return what a checkpoint's trainer had logged, as far as it is a log."""
+    found = read_json(checkpoint.path / _STATE).get("log_history")
+    lines = found if isinstance(found, list) else []
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+
+
 def is_last(checkpoint: Checkpoint) -> bool:
     """Tell whether a checkpoint is the end of its training, so that there is nothing to resume."""
-    state = json.loads((checkpoint.path / "trainer_state.json").read_text(encoding="utf-8"))
-    return bool(state["global_step"] >= state["max_steps"])
+    step, total = read_progress(checkpoint)
+    return step >= total
+
+
+@contextmanager
+def loading(
+    checkpoint: Checkpoint | None, is_loaded: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Tell a checkpoint that cannot be loaded from whatever fails later.
+
+    Args:
+        checkpoint: that is resumed; nothing is changed where there is none.
+        is_loaded: whether the failure came after it.
+
+    Raises:
+        UnloadableError: names the checkpoint and what was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_other = isinstance(error, PeftkitError) and not isinstance(error, ArtefactError)
+        if checkpoint is None or is_other or is_loaded() or is_exhaustion(error):
+            raise
+        raise UnloadableError(
+            f"{checkpoint.path} cannot be loaded: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:
@@ -100,38 +167,38 @@ def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:
 
 def find_damage(folder: Path, *, identity: str) -> str | None:
     """Say what is wrong with a checkpoint, every byte of which is read; None when nothing is."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files: Mapping[str, Mapping[str, Any]] = manifest["files"]
-        of_run = manifest["identity"]
-    except FileNotFoundError:
+    if not (folder / MANIFEST).exists():
         return f"it has no {MANIFEST}, which is written last"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its {MANIFEST} cannot be read: {error!r}"
-    if of_run != identity:
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except ArtefactError as error:
+        return f"its {MANIFEST} cannot be read: {error.message}"
+    if manifest.get("identity") != identity:
         return "it belongs to another run"
-    present = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
-    present.pop(MANIFEST, None)
-    for name in sorted(set(files) | set(present)):
-        problem = _compare(present.get(name), files.get(name))
-        if problem is not None:
-            return f"{name} {problem}"
+    if manifest.get("step") != int(folder.name.removeprefix(_DONE)):
+        return f"its {MANIFEST} is that of step {manifest.get('step')}"
+    problem = _find_difference(folder, manifest.get("files"))
+    return problem or _find_broken_state(folder, manifest["step"])
+
+
+def _find_broken_state(folder: Path, step: int) -> str | None:
+    try:
+        read_progress(Checkpoint(folder, step))
+    except ArtefactError as error:
+        return f"its {_STATE} is none of a training: {error.message}"
     return None
 
 
-def _compare(file: Path | None, promised: Mapping[str, Any] | None) -> str | None:
-    """Say how a file differs from what its manifest promises."""
-    if file is None:
-        return "is missing"
-    if promised is None:
-        return f"is not in its {MANIFEST}"
-    if file.is_symlink():
-        return "is a link"
-    num_bytes = file.stat().st_size
-    if num_bytes != promised.get("num_bytes"):
-        return f"has {num_bytes} bytes, not {promised.get('num_bytes')}"
-    if describe_file(file)["sha256"] != promised.get("sha256"):
-        return "has another sha256 than when it was written"
+def _find_difference(folder: Path, files: Any) -> str | None:
+    """Say how a checkpoint's files differ from those that its manifest lists."""
+    if not isinstance(files, dict) or not files:
+        return f"its {MANIFEST} lists no files"
+    present = {file.relative_to(folder).as_posix(): file for file in list_files(folder)}
+    present.pop(MANIFEST, None)
+    for name in sorted(set(files) | set(present)):
+        problem = find_difference(present.get(name), files.get(name), MANIFEST)
+        if problem is not None:
+            return f"{name} {problem}"
     return None
 
 
@@ -151,35 +218,6 @@ def prune(checkpoints: Path, *, keep: int | None, also: Path | None = None) -> N
             # The manifest goes first: a deletion that is cut short must not look complete.
             (checkpoint.path / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(checkpoint.path, ignore_errors=True)
-
-
-def cut_metrics(file: Path, *, step: int) -> None:
-    """Drop what was logged after a step, which training will log again."""
-    from peftkit.rundir.paths import write_atomically
-
-    if not file.exists():
-        return
-    kept = [line for line in read_metrics(file) if line.get("step", 0) <= step]
-    write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Read the logged lines; a last line cut short by a kill is left out.
-
-    Raises:
-        ArtefactError: another line is not JSON.
-    """
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    found: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise ArtefactError(f"{file}:{number} is not JSON") from None
-    return found
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -202,23 +240,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_symlink() or file.is_file())
-
-
-def describe_file(file: Path) -> dict[str, Any]:
-    """Return a file's `num_bytes` and `sha256`, which tell whether it is still the same."""
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"num_bytes": file.stat().st_size, "sha256": digest}
-
-
 def sync_tree(folder: Path) -> None:
     """Wait until every file of a folder is on the disk, the folder's own entries last.
 
     Each may be read by whom the umask lets.
     """
-    for file in _files(folder):
+    for file in list_files(folder):
         follow_umask(file)
         sync(file)
     sync(folder)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftkit.errors import ArtefactError, ResourceError
-from peftkit.system.checkpoint_files import read_json
+from peftkit.errors import ArtefactError, RecipeError, ResourceError
+from peftkit.rundir.records import read_record
 from peftkit.system.process import ALONE, Process
+from peftkit.system.seals import check_text_seal, sealed
 
 SCHEMA_VERSION = 1
 
@@ -100,21 +101,27 @@ class RunDir:
         """Identity, state (`running`, `stopped`, `failed`, `finished`) and exit code."""
         return self.path / "status.json"
 
+    @property
+    def is_begun(self) -> bool:
+        """Tell whether a run began here, by any file that only a run writes first."""
+        return any(file.exists() for file in (self.status, self.resolved, self.checkpoints))
+
     def read_resolved(self) -> dict[str, Any]:
         """Read the resolved recipe; empty where none was written.
 
         Raises:
-            ArtefactError: the file is not YAML.
+            ArtefactError: the file is not what was written, or no recipe.
         """
-        import yaml
+        from peftkit.recipe.yaml_file import read_yaml
 
-        try:
-            content = yaml.safe_load(self.resolved.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not self.resolved.exists():
             return {}
-        except yaml.YAMLError as error:
-            raise ArtefactError(f"{self.resolved} is not YAML: {error}") from None
-        return content if isinstance(content, dict) else {}
+        try:
+            document = read_yaml(self.resolved)
+        except RecipeError as error:
+            raise ArtefactError(f"{self.resolved} is no recipe: {error.problems[0]}") from None
+        check_text_seal(document.text, self.resolved)
+        return document.data
 
     def read_if_there(self, file: Path) -> dict[str, Any]:
         """Read one of this run's JSON files; empty where it was not written."""
@@ -128,7 +135,7 @@ class RunDir:
         """
         if not file.exists():
             raise ArtefactError(f"{self.path} has no {file.name}", hint=f"peftkit run {self.path}")
-        return read_json(file)
+        return read_record(file)
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -151,8 +158,8 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write an object with its `schema_version` first, atomically."""
-    document = {"schema_version": SCHEMA_VERSION, **content}
+    """Write an object with its `schema_version` first and its seal last, atomically."""
+    document = sealed({"schema_version": SCHEMA_VERSION, **content})
     write_atomically(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from peftkit.errors import PeftkitError, ResourceError, StoppedError, UsageError
-from peftkit.rundir.checkpoints import differences, list_checkpoints
+from peftkit.errors import ArtefactError, PeftkitError, ResourceError, StoppedError, UsageError
+from peftkit.rundir.checkpoints import differences, identity_of, list_checkpoints, read_progress
 from peftkit.rundir.paths import RunDir, locked, write_json
+from peftkit.rundir.whole import find_training_damage
 
 _MOST_SHOWN = 12
 """Differences listed before the rest is only counted."""
@@ -44,7 +45,7 @@ def _claim(run_dir: RunDir, held: ExitStack) -> None:
         raise UsageError(
             f"{path} cannot be made or read: {error.strerror}", hint="choose another --out DIR"
         ) from error
-    if strangers and not run_dir.status.exists():
+    if strangers and not run_dir.is_begun:
         raise UsageError(
             f"{path} is not empty and no run: it holds {', '.join(strangers[:3])}",
             hint="choose another --out DIR, or an empty one",
@@ -108,8 +109,26 @@ def recorded(status: RunStatus) -> Iterator[None]:
 
 
 def read_status(run_dir: RunDir) -> dict[str, Any]:
-    """Read status.json; empty for a directory in which no run began."""
-    return run_dir.read_if_there(run_dir.status)
+    """Read status.json; empty where no run began, and where it is damaged: a run writes it anew."""
+    try:
+        return run_dir.read_if_there(run_dir.status)
+    except ArtefactError:
+        return {}
+
+
+def progress_of(run_dir: RunDir, status: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return how far a run is and goes, from its newest checkpoint where nothing else says.
+
+    Args:
+        status: what its status.json said, if it could be read.
+    """
+    step, total = status.get("step"), status.get("total_steps")
+    if isinstance(step, int) and (total is None or isinstance(total, int)):
+        return step, total
+    for checkpoint in reversed(list_checkpoints(run_dir.checkpoints)):
+        with suppress(ArtefactError):
+            return read_progress(checkpoint)
+    return 0, None
 
 
 def has_training(run_dir: RunDir) -> bool:
@@ -118,8 +137,8 @@ def has_training(run_dir: RunDir) -> bool:
 
 
 def is_trained(run_dir: RunDir) -> bool:
-    """Tell whether the training is over: its weights are there, and what was measured, last."""
-    return run_dir.trained.is_dir() and run_dir.measured.exists()
+    """Tell whether the training is over: all that it left is there, and as it was written."""
+    return find_training_damage(run_dir) is None
 
 
 def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
@@ -128,13 +147,18 @@ def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
     Raises:
         UsageError: lists what differs, as `key: old -> new`.
     """
-    if not has_training(run_dir) or not run_dir.resolved.exists():
+    if not has_training(run_dir):
         return
     import yaml
 
     from peftkit.recipe.build import identity
 
-    earlier = run_dir.read_resolved()
+    try:
+        earlier = run_dir.read_resolved()
+    except ArtefactError:
+        earlier = {}
+    if not earlier:
+        return  # the run's identity alone is left, which `check_same_run` asks for
     # Through YAML and back, so that a tuple equals the list that it was written as.
     now = yaml.safe_load(yaml.safe_dump(dict(resolved)))
     if identity(earlier, "") == identity(now, ""):
@@ -154,15 +178,46 @@ def check_same_data(run_dir: RunDir, fingerprint: str) -> None:
     Raises:
         UsageError: shows both fingerprints.
     """
-    if not has_training(run_dir) or not run_dir.data.exists():
+    if not has_training(run_dir):
         return
-    earlier = str(run_dir.read_json(run_dir.data).get("fingerprint"))
-    if earlier != fingerprint:
+    try:
+        earlier = run_dir.read_if_there(run_dir.data).get("fingerprint")
+    except ArtefactError:
+        earlier = None  # as above
+    if isinstance(earlier, str) and earlier != fingerprint:
         raise UsageError(
             f"{run_dir.path} trained on other rows: data fingerprint {earlier[:12]} ->"
             f" {fingerprint[:12]}",
             hint="--out ANOTHER_DIR for this one, or the data as it was to resume",
         )
+
+
+def check_same_run(run_dir: RunDir, identity: str) -> None:
+    """Refuse a directory in which another run has trained, as its state or its checkpoints say.
+
+    The recipe and the rows were compared one by one; this holds where either record is lost.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    known = known_identity(run_dir)
+    if known is None or known == identity or not has_training(run_dir):
+        return
+    raise UsageError(
+        f"{run_dir.path} is another run, {known[:12]}, and this would be {identity[:12]}; what"
+        f" differs cannot be told, since {run_dir.resolved.name} or {run_dir.data.name} there is"
+        " lost or damaged",
+        hint="--out ANOTHER_DIR for this one, or recipe and data as they were to resume",
+    )
+
+
+def known_identity(run_dir: RunDir) -> str | None:
+    """Return the identity of the run that a directory belongs to, wherever it still stands."""
+    found = read_status(run_dir).get("identity")
+    if isinstance(found, str):
+        return found
+    ours = (identity_of(one.path) for one in reversed(list_checkpoints(run_dir.checkpoints)))
+    return next(filter(None, ours), None)
 
 
 def _show(value: Any) -> str:

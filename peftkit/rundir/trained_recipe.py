@@ -39,6 +39,7 @@ def load_trained_recipe(
         ArtefactError: `base` is not there.
     """
     unneeded = ("model", "adapter") if with_data else ("model", "adapter", "data")
+    run_dir.read_resolved()  # which is held against its seal
     recipe = load_recipe(run_dir.resolved, overrides, unneeded=unneeded)
     model = recipe.model if base is None else on_base(recipe.model, base)
     template = run_dir.trained / "chat_template.jinja"

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, first_line
+from peftkit.system.seals import check_seal
 
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before a parameter's name in the model, in the keys of an adapter."""
@@ -31,25 +32,6 @@ def follow_umask(file: Path) -> None:
     os.umask(mask)
     if file.stat().st_mode & 0o777 == _PRIVATE:
         file.chmod(0o666 & ~mask)
-
-
-def check_base_folder(folder: Path) -> None:
-    """Refuse a folder that is no base model, or whose weights are pickled, torn or elsewhere.
-
-    Raises:
-        ArtefactError: names the file and the way out.
-    """
-    if (folder / "adapter_config.json").is_file():
-        raise ArtefactError(
-            f"{folder} holds an adapter, not a base model",
-            hint=f"name its base model under model.path, and `adapter: {{from: {folder}}}`",
-        )
-    if not (folder / "config.json").is_file():
-        raise ArtefactError(
-            f"{folder} has no config.json", hint="name a folder saved by transformers"
-        )
-    for file in weight_files(folder):
-        check_safetensors(file)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -142,18 +124,18 @@ def check_config_fields(config: Mapping[str, Any], where: str) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object; one of ours, which is sealed, has to be what was written.
 
     Raises:
         ArtefactError: the file is not one.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{file} cannot be read as JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{file} cannot be read as JSON: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise ArtefactError(f"{file} holds a {type(content).__name__}, not an object")
-    return content
+    return check_seal(content, file)
 
 
 def _parse_header(file: Path, text: bytes) -> dict[str, Any]:

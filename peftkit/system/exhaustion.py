@@ -80,6 +80,11 @@ def in_batches(
         start += len(found)
 
 
+def is_exhaustion(error: BaseException) -> bool:
+    """Tell whether an error is a full disk, or memory that ran out."""
+    return isinstance(error, ResourceError) or _explain(error, "") is not None
+
+
 def _explain(error: BaseException, doing: str) -> ResourceError | None:
     text = str(error)
     is_disk = isinstance(error, OSError) and error.errno in _DISK

@@ -68,6 +68,14 @@ def identify(folder: Path, revision: str | None = None) -> BaseIdentity:
     return BaseIdentity(tuple(sorted(digests)), revision)
 
 
+def digest_of(file: Path) -> str:
+    """Return a file's sha256, which is kept for its size, time of change and place on the disk."""
+    known = _read_cache()
+    digest = _digest(file, known)
+    _write_cache(known)
+    return digest
+
+
 def _digest(file: Path, known: dict[str, Any]) -> str:
     real = file.resolve()
     if _SHA256.fullmatch(real.name):  # the Hub's cache names large files by it

@@ -64,6 +64,11 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         self._reading = Reading()
         self._began = self._logged_at = 0.0
         self._logged_tokens = 0
+        self._has_begun = False
+
+    def has_begun(self) -> bool:
+        """Tell whether a step has begun, so that what was resumed from is read."""
+        return self._has_begun
 
     @property
     def seconds(self) -> float:
@@ -78,6 +83,12 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         self._logged_tokens = state.num_input_tokens_seen
         self._meter.start()
         self._bar.start(step=state.global_step, total=state.max_steps)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note that everything a checkpoint holds is read."""
+        self._has_begun = True
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.plugins.native import trains_head
 from peftkit.rundir.base_record import check_base
+from peftkit.rundir.whole import check_weights
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -56,12 +57,7 @@ def open_run(
             f"{run_dir.path} is not a run directory: it has no {run_dir.resolved.name}",
             hint="`peftkit runs` lists the runs that exist",
         )
-    if not run_dir.trained.is_dir():
-        state = run_dir.read_if_there(run_dir.status).get("state")
-        raise ArtefactError(
-            f"{run_dir.path} holds no trained weights yet (the run is {state or 'unfinished'})",
-            hint=f"peftkit run {run_dir.path}",
-        )
+    check_weights(run_dir)
     from peftkit.models.load import identify_base
     from peftkit.models.reader import load_reader
     from peftkit.recipe.build import build

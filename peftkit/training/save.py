@@ -10,6 +10,8 @@ from peftkit.models.decoder_start import settle_start
 from peftkit.plugins.native import is_adapted, native_model
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
+from peftkit.rundir.paths import write_json
+from peftkit.system.weight_folders import TRAINED, describe_files
 from peftkit.training.ends import settle_ends, with_taught_end
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
     if is_adapter:
         _record_base(job, partial)
     write_card(partial, _describe(job, is_adapter=is_adapter))
+    write_json(partial / TRAINED, {"files": describe_files(partial)})
     sync_tree(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, first_line
@@ -11,7 +11,9 @@ from peftkit.plugins import Training
 from peftkit.plugins.native import native_model
 from peftkit.recipe.blame import blamed
 from peftkit.rundir import checkpoints as resume
+from peftkit.rundir.metrics import cut_metrics, read_metrics
 from peftkit.rundir.paths import RunDir, write_json
+from peftkit.rundir.whole import seals_of_training
 from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
     from peftkit.rundir.checkpoints import Checkpoint
+    from peftkit.training.callbacks import Watch
     from peftkit.training.prepare import Job, Session
 
 
@@ -44,10 +47,10 @@ def train_model(
             trainer = _make_trainer(job, model, session)
         if start is None:
             _probe(trainer, job, session)
-        _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
+        watch = _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
         with exhaustion_explained("training"), stop.deferred():
             try:
-                with blamed(job.recipe):
+                with blamed(job.recipe), resume.loading(start, watch.has_begun):
                     trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             finally:
                 bar.stop()
@@ -69,13 +72,21 @@ def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session)
 
 def _keep(job: Job, model: PreTrainedModel | PeftModel) -> None:
     save_trained(job, model)
-    write_json(job.run_dir.measured, _measure(job, model))
+    measured = _measured_before(job.run_dir) or _measure(job, model)
+    write_json(job.run_dir.measured, {**measured, **seals_of_training(job.run_dir)})
+
+
+def _measured_before(run_dir: RunDir) -> dict[str, Any]:
+    """Return what was measured of a training whose weights are only written again."""
+    with suppress(ArtefactError):
+        return {} if _step_lines(run_dir) else run_dir.read_if_there(run_dir.measured)
+    return {}
 
 
 def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
     """Drop what lies after the checkpoint; return the seconds trained before it."""
     resume.prune(run_dir.checkpoints, keep=None)
-    resume.cut_metrics(run_dir.metrics, step=start.step if start else 0)
+    cut_metrics(run_dir.metrics, step=start.step if start else 0)
     lines = _step_lines(run_dir)
     return float(lines[-1]["seconds"]) if lines else 0.0
 
@@ -144,7 +155,7 @@ def _failure_explained(model: Any) -> Iterator[None]:
 
 def _watch(
     trainer: Trainer, job: Job, bar: TrainingBar, metrics: MetricsFile, *, seconds_before: float
-) -> None:
+) -> Watch:
     from peftkit.training.callbacks import Watch
 
     watch = Watch(
@@ -155,16 +166,17 @@ def _watch(
         seconds_before=seconds_before,
     )
     trainer.add_callback(watch)
+    return watch
 
 
 def _kept(run_dir: RunDir) -> dict[str, Any]:
     """Say which checkpoint's weights are kept, where that is the best and not the last."""
-    lines = [line for line in resume.read_metrics(run_dir.metrics) if "kept_step" in line]
+    lines = [line for line in read_metrics(run_dir.metrics) if "kept_step" in line]
     return {key: lines[-1][key] for key in ("kept_step", "best_metric")} if lines else {}
 
 
 def _step_lines(run_dir: RunDir) -> list[dict[str, Any]]:
-    return [line for line in resume.read_metrics(run_dir.metrics) if "seconds" in line]
+    return [line for line in read_metrics(run_dir.metrics) if "seconds" in line]
 
 
 def _measure(job: Job, model: PreTrainedModel | PeftModel) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tiny
 from training_fixture import LORA, cut_back, losses, sha256, train, train_until, write_recipe
 
 from peftkit.rundir import checkpoints as resume
+from peftkit.rundir.metrics import read_metrics
 from peftkit.rundir.paths import RunDir
 from peftkit.rundir.status import read_status
 
@@ -71,7 +72,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 
     assert sha256(copied) == sha256(whole)
     assert losses(copied) == losses(whole)
-    ours, theirs = (resume.read_metrics(one.metrics)[-1] for one in (copied, whole))
+    ours, theirs = (read_metrics(one.metrics)[-1] for one in (copied, whole))
     assert ours["num_tokens"] == theirs["num_tokens"]
 
 
@@ -171,13 +172,6 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept(copied: RunDir) -> No
     resume.prune(copied.checkpoints, keep=2, also=best)
     kept = [checkpoint.step for checkpoint in resume.list_checkpoints(copied.checkpoints)]
     assert kept == [2, 7, 8]
-
-
-def test_the_metrics_of_steps_that_will_be_trained_again_are_dropped(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "eval_loss": 1.0}\n{"step": 3}\n{"ste')
-    resume.cut_metrics(file, step=2)
-    assert [line["step"] for line in resume.read_metrics(file)] == [1, 2, 2]
 
 
 def test_differences_are_dotted_keys_with_both_values() -> None:

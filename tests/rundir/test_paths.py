@@ -12,11 +12,14 @@ import pytest
 
 from peftkit.errors import ArtefactError, ResourceError
 from peftkit.rundir.paths import RunDir, is_locked, locked, write_atomically, write_json
+from peftkit.system.checkpoint_files import read_json
 
 
 def test_a_json_file_opens_with_its_schema_version(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": "ü"})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"schema_version": 1, "a": "ü"}
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert list(content) == ["schema_version", "a", "seal"]
+    assert read_json(tmp_path / "x.json") == {"schema_version": 1, "a": "ü"}
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
@@ -75,7 +78,7 @@ def test_what_was_not_written_is_empty_and_what_is_broken_is_named(tmp_path: Pat
     assert run_dir.read_resolved() == run_dir.read_if_there(run_dir.data) == {}
     run_dir.resolved.write_text("a: [1")
     run_dir.data.write_text("{")
-    with pytest.raises(ArtefactError, match=r"resolved\.yaml is not YAML"):
+    with pytest.raises(ArtefactError, match=r"resolved\.yaml is no recipe"):
         run_dir.read_resolved()
     with pytest.raises(ArtefactError, match=r"data\.json cannot be read as JSON"):
         run_dir.read_if_there(run_dir.data)

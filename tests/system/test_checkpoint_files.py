@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from peftkit.errors import ArtefactError
-from peftkit.system.checkpoint_files import check_base_folder, check_config_fields, weight_files
+from peftkit.system.checkpoint_files import check_config_fields, weight_files
+from peftkit.system.weight_folders import check_base_folder
 
 
 @pytest.fixture

@@ -67,4 +67,5 @@ def test_the_adapter_names_its_base_as_plain_peft_needs_it(
     assert {path.name for path in run_dir.adapter.iterdir()} == {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
         "tokenizer.json", "tokenizer_config.json", "generation_config.json", "base.json",
+        "trained.json",
     }  # fmt: skip
