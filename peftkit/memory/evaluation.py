@@ -1,13 +1,13 @@
 """Plan what scoring takes after training: prompts with their keys and values, and rows read.
 
 Generation is not a step, so that it is followed at the recipe's own sizes and not replayed at
-others: the prompts at once, then the last answer token, for which everything before is cached.
+others: the prompts, then the last answer token, for which everything before is cached.
 What `peftkit.scoring.generation` and `.perplexity` do with a model is done on fake tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
 from peftkit.models.load import max_positions
 from peftkit.plugins.native import accepted_inputs
-from peftkit.scoring.generation import MAX_NEW_TOKENS, evaluating
+from peftkit.scoring.generation import MAX_NEW_TOKENS, NEUTRAL, evaluating
 from peftkit.scoring.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def evaluation_peaks(
         positions = max_positions(rehearsed.config)
         room = length if positions is None else max(1, positions - num_new)
         rows = batch_size * int(options.get("num_beams", 1))
-        found += scoring.generate(rows, min(length, room), num_new)
+        found += scoring.generate(rows, min(length, room), num_new, options)
     return tuple(found)
 
 
@@ -189,17 +189,70 @@ class _Scoring:
             **options,
         )
 
-    def generate(self, rows: int, length: int, num_new: int) -> list[EvaluationPeak]:
-        """Follow the prompts, and the last token of their answers."""
-        whole = length + num_new
-        (prompts,) = self._of_all_layers(
-            lambda: (self._peak(lambda: self._next(self._forward(rows, length))),)
-        )
-        answers, cache_bytes = self._of_all_layers(lambda: self._last_token(rows, whole))
+    def generate(
+        self, rows: int, length: int, num_new: int, options: Mapping[str, Any]
+    ) -> list[EvaluationPeak]:
+        """Follow the prompts, and the last token of their answers.
+
+        Args:
+            options: of the generation.
+        """
+        from transformers import GenerationConfig
+
+        from peftkit.scoring.decoding import TOKENS_AT_ONCE, why_not
+
+        if why_not(self.rehearsed.model, GenerationConfig(**{**NEUTRAL, **options})):
+            (prompts,) = self._of_all_layers(
+                lambda: (self._peak(lambda: self._next(self._forward(rows, length))),)
+            )
+            answers, cache_bytes = self._of_all_layers(
+                lambda: self._last_token(rows, length + num_new)
+            )
+        else:
+            at_once = TOKENS_AT_ONCE.get(self.rehearsed.device, rows * length) // length
+            group = min(rows, max(1, at_once))
+            *reading, answers, cache_bytes = self._of_all_layers(
+                lambda: self._in_room(rows, group, length, num_new)
+            )
+            prompts = max(reading)
         return [
             EvaluationPeak(prompts, "prompts", rows, length, cache_bytes),
-            EvaluationPeak(answers, "answers", rows, whole, cache_bytes),
+            EvaluationPeak(answers, "answers", rows, length + num_new, cache_bytes),
         ]
+
+    def _in_room(self, rows: int, group: int, length: int, num_new: int) -> tuple[int, ...]:
+        """Follow `peftkit.scoring.decoding`, which reads prompts in groups into room for answers.
+
+        Returns: the peaks of the first group, of what it read beside the room that this moves to,
+            of a later group and of the last token, and the room's bytes.
+        """
+        import torch
+
+        from peftkit.scoring.decoding import Room
+
+        def read() -> Any:
+            return self._next(self._forward(group, length))
+
+        with self._fake():
+            cache = self._forward(group, length).past_key_values
+            held = list(_cached(cache))
+            cache.layers = [layer for layer in cache.layers if layer.is_initialized]
+            rooms = [Room(rows, length + num_new - 2, 1) for _ in cache.layers]
+            for room, layer in zip(rooms, cache.layers, strict=True):
+                room.put(0, layer)
+            cache.layers = rooms
+            vocab_size = self.rehearsed.model.get_input_embeddings().weight.shape[0]
+            logits = torch.empty((rows, vocab_size))  # behind the prompts read so far
+        whole = list(_cached(cache))
+        first, moved = self._peak(read), self._peak(lambda: None, [*held, *whole])
+        later = self._peak(read, [*whole, logits]) if group < rows else 0
+        last = self._peak(
+            lambda: self._next(
+                self._forward(rows, 1, mask=length + num_new - 1, past_key_values=cache)
+            ),
+            whole,
+        )
+        return first, moved, later, last, sum(one.untyped_storage().nbytes() for one in whole)
 
     def _last_token(self, rows: int, length: int) -> tuple[int, int]:
         """Return the peak of one more token when all before are cached, and the cache's bytes."""

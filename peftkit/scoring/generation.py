@@ -346,6 +346,8 @@ def _generate(
     """
     import torch
 
+    from peftkit.scoring.decoding import loop_for
+
     width = max(map(len, rows))
     pad_id = config.pad_token_id or 0
     device = model.get_input_embeddings().weight.device
@@ -362,7 +364,7 @@ def _generate(
             input_ids=input_ids.to(device),
             attention_mask=mask.to(device),
             generation_config=config,
-            **({"streamer": streamer} if streamer else {}),
+            **({"streamer": streamer} if streamer else loop_for(model, config)),
             **({"tokenizer": tokenizer} if config.stop_strings else {}),
         )
     stops = set(config.eos_token_id or [])

@@ -67,10 +67,17 @@ class GenerativeEvaluator(Evaluator):
         )
         self.references = [example.reference for example in asked]
         self.num_cut = self.prompts.num_cut
-        if self.num_cut:
-            self.notes = (
+        self.notes = tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        from peftkit.scoring.decoding import why_not
+
+        if reason := why_not(self.scoring.model, self._config):
+            yield f"transformers' own loop, which takes longer, wrote the answers: {reason}."
+        if self.num_cut and self.prompts:
+            yield (
                 f"{self.num_cut} prompts were longer than {self.prompts.max_tokens} tokens and"
-                " lost the end of their last message, for base and tuned alike.",
+                " lost the end of their last message, for base and tuned alike."
             )
 
     def _questions(self, encode: generation.Encode, max_tokens: int | None) -> Iterator[Question]:

@@ -108,6 +108,31 @@ def test_scoring_takes_what_is_planned(name: str, length: int, tmp_path: Path) -
     assert made["rows"].num_bytes == pytest.approx(read, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    "budget",
+    [pytest.param(80, id="in-groups"), pytest.param(1, id="alone", marks=pytest.mark.slow)],
+)
+def test_prompts_that_are_read_in_groups_take_what_is_planned(
+    budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import GenerationConfig
+
+    from peftkit.scoring import decoding
+
+    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", {"cpu": budget})
+    recipe = recipe_of(tmp_path, "llama")
+    options = {**generation.NEUTRAL, **recipe.evaluate.generation}
+    config = GenerationConfig(**options, eos_token_id=[999], pad_token_id=0)
+    made = planned(recipe)
+    real = real_peak(
+        recipe,
+        lambda model: generation._generate(model, [[7] * LENGTH] * ROWS, config, tokenizer=None),
+    )
+    assert max(made["prompts"].num_bytes, made["answers"].num_bytes) == pytest.approx(
+        real, rel=0.01
+    )
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return real_step.save_model(tmp_path_factory.mktemp("small"), SMALL)
