@@ -49,6 +49,7 @@ SUBCLASSES = {
     "peftkit.memory.fused_head",
     "peftkit.memory.offload",
     "peftkit.memory.tracker",
+    "peftkit.scoring.decoding",
 }
 
 

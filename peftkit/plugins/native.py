@@ -22,6 +22,14 @@ def accepted_inputs(model: Any) -> Collection[str]:
     return inspect.signature(native_model(model).forward).parameters.keys()
 
 
+def num_virtual_tokens(model: Any) -> int:
+    """Return the positions that a soft prompt takes, 0 without one."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return 0
+    return int(config.num_virtual_tokens or 0)
+
+
 def embeddings_of(model: Any) -> dict[str, Any]:
     """Return a bare model's embedding and, where it has weights of its own, its head, by name."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -18,8 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerationMode
 
-from peftkit.plugins.native import accepted_inputs, native_model
-from peftkit.scoring.generation import num_virtual_tokens
+from peftkit.plugins.native import accepted_inputs, native_model, num_virtual_tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ResourceError, UsageError
 from peftkit.models.decoder_start import settle_start
 from peftkit.plugins.examples import Question
+from peftkit.plugins.native import num_virtual_tokens
 from peftkit.preprocessing.dialogue import Dialogue, encode_question
 from peftkit.preprocessing.seq2seq_rows import cut_before_closing, encode_source, num_closing
 from peftkit.recipe.strict import instead, suggest
@@ -134,14 +135,6 @@ def max_prompt_tokens(
             hint=f"max_new_tokens={max(1, positions // 4)}",
         )
     return room if longest is None else min(room, longest)
-
-
-def num_virtual_tokens(model: PreTrainedModel | PeftModel) -> int:
-    """Return the positions that a soft prompt takes, 0 without one."""
-    config = getattr(model, "active_peft_config", None)
-    if config is None or not config.is_prompt_learning:
-        return 0
-    return int(config.num_virtual_tokens or 0)
 
 
 def encode_prompt(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:

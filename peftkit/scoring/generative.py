@@ -9,6 +9,7 @@ from peftkit.errors import UsageError
 from peftkit.models.load import max_positions
 from peftkit.plugins.evaluation import Answerer, Asking, Contestant, Evaluator, Reply, Scoring
 from peftkit.plugins.examples import Question
+from peftkit.plugins.native import num_virtual_tokens
 from peftkit.scoring import generation, perplexity
 from peftkit.scoring.asked import ask_again
 from peftkit.sources.formats import rendering_for
@@ -100,7 +101,7 @@ class GenerativeEvaluator(Evaluator):
     def _prepare_rows(self) -> None:
         model = self.scoring.model
         positions = max_positions(model.config)
-        room = None if positions is None else positions - generation.num_virtual_tokens(model)
+        room = None if positions is None else positions - num_virtual_tokens(model)
         sources = iter(self.prompts.input_ids if self.prompts else ())
         for example, rows in zip(self.scoring.examples, self.scoring.rows, strict=True):
             for row in rows:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.models.decoder_start import decoder_inputs
-from peftkit.plugins.native import accepted_inputs
+from peftkit.plugins.native import accepted_inputs, num_virtual_tokens
 from peftkit.plugins.rows import IGNORED
-from peftkit.scoring.generation import evaluating, num_virtual_tokens
+from peftkit.scoring.generation import evaluating
 
 if TYPE_CHECKING:
     import torch
