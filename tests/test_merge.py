@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -294,3 +295,16 @@ def test_nothing_heavy_is_imported_to_stream(sharded, tmp_path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_base_with_a_row_that_is_no_number_is_never_verified(
+    tmp_path: Path, tiny_model: Path, tiny_run: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][511] = float("nan")  # a token that no text has
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ArtefactError, match=r"embed_tokens\.weight.* hold NaN or infinity"):
+        merge(tiny_run, out=tmp_path / "out", base=str(base), verify=True, allow_other_base=True)

@@ -28,9 +28,10 @@ from training_fixture import (
 )
 from two_processes import in_two_processes, whole_run
 
-from peftkit.errors import DivergedError, ResourceError, UsageError
+from peftkit.errors import ArtefactError, DivergedError, ResourceError, UsageError
 from peftkit.recipe.load import load_recipe
 from peftkit.run import run
+from peftkit.rundir import checkpoints as resume
 from peftkit.rundir.paths import RunDir
 from peftkit.rundir.status import read_status
 
@@ -223,18 +224,47 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_damaged(
     run_dir = RunDir(tmp_path / "run")
 
     assert caught.value.exit_code == 6
-    kept = f"{run_dir.checkpoints / 'step-1'} is kept"
+    found = {
+        1: "step 1: what the model computes with the weights after it is no number",
+        500: "step 2: the gradient is not a finite number, so the step was not taken",
+    }
     assert caught.value.message == (
-        f"{recipe} method.sft.learning_rate (override): step 2: the gradient is not a finite"
-        " number, so the step was not taken (learning_rate 1e+30, max_grad_norm 1);"
-        f" {kept if save_steps == 1 else 'no checkpoint was due before it'}"
+        f"{recipe} method.sft.learning_rate (override): {found[save_steps]} (learning_rate 1e+30,"
+        " max_grad_norm 1); no checkpoint was due before it"
     )
     assert caught.value.hint.startswith("method.sft.learning_rate=0.0002 and another --out")
     assert read_status(run_dir)["exit_code"] == 6
     assert not run_dir.adapter.exists()
     assert all(math.isfinite(loss) for loss in losses(run_dir))
-    kept = [path.name for path in run_dir.checkpoints.iterdir()]
-    assert kept == (["step-1"] if save_steps == 1 else [])
+    assert resume.list_checkpoints(run_dir.checkpoints) == []
+
+
+@pytest.mark.parametrize("rate", ["1e30", "1e38"])
+def test_a_last_step_that_leaves_no_numbers_is_no_result(
+    recipe: Path, tmp_path: Path, rate: str
+) -> None:
+    with pytest.raises(DivergedError, match=r"learning_rate .*step 1: ") as caught:
+        train(
+            recipe, tmp_path / "run", f"method.sft.learning_rate={rate}", "method.sft.max_steps=1"
+        )
+    assert caught.value.exit_code == 6
+    run_dir = RunDir(tmp_path / "run")
+    assert read_status(run_dir)["state"] == "failed"
+    assert not run_dir.adapter.exists()
+
+
+def test_a_base_that_is_broken_is_named_before_the_first_step(
+    recipe: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][500, 3] = math.nan
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ArtefactError, match=r"1 of \d+ tensors \(model.embed_tokens.weight\)"):
+        train(recipe, tmp_path / "run", f"model.path={base}")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_weights_above_the_budget_are_refused_unread(

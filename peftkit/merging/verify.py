@@ -14,6 +14,7 @@ from peftkit.merging.folder import text_config
 from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import LogitError, Verification
+from peftkit.models.finite import check_base_finite
 from peftkit.models.logit_parity import head_outputs
 from peftkit.plugins.kinds import CAUSAL_LM, kind_of_class
 from peftkit.system.checkpoint_files import read_json
@@ -261,6 +262,7 @@ def _load_merged(out: Path) -> Any:
         out, dtype=torch.float32, output_loading_info=True, use_safetensors=True
     )
     check_loading_report(model, report, str(out), kind=CAUSAL_LM)
+    check_base_finite(model, f"{out}, as it was merged")
     return model.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.models.finite import check_base_finite
 from peftkit.models.load import load_config, resolve
 from peftkit.models.load_errors import check_loading_report, explain_load_error
 from peftkit.models.new_tokens import grow_embeddings
@@ -66,6 +67,7 @@ def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what ma
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     check_loading_report(base, report, found.path_or_id, kind=kind, brought=brought)
+    check_base_finite(base, found.path_or_id)
     if model.changes_tokens:
         grow_embeddings(base, read_tokenizer(model).new)
     if quantizer is not None:

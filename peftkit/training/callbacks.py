@@ -27,6 +27,7 @@ from peftkit.errors import DivergedError, ResourceError
 from peftkit.rundir import checkpoints as resume
 from peftkit.system.screen import Reading
 from peftkit.system.units import gibibytes
+from peftkit.training.diverged import diverged, find_broken, kept_checkpoint
 
 if TYPE_CHECKING:
     from peftkit.rundir.paths import RunDir
@@ -211,16 +212,21 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         if wrong is not None:
             raise self._diverged(state.global_step, f"the loss is {wrong}", args)
 
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at the weights before their checkpoint is sealed: it would be resumed from."""
+        broken = None if model is None else find_broken(model)
+        if self._process.any_of(broken is not None):
+            raise self._diverged(state.global_step, str(broken), args)
+
     def _diverged(self, step: int, what: str, args: TrainingArguments) -> DivergedError:
-        key = f"method.{self._method}.learning_rate"
-        calmer = min(args.learning_rate / 10, 2e-4)
-        kept = _kept_checkpoint(self._checkpoints)
-        return DivergedError(
-            f"{key}: step {step}: {what} (learning_rate"
-            f" {args.learning_rate:g}, max_grad_norm {args.max_grad_norm:g}); {kept}",
-            hint=f"{key}={calmer:g} and another --out; if that diverges too, look at the rows with"
-            " `peftkit data`",
-        )
+        return diverged(self._method, self._checkpoints, step, what, args)
 
 
 class Ceiling(TrainerCallback):  # type: ignore[misc] # transformers is untyped
@@ -249,15 +255,10 @@ class Ceiling(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             raise DivergedError(
                 f"stop_above: the loss has been above {self._loss:g} for {num_steps} steps, and is"
                 f" {logged[-1]['loss']:.4g} at step {state.global_step};"
-                f" {_kept_checkpoint(self._checkpoints)}",
+                f" {kept_checkpoint(self._checkpoints)}",
                 hint="a smaller learning_rate and another --out; `peftkit data` shows what is"
                 " trained; or a larger stop_above.loss",
             )
-
-
-def _kept_checkpoint(checkpoints: Path) -> str:
-    sealed = resume.list_checkpoints(checkpoints)
-    return f"{sealed[-1].path} is kept" if sealed else "no checkpoint was due before it"
 
 
 class Patience(EarlyStoppingCallback):  # type: ignore[misc] # transformers is untyped

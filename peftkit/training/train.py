@@ -17,6 +17,7 @@ from peftkit.rundir.whole import seals_of_training
 from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
+from peftkit.training.diverged import diverged, find_broken
 from peftkit.training.save import save_trained
 from peftkit.training.switches import switches_of
 
@@ -71,6 +72,14 @@ def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session)
 
 
 def _keep(job: Job, model: PreTrainedModel | PeftModel) -> None:
+    """Save weights that are numbers and compute some: nothing else looked at those of the end."""
+    broken, method = find_broken(model), job.built.method
+    if broken:
+        steps = _step_lines(job.run_dir)
+        step = int(steps[-1]["step"]) if steps else 0
+        with blamed(job.recipe):
+            name, checkpoints = job.recipe.method.name, job.run_dir.checkpoints
+            raise diverged(name, checkpoints, step, broken, method.config)
     save_trained(job, model)
     measured = _measured_before(job.run_dir) or _measure(job, model)
     write_json(job.run_dir.measured, {**measured, **seals_of_training(job.run_dir)})
