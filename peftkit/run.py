@@ -145,6 +145,7 @@ def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -
     earlier = run_state.read_status(run_dir)
     status.step, status.total_steps = run_state.progress_of(run_dir, earlier)
     status.write("running")
+    status.keep_room()
     if job.recipe.file != run_dir.resolved:  # resumed by its folder, it keeps the user's recipe
         write_atomically(run_dir.recipe, job.recipe.text)
     write_atomically(run_dir.resolved, seal_text(dump_resolved(job.built)))
@@ -326,7 +327,7 @@ def finish(job: Job, session: Session) -> None:
     from peftkit.training.save import write_run_card
 
     write_run_card(job)
-    session.status.write("finished", exit_code=0)
+    session.status.end("finished", exit_code=0)
     report = write_report(job.run_dir)
     session.screen.say(f"  wrote    {job.run_dir.trained}")
     session.screen.say(f"           {report}")

@@ -87,6 +87,8 @@ class Method(Plugin):
     """Made or loaded before anything is encoded, where its kind reads with one; else None."""
     loss_is: ClassVar[str] = "cross-entropy of the trained tokens"
     """What the loss of its curve is, as the report puts it behind `Mean`."""
+    best_metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    """What an evaluation of its trainer returns, by which the best checkpoint may be chosen."""
     unplanned: ClassVar[str] = ""
     """Why its step cannot be planned, e.g. that it generates; empty where it can."""
 

@@ -31,6 +31,7 @@ from peftkit.recipe.signatures import (
     signature_of,
     to_plain,
 )
+from peftkit.recipe.stack_needs import find_needs
 from peftkit.recipe.strict import Gate, kind_of
 from peftkit.recipe.tables import RECORDED, owned_by
 from peftkit.recipe.upstream_hints import caught_hints, valid_generation
@@ -111,7 +112,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     refuse_packed(builder.gate, recipe, adapter, quantizer)
     check_limits(builder.gate, recipe, method)
     builder.generation()
-    builder.check_device("cpu" if recipe.method.options.get("use_cpu") else machine.device)
+    builder.check_stack("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     main = parts[recipe.data.parts.index(recipe.data.main_part(recipe.scoring.split))]
     return Built(
@@ -220,30 +221,20 @@ class _Builder:
             kept = {"max_new_tokens": 64, **options}
             self._try("evaluate.generation", lambda: valid_generation(kept), options)
 
-    def check_device(self, device: str) -> None:
-        """Refuse what upstream needs an accelerator for and fails without, late and oddly."""
-        name, options = self.recipe.method.name, self.recipe.method.options
-        stated = {"activation_offloading": options.get("activation_offloading")}
-        for key in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
-            nested = options.get(key)
-            stated[f"{key}.offload"] = isinstance(nested, Mapping) and nested.get("offload")
-        for key, value in stated.items():
-            if value and device == "cpu":
-                self.gate.refuse(
-                    f"method.{name}.{key}",
-                    "needs an accelerator: it moves tensors to the host, where a CPU's are",
-                    f"delete it; method.{name}.activation_checkpointing saves memory on a CPU",
-                )
+    def check_stack(self, device: str) -> None:
+        """Refuse what the stack would only once weights are read."""
+        for problem in find_needs(self.recipe, self.configs.get("method"), device):
+            self.gate.refuse(*problem)
 
     def _try(self, path: str, make: Any, options: Mapping[str, Any]) -> Any:
         try:
             with caught_hints(path, options, self.hints):
                 return make()
         except PeftkitError as error:
-            self.gate.refuse(_blame(path, error.message, options), error.message, error.hint)
+            self.gate.refuse(blame_option(path, error.message, options), error.message, error.hint)
         except UPSTREAM_ERRORS as error:
             text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-            self.gate.refuse(_blame(path, text, options), text)
+            self.gate.refuse(blame_option(path, text, options), text)
         return _FAILED
 
     def raise_problems(self) -> None:
@@ -255,7 +246,7 @@ class _Builder:
 _FAILED = object()
 
 
-def _blame(path: str, message: str, options: Mapping[str, Any]) -> str:
+def blame_option(path: str, message: str, options: Mapping[str, Any]) -> str:
     """Return the key that an upstream message names first, or the section's."""
     found = [
         (match.start(), name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, StoppedError, UsageError
@@ -12,6 +14,8 @@ from peftkit.rundir.checkpoints import differences, identity_of, list_checkpoint
 from peftkit.rundir.paths import RunDir, locked, write_json
 from peftkit.rundir.whole import find_training_damage
 
+_ROOM_BYTES = 16 << 10
+"""More than status.json takes, in whole blocks of any disk."""
 _MOST_SHOWN = 12
 """Differences listed before the rest is only counted."""
 
@@ -80,6 +84,21 @@ class RunStatus:
         }
         write_json(self.run_dir.status, content)
 
+    def end(self, state: str, *, exit_code: int, message: str = "") -> None:
+        """Write how the run ended, in the room that was kept for it where the disk is full."""
+        self._reserve.unlink(missing_ok=True)
+        self.write(state, exit_code=exit_code, message=message)
+
+    def keep_room(self) -> None:
+        """Take the room on the disk that an ending needs, as long as there is some."""
+        if self.run_dir.process.is_main:
+            with suppress(OSError):
+                self._reserve.write_bytes(os.urandom(_ROOM_BYTES))  # not zeros, which cost nothing
+
+    @property
+    def _reserve(self) -> Path:
+        return self.run_dir.path / ".room"
+
 
 @contextmanager
 def recorded(status: RunStatus) -> Iterator[None]:
@@ -90,7 +109,7 @@ def recorded(status: RunStatus) -> Iterator[None]:
         if is_new or status.identity is not None:
             # A full disk must not hide the error that this records.
             with suppress(ResourceError):
-                status.write(state, exit_code=exit_code, message=message)
+                status.end(state, exit_code=exit_code, message=message)
 
     try:
         yield

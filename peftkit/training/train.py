@@ -18,6 +18,7 @@ from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.diverged import diverged, find_broken
+from peftkit.training.refused import refusal_explained
 from peftkit.training.save import save_trained
 from peftkit.training.switches import switches_of
 
@@ -44,14 +45,18 @@ def train_model(
     seconds_before = run_dir.process.by_main(_clean, run_dir, start)
     bar, put_back = TrainingBar(session.screen), switches_of(model)
     with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
-        with blamed(job.recipe, f"method.{job.recipe.method.name}"):
+        with blamed(job.recipe, f"method.{job.recipe.method.name}"), refusal_explained(job.recipe):
             trainer = _make_trainer(job, model, session)
         if start is None:
             _probe(trainer, job, session)
         watch = _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
         with exhaustion_explained("training"), stop.deferred():
             try:
-                with blamed(job.recipe), resume.loading(start, watch.has_begun):
+                with (
+                    blamed(job.recipe),
+                    refusal_explained(job.recipe, watch.has_begun),
+                    resume.loading(start, watch.has_begun),
+                ):
                     trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             finally:
                 bar.stop()

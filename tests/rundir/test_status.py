@@ -66,3 +66,14 @@ def test_rows_may_change_until_something_was_trained(tmp_path: Path) -> None:
     (run_dir.checkpoints / "step-1").mkdir(parents=True)
     with pytest.raises(UsageError, match="data fingerprint aaaa -> bbbb"):
         check_same_data(run_dir, "bbbb")
+
+
+def test_an_ending_takes_the_room_that_was_kept_for_it(tmp_path: Path) -> None:
+    kept = RunStatus(RunDir(tmp_path), identity="0f")
+    kept.write("running")
+    kept.keep_room()
+    room = tmp_path / ".room"
+    assert room.stat().st_blocks * 512 > 2 * kept.run_dir.status.stat().st_size
+    kept.end("failed", exit_code=5, message="the disk is full")
+    assert not room.exists()
+    assert read_status(RunDir(tmp_path))["exit_code"] == 5

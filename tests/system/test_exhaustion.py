@@ -24,6 +24,7 @@ from peftkit.system.exhaustion import exhaustion_explained, in_batches
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory while saving"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
         (MemoryError(), "out of memory while saving: MemoryError"),
+        (Exception("No space left on device (os error 28)"), "the disk is full"),  # tokenizers
     ],
 )
 def test_exhaustion_is_explained(error: Exception, what: str) -> None:
