@@ -11,7 +11,8 @@
 | 6 | training diverged |
 | 7 | network or credentials |
 | 75 | stopped by a signal with a checkpoint; the same command resumes |
-| 130 | stopped at once by a second Ctrl-C |
+| 130 | stopped by Ctrl-C; of `run`, at once by a second one |
+| 129, 143 | stopped by SIGHUP or SIGTERM, of all verbs but `run`: nothing half written stays |
 """
 
 from __future__ import annotations

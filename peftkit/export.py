@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from peftkit.rundir.checkpoints import sync_tree
 from peftkit.rundir.paths import RunDir, write_json
 from peftkit.system.checkpoint_files import weight_files
 from peftkit.system.quiet import quiet_stack
+from peftkit.system.scratch import scratch_beside
 from peftkit.system.units import gibibytes
 from peftkit.system.weight_folders import describe_file
 
@@ -97,8 +97,9 @@ def export(  # noqa: PLR0913 - the command's own options
     inputs = find_inputs(source, base, use="export", allow_other_base=allow_other_base)
     name = _name_of(inputs)
     out = _choose_out(out, name, to)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_parent(out)) as scratch:
-        partial, merged = Path(scratch) / "partial", Path(scratch) / "merged"
+    _make_parent(out)
+    with scratch_beside(out) as scratch:
+        partial, merged = scratch / "partial", scratch / "merged"
         partial.mkdir()
         with _named({merged: f"{source} (merged)", partial: str(out)}):
             trained, result = _prepare(inputs, exporter_class.reads, name, merged, onto, say)
@@ -167,13 +168,12 @@ def _choose_out(out: Path | None, name: str, to: str) -> Path:
     return chosen
 
 
-def _parent(out: Path) -> Path:
+def _make_parent(out: Path) -> None:
     parent = out.resolve().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"cannot make {parent}: {error.strerror}") from error
-    return parent
 
 
 def _prepare(  # noqa: PLR0913, PLR0917 - what is found, and where it goes
@@ -294,9 +294,16 @@ def _seal(
 
 
 def _put_in_place(partial: Path, out: Path) -> None:
-    if out.is_dir():
-        out.rmdir()  # checked to be empty: a rename does not go into a folder
-    partial.rename(out)
+    try:
+        if out.is_dir():
+            out.rmdir()  # checked to be empty: a rename does not go into a folder
+        partial.rename(out)
+    except OSError as error:
+        raise UsageError(
+            f"{out} was written by another process meanwhile ({error.strerror}); nothing was"
+            " exported",
+            hint="give another folder with --out DIR",
+        ) from error
 
 
 def render_export(result: ExportResult) -> RenderableType:

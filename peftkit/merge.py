@@ -23,6 +23,7 @@ from peftkit.merging.result import MergeResult, Onto
 from peftkit.merging.weights_io import Checkpoint, open_checkpoint
 from peftkit.merging.writer import Journal
 from peftkit.system.checkpoint_files import read_json
+from peftkit.system.scratch import scratch_beside
 
 if TYPE_CHECKING:
     from peftkit.plugins.quantizer import Quantizer
@@ -203,7 +204,7 @@ def _merge_quantized(
         if inputs.adapter is None or not _wants_proof(result, verify):
             return result
     quantizer = quantized.quantizer_of(inputs, config)
-    with quantized.scratch(task.out) as work:
+    with scratch_beside(task.out) as work:
         base = quantized.write_dequantized(inputs.base, config, quantizer, work / "dequantized")
         seen_config = folders.model_config(base)
         opened = open_adapter(_adapter(inputs), open_checkpoint(base), model_config=seen_config)

@@ -16,6 +16,7 @@ import typer
 from peftkit.cli import artefacts, memory, recipes, runs  # noqa: F401 - each registers its commands
 from peftkit.cli.app import CommandLineError, app, explain_failure, explain_usage, print_error
 from peftkit.errors import ArtefactError, PeftkitError, RecipeError, UsageError
+from peftkit.system.signals import SIGNALS
 
 INTERRUPTED = 130
 
@@ -47,32 +48,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Interrupt:
-    """Raise KeyboardInterrupt at Ctrl-C, and remember it.
+    """Leave at a signal as if at an error, so that what is half written goes, and remember it.
+
+    Ctrl-C raises KeyboardInterrupt, SIGTERM and SIGHUP raise SystemExit with 128 + their number.
 
     The stack's lazy imports turn what interrupts them into errors of their own ("Could not import
     module ..."), which would blame the recipe or the installation.
     """
 
     def __init__(self) -> None:
-        self.has_come = False
+        self.code: int | None = None
+        """The exit code of the first signal that came."""
 
-    def receive(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle SIGINT; a run's own handler takes its place while it trains."""
-        self.has_come = True
-        raise KeyboardInterrupt
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal; a run's own handler takes its place while it trains."""
+        is_first, self.code = self.code is None, self.code or 128 + number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if is_first:  # a second SIGTERM or SIGHUP is the same wish again
+            raise SystemExit(self.code)
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch SIGINT inside, unless this process was told to ignore it."""
-        is_main = threading.current_thread() is threading.main_thread()
-        if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        """Catch signals inside, but those that this process was told to ignore."""
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
-        signal.signal(signal.SIGINT, self.receive)
+        earlier = {number: signal.getsignal(number) for number in SIGNALS}
+        ours = [n for n in SIGNALS if earlier[n] in (signal.SIG_DFL, signal.default_int_handler)]
+        for number in ours:
+            signal.signal(number, self.receive)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in ours:
+                signal.signal(number, earlier[number])
 
 
 def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool) -> int:
@@ -83,10 +93,12 @@ def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool
             typer.echo(f"  try: {meant}", err=True)
         return code
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        return interrupt.code or INTERRUPTED
+    except SystemExit as left:
+        return interrupt.code or int(left.code or 0)
     except Exception as error:
-        if interrupt.has_come:
-            return INTERRUPTED
+        if interrupt.code is not None:
+            return interrupt.code
         if with_traceback:
             raise
         if isinstance(error, PeftkitError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from peftkit.merging.result import CombineResult, Onto, To
 from peftkit.merging.weights_io import open_checkpoint
 from peftkit.plugins import Merge
 from peftkit.rundir.checkpoints import sync_tree
+from peftkit.system.scratch import scratch_beside
 
 VERIFY_UP_TO_BYTES = 1 << 28
 """Weights that are verified unless it is said otherwise: in float64, a copy for each adapter."""
@@ -289,30 +289,27 @@ def _into_adapter(result: CombineResult, task: _Task) -> CombineResult:
         raise UsageError(
             f"--out {out} is there already and no empty folder", hint="give a new folder"
         )
-    with writing_to(out):
-        parent = out.resolve().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as scratch:
-            partial = Path(scratch) / "adapter"
-            partial.mkdir()
-            losses = write_adapter(partial, task.combined, task.opened, task.merge, task.config)
-            tokenizer, notes = _tokenizer_from(task.inputs)
-            if tokenizer is not None:
-                folders.copy_tokenizer(tokenizer, partial)
-            worst = max(losses, key=lambda loss: loss.share, default=None)
-            result = replace(
-                result,
-                changed=tuple(loss.module for loss in losses),
-                rank=max((loss.rank for loss in losses), default=None),
-                error=relative_error(losses),
-                worst=None if worst is None else (worst.module, worst.share),
-                notes=notes,
-            )
-            write_combined_card(replace(result, out=partial), config=task.config)
-            sync_tree(partial)
-            if out.is_dir():
-                out.rmdir()  # checked to be empty: a rename does not go into a folder
-            partial.rename(out)
+    with writing_to(out), scratch_beside(out) as scratch:
+        partial = scratch / "adapter"
+        partial.mkdir()
+        losses = write_adapter(partial, task.combined, task.opened, task.merge, task.config)
+        tokenizer, notes = _tokenizer_from(task.inputs)
+        if tokenizer is not None:
+            folders.copy_tokenizer(tokenizer, partial)
+        worst = max(losses, key=lambda loss: loss.share, default=None)
+        result = replace(
+            result,
+            changed=tuple(loss.module for loss in losses),
+            rank=max((loss.rank for loss in losses), default=None),
+            error=relative_error(losses),
+            worst=None if worst is None else (worst.module, worst.share),
+            notes=notes,
+        )
+        write_combined_card(replace(result, out=partial), config=task.config)
+        sync_tree(partial)
+        if out.is_dir():
+            out.rmdir()  # checked to be empty: a rename does not go into a folder
+        partial.rename(out)
     files = sorted(file.name for file in out.iterdir())
     num_bytes = (out / "adapter_model.safetensors").stat().st_size
     return replace(result, files=tuple(files), num_bytes=num_bytes)

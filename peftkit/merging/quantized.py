@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,18 +80,6 @@ def quantizer_of(inputs: Inputs, config: Mapping[str, Any]) -> Quantizer | None:
     from peftkit.system.machine import describe_machine
 
     return build(load_trained_recipe(inputs.run_dir), describe_machine()).quantizer
-
-
-@contextmanager
-def scratch(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out`, on the same disk, and take it away afterwards."""
-    folder = out.with_name(f".{out.name}.scratch")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_dequantized(

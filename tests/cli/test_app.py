@@ -165,6 +165,25 @@ def test_ctrl_c_that_an_import_turns_into_its_own_error_is_still_ctrl_c(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_another_signal_unwinds_and_leaves_with_its_own_code(
+    peftkit, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    left = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)  # again, while what was half written is taken away
+            left.append("cleaned")
+
+    monkeypatch.setattr("peftkit.recipes.shipped_recipes", work)
+    found = peftkit("recipes")
+    assert (found.code, found.out, found.err, left) == (code, "", "", ["cleaned"])
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
