@@ -17,6 +17,7 @@ from peftkit.plugins import Training
 from peftkit.system.meter import MemoryMeter, Peak
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import TrainerCallback
 
     from peftkit.benching.grid import Cell
@@ -104,11 +105,14 @@ class _Readings:
         self.step += 1
 
 
-def run_trial(cell: Cell, built: Built, machine: Machine, folder: Path) -> Trial:
+def run_trial(
+    cell: Cell, built: Built, machine: Machine, folder: Path, *, rows: Dataset | None = None
+) -> Trial:
     """Build the cell's model with random weights and train its steps.
 
     Args:
         folder: holds the model's `config.json`; the trainer may write into it.
+        rows: as the method has arranged them; full rows of random tokens when absent.
 
     Raises:
         torch.OutOfMemoryError: the device does not suffice, which is a result.
@@ -118,7 +122,7 @@ def run_trial(cell: Cell, built: Built, machine: Machine, folder: Path) -> Trial
 
     _import_stack()
     tokenizer = _load_tokenizer(model_path("docstring-lm"))
-    rows = _random_rows(cell, built)
+    rows = _random_rows(cell, built) if rows is None else rows
     meter = MemoryMeter(machine.device)
     meter.start()
     baseline = meter.peak()
@@ -140,7 +144,7 @@ def run_trial(cell: Cell, built: Built, machine: Machine, folder: Path) -> Trial
         reserved_bytes=max(reserved) if reserved else None,
         phase_bytes={phase: peak.num_bytes for phase, peak in peaks.items()},
         step_seconds=tuple(readings.seconds),
-        num_tokens=cell.length * cell.micro_batch * int(trainer.args.gradient_accumulation_steps),
+        num_tokens=_tokens_of_a_step(cell, rows, trainer.args.gradient_accumulation_steps),
         num_parameters=num,
         num_trainable=trained,
         final_loss=float(losses.training_loss),
@@ -185,7 +189,7 @@ def _load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
-def _random_rows(cell: Cell, built: Built) -> Any:
+def _random_rows(cell: Cell, built: Built) -> Dataset:
     """Draw full rows, every token trained, as many as all steps need."""
     import numpy as np
     from datasets import Dataset
@@ -196,6 +200,12 @@ def _random_rows(cell: Cell, built: Built) -> Any:
     draw = np.random.default_rng(cell.seed)
     ids = draw.integers(text.get("vocab_size", 1000), size=(num_rows, cell.length))
     return Dataset.from_dict({"input_ids": ids, "labels": ids})
+
+
+def _tokens_of_a_step(cell: Cell, rows: Dataset, accumulation: int) -> int:
+    """Return the tokens of an average step."""
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    return round(sum(lengths) / len(lengths) * cell.micro_batch * accumulation)
 
 
 def _waiter(device: str) -> Callable[[], None]:

@@ -87,8 +87,10 @@ class BitsAndBytesStorage(Storage):
 
         made: torch.Tensor
         if isinstance(parameter, Int8Params):
+            numbers = values()
+            # It quantizes nothing that lies on a device already (0.50.2, `Int8Params.to`).
             made = Int8Params(
-                numbers := values(),
+                numbers.cpu(),
                 requires_grad=False,
                 has_fp16_weights=parameter.has_fp16_weights,
             )
