@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -131,7 +131,19 @@ def error_of(content: dict[str, Any]) -> float | None:
     predicted, measured = content.get("predicted"), content.get("measured")
     if predicted is None or measured is None:
         return None
-    runtime = sum(t["num_bytes"] for t in predicted["terms"] if t["name"] == "runtime")
-    planned = predicted["peak_bytes"] - runtime
     real = measured["peak_bytes"] - measured["baseline_bytes"]
-    return float(planned / real - 1)
+    return float(metered_bytes(predicted) / real - 1)
+
+
+def metered_bytes(predicted: Mapping[str, Any]) -> int:
+    """Return of a planned peak what a meter sees that begins at the model.
+
+    On a device that is all but the context: cuBLAS's workspaces lie in torch's allocator. On a CPU
+    it is all but what the process held before.
+    """
+    if predicted.get("device") == "cuda":
+        from peftkit.memory.runtime import CONTEXT_BYTES
+
+        return int(predicted["peak_bytes"]) - CONTEXT_BYTES
+    runtime = sum(t["num_bytes"] for t in predicted["terms"] if t["name"] == "runtime")
+    return int(predicted["peak_bytes"]) - runtime

@@ -110,6 +110,18 @@ def test_the_error_leaves_out_what_was_there_before_the_model() -> None:
     assert benching.error_of({"predicted": None, "measured": None}) is None
 
 
+def test_of_a_card_s_plan_only_the_context_is_left_out() -> None:
+    """Torch's allocator holds cuBLAS's workspaces, which are the rest of the runtime."""
+    from peftkit.memory.runtime import CONTEXT_BYTES, runtime_of
+    from peftkit.planning.devices import find
+
+    runtime = runtime_of(find("h200").as_machine()).num_bytes
+    content = content_of(1 << 30, 1 << 30, runtime=runtime)
+    content["predicted"]["device"] = "cuda"
+    assert benching.metered_bytes(content["predicted"]) == (1 << 30) + runtime - CONTEXT_BYTES
+    assert benching.error_of(content) == pytest.approx((runtime - CONTEXT_BYTES) / (1 << 30))
+
+
 def test_the_table_says_what_was_not_run() -> None:
     from rich.console import Console
 
