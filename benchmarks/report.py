@@ -3,7 +3,8 @@
     python benchmarks/report.py
 
 Every row is one JSON that `peftkit bench` wrote. A cell that no device ran says *predicted*; one
-whose process broke is left out and counted.
+whose process broke is left out and counted. What `benchmarks/gpu.py` found on a card is a section
+of its own, rows of README, and rates in the catalogue of devices. Sections below `BY_HAND` stay.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peftkit.bench import error_of
+import gpu_report
+
+from peftkit.bench import error_of, metered_bytes
 from peftkit.system.units import gibibytes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
+BY_HAND = "<!-- written by hand from here on -->"
+README = ROOT / "README.md"
+CATALOGUE = ROOT / "peftkit" / "planning" / "devices.json"
 HEAD = """\
 # Benchmarks
 
@@ -107,14 +113,23 @@ def make_page(grids: Mapping[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def plot_errors(grids: Mapping[str, list[dict[str, Any]]], file: Path) -> bool:
-    """Plot measured peaks over planned ones; False where nothing was measured."""
-    points = [
+def plot_errors(
+    grids: Mapping[str, list[dict[str, Any]]],
+    file: Path,
+    more: Iterable[tuple[int, int, str]] = (),
+) -> bool:
+    """Plot measured peaks over planned ones; False where nothing was measured.
+
+    Args:
+        more: further pairs of bytes, planned and measured, each with its series.
+    """
+    points: list[tuple[Any, Any, str]] = [
         (*_net_bytes(cell), name)
         for name, cells in grids.items()
         for cell in cells
         if cell["predicted"] is not None and cell["measured"] is not None
     ]
+    points += more
     if not points:
         return False
     import matplotlib as mpl
@@ -154,10 +169,7 @@ def _bytes(cell: Mapping[str, Any]) -> tuple[str, str]:
 def _net_bytes(cell: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Return the planned and the measured peak without what is there before the model."""
     predicted, measured = cell["predicted"], cell["measured"]
-    planned = None
-    if predicted is not None:
-        runtime = sum(t["num_bytes"] for t in predicted["terms"] if t["name"] == "runtime")
-        planned = predicted["peak_bytes"] - runtime
+    planned = None if predicted is None else metered_bytes(predicted)
     return planned, measured and measured["peak_bytes"] - measured["baseline_bytes"]
 
 
@@ -194,11 +206,19 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, num_left: int
 
 def main() -> None:
     """Write the page and its picture."""
-    grids = load_results(RESULTS)
-    page = make_page(grids)
-    if plot_errors(grids, PAGE.parent / "images" / "planned-and-measured.png"):
+    grids, stages = load_results(RESULTS), gpu_report.load(RESULTS / "gpu")
+    images = PAGE.parent / "images"
+    page = make_page(grids) + "\n" + "\n".join(gpu_report.make_section(stages)).rstrip() + "\n"
+    if gpu_report.plot_speed(stages, images / "gpu-speed.png"):
+        page += "\n![Measured tokens a second on one GPU](images/gpu-speed.png)\n"
+    if plot_errors(grids, images / "planned-and-measured.png", gpu_report.points(stages)):
         page += "\n![Measured over planned peaks](images/planned-and-measured.png)\n"
-    PAGE.write_text(page, encoding="utf-8")
+    _, mark, by_hand = PAGE.read_text(encoding="utf-8").partition(BY_HAND)
+    PAGE.write_text(f"{page}\n{mark}{by_hand}" if mark else page, encoding="utf-8")
+    readme = gpu_report.put_into_readme(README.read_text(encoding="utf-8"), stages)
+    README.write_text(readme, encoding="utf-8")
+    if "rate" in stages and not gpu_report.put_into_catalogue(CATALOGUE, stages["rate"]):
+        print(f"{stages['rate']['device']['name']} is not in {CATALOGUE.relative_to(ROOT)}")
     print(f"wrote {PAGE.relative_to(ROOT)}: {sum(map(len, grids.values()))} cells")
 
 

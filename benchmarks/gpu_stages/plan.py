@@ -12,8 +12,9 @@ from gpu_stages import snapshot
 from gpu_stages.bench import Bench
 from gpu_stages.cases import Case
 from gpu_stages.evaluation import measure_evaluation
-from gpu_stages.planned import Request, net_bytes, plan_of
+from gpu_stages.planned import Request, plan_of
 from gpu_stages.trials import attempted, train
+from peftkit.bench import metered_bytes
 from peftkit.system.units import gibibytes
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _measure(case: Case, bench: Bench) -> None:
         return
     found = train(case, bench)
     cell = {"name": case.name, "case": case.to_json(), **planned, **found}
-    cell["planned_bytes"] = None if predicted is None else net_bytes(predicted, bench.device)
+    cell["planned_bytes"] = None if predicted is None else metered_bytes(predicted)
     cell["error"] = error_of(cell)
     bench.add("cells", cell)
     bench.say(describe(cell))
@@ -182,7 +183,7 @@ def _evaluate(one: Scored, bench: Bench) -> None:
     planned = plan_of(Request(one.case), bench.setting, patience=bench.left)
     predicted = planned["predicted"]
     if predicted is not None and predicted["evaluation"] is not None:
-        runtime = predicted["peak_bytes"] - net_bytes(predicted, bench.device)
+        runtime = predicted["peak_bytes"] - metered_bytes(predicted)
         planned_bytes = predicted["evaluation"]["num_bytes"] - runtime
     else:
         planned_bytes = None

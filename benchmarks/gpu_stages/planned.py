@@ -151,15 +151,3 @@ def describe(made: Plan, recipe: Recipe, setting: Setting) -> dict[str, Any]:
         "speed": None if speed is None else speed.to_json(),
         "evaluation": None if scoring is None else asdict(scoring),
     }
-
-
-def net_bytes(predicted: Mapping[str, Any], device: str) -> int:
-    """Return a planned peak without what the allocator, or the meter, never sees.
-
-    On a card that is the context alone: cuBLAS's workspaces lie in torch's allocator. On a CPU it
-    is all that the process held before the model.
-    """
-    from peftkit.memory.runtime import CONTEXT_BYTES
-
-    runtime = sum(t["num_bytes"] for t in predicted["terms"] if t["name"] == "runtime")
-    return int(predicted["peak_bytes"]) - (CONTEXT_BYTES if device == "cuda" else runtime)

@@ -71,7 +71,8 @@ TRIALS = (
     Trial("kto", "kto-lora", "kto"),
     Trial("reward", "reward-lora", "reward"),
     Trial("grpo", "grpo-lora", "grpo", (
-        "method.grpo.num_generations=4", "method.grpo.max_completion_length=8")),
+        "method.grpo.num_generations=4", "method.grpo.max_completion_length=8",
+        "method.grpo.rewards=[similar_length]")),
     Trial("vision_sft", "vision-sft", "vision_sft", ("method.vision_sft.eval_strategy=no",)),
     Trial("pretrain_lm", "pretrain-lm", "pretrain_lm", (*_TEXTS, _NEW)),
     Trial("pretrain_bert", "pretrain-bert", "pretrain_bert", (

@@ -43,7 +43,9 @@ class Device:
     pcie_bandwidth: float | None = None
     """Bytes per second to the host, one way."""
     source: str = ""
-    """Where the rates are published."""
+    """Where the rates are published, or were measured."""
+    is_measured: bool = False
+    """Whether they are what the device was seen to achieve, and not its published peaks."""
 
     @property
     def has_rates(self) -> bool:
@@ -171,16 +173,19 @@ def _table() -> Sequence[tuple[Device, frozenset[str]]]:
 
 
 def _read(entry: dict[str, Any]) -> tuple[Device, frozenset[str]]:
+    """Describe an entry's device, by the rates that were measured on it where some were."""
+    rates = entry.get("measured", entry)
     device = Device(
         name=entry["name"],
         total_bytes=round(entry["total_gib"] * GIB),
-        bfloat16_flops=_tera(entry["bf16_tflops"]),
-        float16_flops=_tera(entry["fp16_tflops"]),
-        tf32_flops=_tera(entry["tf32_tflops"]),
-        float32_flops=_tera(entry["fp32_tflops"]),
-        bandwidth=entry["bandwidth_gb_per_s"] * 1e9,
-        pcie_bandwidth=entry["pcie_gb_per_s"] * 1e9,
-        source=entry["source"],
+        bfloat16_flops=_tera(rates["bf16_tflops"]),
+        float16_flops=_tera(rates["fp16_tflops"]),
+        tf32_flops=_tera(rates["tf32_tflops"]),
+        float32_flops=_tera(rates["fp32_tflops"]),
+        bandwidth=rates["bandwidth_gb_per_s"] * 1e9,
+        pcie_bandwidth=rates["pcie_gb_per_s"] * 1e9,
+        source=rates["source"],
+        is_measured="measured" in entry,
     )
     return device, frozenset(_plain(key) for key in (entry["name"], *entry["aliases"]))
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from peftkit.planning.devices import Device
-from peftkit.planning.roofline import BANDWIDTH_SHARE, MATRIX_SHARE
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +23,7 @@ _REPEATS = 5
 def measure_host(name: str, total_bytes: int) -> Device:
     """Describe the CPU as a device whose peaks are what it was just seen to achieve.
 
-    Takes about two seconds. The achieved rates are divided by the shares that the roofline
-    multiplies published peaks with, so that a prediction uses them as they are.
+    Takes about two seconds.
     """
     import torch
 
@@ -36,10 +34,11 @@ def measure_host(name: str, total_bytes: int) -> Device:
     return Device(
         name=name,
         total_bytes=total_bytes,
-        bfloat16_flops=rates[torch.bfloat16] / MATRIX_SHARE,
-        float32_flops=rates[torch.float32] / MATRIX_SHARE,
-        bandwidth=2 * _COPY_BYTES / seconds / BANDWIDTH_SHARE,
+        bfloat16_flops=rates[torch.bfloat16],
+        float32_flops=rates[torch.float32],
+        bandwidth=2 * _COPY_BYTES / seconds,
         source="measured on this machine just before",
+        is_measured=True,
     )
 
 

@@ -110,11 +110,13 @@ def _phase_seconds(work: Work, device: Device, dtype: str, *, scale: float) -> d
     peak = device.peak_flops(dtype)
     if peak is None or device.bandwidth is None:
         raise ValueError(f"{device.name} has no rates")
-    computing = scale * work.num_flops / (peak * MATRIX_SHARE)
-    moving = scale * work.moved_bytes / (device.bandwidth * BANDWIDTH_SHARE)
+    shares = (MATRIX_SHARE, BANDWIDTH_SHARE, PCIE_SHARE)
+    matrix_share, bandwidth_share, pcie_share = (1.0, 1.0, 1.0) if device.is_measured else shares
+    computing = scale * work.num_flops / (peak * matrix_share)
+    moving = scale * work.moved_bytes / (device.bandwidth * bandwidth_share)
     copying = 0.0
     if device.pcie_bandwidth is not None:
-        copying = scale * work.copied_bytes / (device.pcie_bandwidth * PCIE_SHARE)
+        copying = scale * work.copied_bytes / (device.pcie_bandwidth * pcie_share)
     launching = work.num_operators * SECONDS_PER_OPERATOR
     # The device works while the host goes on launching; only what it waits for counts.
     waiting = max(0.0, launching - computing - moving - copying)
