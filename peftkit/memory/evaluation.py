@@ -17,6 +17,7 @@ from peftkit.memory.fake import explained_operators
 from peftkit.memory.trace import compile_trace
 from peftkit.models.load import max_positions
 from peftkit.plugins.native import accepted_inputs
+from peftkit.scoring.at_once import tokens_at_once
 from peftkit.scoring.generation import MAX_NEW_TOKENS, NEUTRAL, evaluating
 from peftkit.scoring.perplexity import LOGITS_BYTES, MAX_ROWS, UPCAST_TOKENS
 
@@ -124,7 +125,7 @@ class _Scoring:
         """
         import torch
 
-        rows, kept = self._rows_read(length - 1)
+        rows, kept = self._rows_read(length, length - 1)
 
         def read() -> Any:
             picked = torch.empty(kept, dtype=torch.int64)
@@ -142,7 +143,7 @@ class _Scoring:
 
     def read_targets(self, length: int, target_length: int) -> EvaluationPeak:
         """Follow the batch whose targets' likelihoods are read."""
-        rows, _ = self._rows_read(target_length)
+        rows, _ = self._rows_read(length, target_length)
         peak = self._peak(
             lambda: _score(self._decode(rows, length, target_length, use_cache=False))
         )
@@ -167,13 +168,17 @@ class _Scoring:
             EvaluationPeak(answers, "answers", rows, length + num_new, cache_bytes),
         ]
 
-    def _rows_read(self, num_trained: int) -> tuple[int, int]:
+    def _rows_at_once(self, rows: int, length: int) -> int:
+        at_once = tokens_at_once(self.rehearsed.device)
+        return rows if at_once is None else max(1, min(rows, at_once // length))
+
+    def _rows_read(self, length: int, num_trained: int) -> tuple[int, int]:
         """Return the rows that are read at once, and the logits that each of them keeps."""
         model = self.rehearsed.model
         vocab_size = int(model.get_input_embeddings().weight.shape[0])
         budget = max(1, LOGITS_BYTES // (vocab_size * model.dtype.itemsize))
         kept = max(1, min(num_trained, budget))
-        return min(MAX_ROWS, budget // kept), kept
+        return self._rows_at_once(min(MAX_ROWS, budget // kept), length), kept
 
     def _decode(self, rows: int, length: int, num_written: int, **options: Any) -> Any:
         """Run an encoder over sources, unless its outputs are given, and the decoder."""
@@ -199,7 +204,7 @@ class _Scoring:
         """
         from transformers import GenerationConfig
 
-        from peftkit.scoring.decoding import TOKENS_AT_ONCE, why_not
+        from peftkit.scoring.decoding import why_not
 
         if why_not(self.rehearsed.model, GenerationConfig(**{**NEUTRAL, **options})):
             (prompts,) = self._of_all_layers(
@@ -209,8 +214,7 @@ class _Scoring:
                 lambda: self._last_token(rows, length + num_new)
             )
         else:
-            at_once = TOKENS_AT_ONCE.get(self.rehearsed.device, rows * length) // length
-            group = min(rows, max(1, at_once))
+            group = self._rows_at_once(rows, length)
             *reading, answers, cache_bytes = self._of_all_layers(
                 lambda: self._in_room(rows, group, length, num_new)
             )

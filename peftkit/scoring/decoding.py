@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerationMode
 
 from peftkit.plugins.native import accepted_inputs, native_model, num_virtual_tokens
+from peftkit.scoring.at_once import tokens_at_once
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
     from transformers.generation import StoppingCriteriaList
 
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16_384}
-"""Prompt tokens that are read at once; beyond it a CPU's caches no longer hold a layer's work."""
 _UNKNOWN = (
     "stop_strings", "cache_implementation", "guidance_scale", "prefill_chunk_size",
 )  # fmt: skip
@@ -160,7 +159,7 @@ class _Batch:
 
     def read_prompts(self, input_ids: Tensor) -> Tensor:
         """Return the logits behind each prompt, and keep its keys and values."""
-        rooms = [Room(*input_ids.shape, self._num_new - 1) for _ in self._cache.layers]
+        rooms = [Room(self._num_rows, self._width, self._num_new - 1) for _ in self._cache.layers]
         found = [self._read_group(input_ids, rooms, *group) for group in self._groups(input_ids)]
         self._cache.layers = rooms
         return torch.cat(found)
@@ -183,10 +182,11 @@ class _Batch:
         firsts = [0] * self._num_rows
         if self._mask is not None:
             firsts = (self._width - self._mask[:, : self._width].sum(dim=-1)).tolist()
-        at_once, start = TOKENS_AT_ONCE.get(input_ids.device.type, self._width), 0
+        at_once, start = tokens_at_once(input_ids.device.type), 0
         for stop in range(1, self._num_rows + 1):
             longest = self._width - min(firsts[start : stop + 1])
-            if stop == self._num_rows or (stop + 1 - start) * longest > at_once:
+            is_full = at_once is not None and (stop + 1 - start) * longest > at_once
+            if stop == self._num_rows or is_full:
                 yield slice(start, stop), min(firsts[start:stop])
                 start = stop
 

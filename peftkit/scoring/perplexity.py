@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.models.decoder_start import decoder_inputs
 from peftkit.plugins.native import accepted_inputs, num_virtual_tokens
 from peftkit.plugins.rows import IGNORED
+from peftkit.scoring.at_once import tokens_at_once
 from peftkit.scoring.generation import evaluating
 
 if TYPE_CHECKING:
@@ -122,14 +123,19 @@ def _batches(
     rows: Sequence[Mapping[str, Sequence[int]]],
     model: PreTrainedModel | PeftModel,
 ) -> Iterator[list[int]]:
-    """Group rows of like length so that a batch's logits keep within `LOGITS_BYTES`."""
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    budget = max(1, LOGITS_BYTES // (vocab_size * model.dtype.itemsize))
+    """Group rows of like length, the longest first, within `LOGITS_BYTES` and tokens at once."""
+    embedding = model.get_input_embeddings().weight
+    budget = max(1, LOGITS_BYTES // (embedding.shape[0] * model.dtype.itemsize))
+    at_once = tokens_at_once(embedding.device.type)
     batch: list[int] = []
     kept: set[int] = set()
     for index in order:
         own = {at for at, label in enumerate(rows[index]["labels"]) if label != IGNORED}
-        if batch and (len(kept | own) * (len(batch) + 1) > budget or len(batch) == MAX_ROWS):
+        longest = len(rows[(batch or [index])[0]]["input_ids"])
+        is_full = len(batch) == MAX_ROWS or (
+            at_once is not None and longest * (len(batch) + 1) > at_once
+        )
+        if batch and (is_full or len(kept | own) * (len(batch) + 1) > budget):
             yield batch
             batch, kept = [], set()
         batch.append(index)

@@ -21,7 +21,7 @@ from peftkit.memory.tracker import Tracker
 from peftkit.models.base import load_base
 from peftkit.recipe.build import build
 from peftkit.recipe.schema import EvaluateSection
-from peftkit.scoring import generation, perplexity
+from peftkit.scoring import at_once, generation, perplexity
 from peftkit.scoring.generation import MAX_NEW_TOKENS
 
 NONE = Runtime(0, "", 1)
@@ -117,9 +117,7 @@ def test_prompts_that_are_read_in_groups_take_what_is_planned(
 ) -> None:
     from transformers import GenerationConfig
 
-    from peftkit.scoring import decoding
-
-    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", {"cpu": budget})
+    monkeypatch.setitem(at_once._TOKENS, "cpu", budget)
     recipe = recipe_of(tmp_path, "llama")
     options = {**generation.NEUTRAL, **recipe.evaluate.generation}
     config = GenerationConfig(**options, eos_token_id=[999], pad_token_id=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_families
 
-from peftkit.scoring import decoding, generation
+from peftkit.scoring import at_once, decoding, generation
 
 PROMPTS = tuple(tuple(range(5, 5 + length)) for length in (31, 30, 17, 9, 9, 2, 1))
 """Longest first, as they are answered."""
@@ -57,9 +57,9 @@ def ends_of(model):
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SERVED],
 )
-@pytest.mark.parametrize("at_once", [1024, 40])
-def test_answers_are_those_of_plain_transformers_row_by_row(name, at_once, monkeypatch):
-    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", {"cpu": at_once})
+@pytest.mark.parametrize("num_tokens", [1024, 40])
+def test_answers_are_those_of_plain_transformers_row_by_row(name, num_tokens, monkeypatch):
+    monkeypatch.setitem(at_once._TOKENS, "cpu", num_tokens)
     model = model_of(name)
     free, stops = ends_of(model)
     config = generation.generation_config({"max_new_tokens": 12}, Reader(), stop_ids=stops)
@@ -95,7 +95,7 @@ def test_draws_and_processors_see_what_they_see_in_transformers_loop(options, mo
 def test_finished_rows_leave_the_batch_and_prompts_are_hardly_padded(monkeypatch):
     model = model_of("qwen3")
     _, stops = ends_of(model)
-    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", {"cpu": 64})
+    monkeypatch.setitem(at_once._TOKENS, "cpu", 64)
     sizes: list[tuple[int, ...]] = []
     model.model.embed_tokens.register_forward_hook(
         lambda _, inputs, __: sizes.append(tuple(inputs[0].shape))
