@@ -139,6 +139,7 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
     """Run two real steps and return the second's peak by phase, and in all under `all`."""
     from peftkit.memory import step
     from peftkit.memory.fake import storage_of
+    from peftkit.methods.trained_positions import go_by_rows
     from peftkit.models.base import load_base
     from peftkit.recipe.build import build
 
@@ -156,7 +157,10 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
 
         add_fused_lm_head(native_model(model), outputs=("log_probs", "entropy", "is_top1"))
     method.prepare_model(model)
-    loss_of = method.loss()
+    loss_of = method.loss_on(base.config)
+    if method.way(base.config).by_rows:
+        batch = flat_batch(batch)
+        go_by_rows(model)
     settings = step.StepSettings.of(args, "cpu")
     optimizer = step.make_optimizer(model, method)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -171,6 +175,20 @@ def real_peaks(recipe: Any, batch: dict[str, Any]) -> dict[str, int]:
 
     live = compile_trace(trace).live(np.array(trace.num_bytes, np.int64))
     return {**live.phase_peaks(), "all": int(live.total.max())}
+
+
+def flat_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """Make of a padded batch what the collator makes of its rows where they are not padded."""
+    from peftkit.methods.trained_positions import FlatCollator
+
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    rows = zip(batch["input_ids"], batch["labels"], lengths, strict=True)
+    return FlatCollator(pad_token_id=0)(
+        [
+            {"input_ids": ids[:length].tolist(), "labels": labels[:length].tolist()}
+            for ids, labels, length in rows
+        ]
+    )
 
 
 def track_step(
@@ -191,7 +209,7 @@ def track_step(
     try:
         with tracker:
             tracker.enter("forward")
-            batch = {key: value.clone() for key, value in batch.items()}
+            batch = {k: v.clone() if hasattr(v, "clone") else v for k, v in batch.items()}
             loss = step.forward_backward(model, batch, loss_of, settings, marks.enter)
             tracker.label((p.grad for p in trained if p.grad is not None), "gradients")
             step.update(trained, optimizer, settings, marks.enter)

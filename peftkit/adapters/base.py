@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.adapters.experts import check_loads_back, check_reach
+from peftkit.adapters.fused import ask_for_fused, tie
 from peftkit.adapters.names import linear_modules, recipe_key
 from peftkit.adapters.targets import (
     check_head,
@@ -60,6 +61,11 @@ class PeftAdapter(Adapter):
         if self.refused is not None:
             raise UsageError(self.refused, hint=self.way_out)
         self.config = config
+
+    @property
+    def adds_positions(self) -> bool:
+        """Tell whether this is prompt learning."""
+        return bool(self.config.is_prompt_learning)
 
     def with_tokens(self, ids: Sequence[int]) -> PeftAdapter:
         """Return the adapter that trains the rows of these tokens, unless its options say which."""
@@ -123,6 +129,8 @@ class PeftAdapter(Adapter):
             named = [*(config.modules_to_save or ()), *head_modules(model)]
             config.modules_to_save = list(dict.fromkeys(named))
         linear = linear_modules(model)
+        if self.is_fused:
+            ask_for_fused(config, model)
         try:
             with upstream_notices_ignored():
                 attached = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -141,6 +149,8 @@ class PeftAdapter(Adapter):
         check_head(attached)
         check_loads_back(attached)
         check_reach(self.config, attached, linear)
+        if self.is_fused:
+            tie(attached)
         return attached
 
     def check_names(self, model: PreTrainedModel) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.adapters.base import task_type, upstream_notices_ignored
+from peftkit.adapters.fused import ask_for_fused, tie
 from peftkit.adapters.peft_types import adapter_class
 from peftkit.errors import ArtefactError, first_line
 from peftkit.rundir.paths import RunDir
@@ -94,12 +95,15 @@ def brought_by(path: Path) -> frozenset[str]:
     return _parameters(header)
 
 
-def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel, path: Path, *, is_trainable: bool, is_fused: bool = False
+) -> PeftModel:
     """Attach an adapter from disk to the base that the recipe names.
 
     Args:
         path: an adapter folder, or a run directory.
         is_trainable: whether its parameters take gradients.
+        is_fused: whether LoRA layers are those of `peftkit.kernels`, where they can be.
 
     Raises:
         ArtefactError: the adapter is pickled, torn, not finite, or made for another base.
@@ -113,6 +117,9 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
     _check_weights(weights, config, folder)
     config.task_type = _wrapper(model, config, _parameters(weights))
     _make_room(model, config)
+    is_fused = is_fused and str(config.peft_type.value) == "LORA"
+    if is_fused:
+        ask_for_fused(config, model)
     try:
         with upstream_notices_ignored():
             attached = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -125,6 +132,8 @@ def load_adapter(model: PreTrainedModel, path: Path, *, is_trainable: bool) -> P
             f"{folder} does not fit {type(model).__name__}: {first_line(error)}",
             hint="name the base model that this adapter was trained on",
         ) from error
+    if is_fused:
+        tie(attached)
     return attached if is_trainable else attached.eval()
 
 

@@ -19,6 +19,7 @@ class Lora(PeftAdapter):
     """Add low-rank matrices beside weights: LoRA, DoRA, rsLoRA, PiSSA and their family."""
 
     Config = "peft:LoraConfig"
+    can_fuse = True
 
 
 class AdaptionPrompt(PeftAdapter):

@@ -123,7 +123,7 @@ TABLE: Mapping[str, Rule] = {
     "kto_chosen_weight": kept("method.desirable_weight", number),
     "kto_rejected_weight": kept("method.undesirable_weight", number),
     "ref_model": unsupported("the reference is the base with the adapter switched off"),
-    "compute_accuracy": differs("method.sft logs mean_token_accuracy"),
+    "compute_accuracy": differs("speed.loss: native logs mean_token_accuracy"),
     "plot_loss": implied("a run's report draws the loss"),
     "disable_shuffling": kept("method.train_sampling_strategy", lambda _: "sequential"),
     # rows

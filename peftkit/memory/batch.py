@@ -62,8 +62,8 @@ def make_batch(method: Method, point: Point, *, has_types: bool = False) -> dict
         has_types: whether tokens say which of two texts they are of.
     """
     shapes = method.columns(point)
-    if point.layout in ("packed", "flat"):
-        return _flattened(shapes, point.layout)
+    if point.layout in ("packed", "flat", "rows"):
+        return _flattened(shapes, point)
     batch: dict[str, Any] = {name: _integers(*shape) for name, shape in shapes.items()}
     if "input_ids" in shapes:
         shape = shapes["input_ids"]
@@ -89,7 +89,7 @@ def _no_mask(shape: tuple[int, ...]) -> AllOnes:
     return AllOnes(_integers(1, 1).expand(shape))
 
 
-def _flattened(shapes: Mapping[str, tuple[int, ...]], layout: str) -> dict[str, Any]:
+def _flattened(shapes: Mapping[str, tuple[int, ...]], point: Point) -> dict[str, Any]:
     """Make trl's padding-free batch: one row of all tokens, positions that start anew."""
     batch: dict[str, Any] = {
         name: _integers(1, math.prod(shape)) if len(shape) > 1 else _integers(*shape)
@@ -98,7 +98,9 @@ def _flattened(shapes: Mapping[str, tuple[int, ...]], layout: str) -> dict[str, 
     num = math.prod(shapes["input_ids"])
     batch["position_ids"] = _integers(1, num)
     batch["seq_idx"] = torch.empty((1, num), dtype=torch.int32)
-    if layout == "flat":
+    if point.layout == "rows":
+        batch["row_lengths"] = [point.length] * point.micro_batch
+    if point.layout == "flat":
         batch["attention_mask"] = AllOnes(_integers(1, num))
     return batch
 

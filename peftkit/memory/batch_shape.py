@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,13 +22,15 @@ class BatchShape:
 
     micro_batch: int
     length: int
-    """Tokens of the longest row."""
+    """Tokens of the longest row; without padding, of the longest ones in the mean."""
     num_tokens: int
     """Real tokens of an average micro-batch."""
     padded_tokens: int
     """The same, padding included, of one sequence a row."""
     is_flat: bool
     """Whether all rows are put into one, as trl's padding-free collator does."""
+    by_rows: bool
+    """Whether attention is told of the rows in it."""
     takes_mask: bool
     """Whether attention needs a dense mask to keep rows apart or to skip padding."""
     varies: bool
@@ -39,6 +42,8 @@ class BatchShape:
 
     def layout(self, rows: int) -> str:
         """Return the layout of a micro-batch of this many rows; see `Point`."""
+        if self.by_rows:
+            return "rows"
         if self.is_flat:
             return "packed" if self.takes_mask else "flat"
         is_padded = self.varies and rows * self.num_sequences > 1
@@ -57,22 +62,30 @@ def batch_shape(
     multiple = method.padding_multiple
     padded = [-(-length // multiple) * multiple for length in stated]
     attention = built.recipe.model.attn_implementation or "sdpa"
+    by_rows = method.way(config).by_rows
+    is_flat = method.is_flat or by_rows
     is_sorted = args.train_sampling_strategy == "group_by_length"
     mean = sum(stated) / len(stated) if lengths else padded[0]
     return BatchShape(
         micro_batch=rows,
-        length=max(padded),
+        length=_mean_of_longest(padded, rows) if by_rows else max(padded),
         num_tokens=round(rows * method.num_sequences * mean),
         padded_tokens=round(
-            rows * (mean if method.is_flat else padded_length(padded, rows, is_sorted=is_sorted))
+            rows * (mean if is_flat else padded_length(padded, rows, is_sorted=is_sorted))
         ),
-        is_flat=method.is_flat,
+        is_flat=is_flat,
+        by_rows=by_rows,
         takes_mask=not attention.startswith("flash"),
         # Of several sequences of a row, all but the longest are padded.
         varies=lengths is not None and (min(stated) < max(padded) or method.num_sequences > 1),
         target_length=_target_length(method, lengths),
         num_sequences=method.num_sequences,
     )
+
+
+def _mean_of_longest(lengths: Sequence[int], rows: int) -> int:
+    longest = sorted(lengths, reverse=True)[:rows]
+    return math.ceil(sum(longest) / len(longest))
 
 
 def _target_length(method: Method, lengths: Sequence[int] | None) -> int:

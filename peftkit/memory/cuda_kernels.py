@@ -7,6 +7,8 @@ Imported once planning is sure: it subclasses a function mode.
   aten/src/ATen/native/transformers/attention.cpp, `_fused_sdp_choice_cpp`).
 - Dropout keeps a mask of one byte an element (`native_dropout`); the CPU keeps one of the input's
   dtype (aten/src/ATen/native/Dropout.cpp, `is_fused_kernel_acceptable`).
+- Attention of rows without padding is one kernel for all of them on CUDA; on the CPU each row's
+  output is copied into one (`peftkit.kernels.row_attention`).
 - Autocast runs layer norms in float32 on CUDA, and in the input's dtype on the CPU (torch docs,
   "CUDA Ops that can autocast to float32"; they are on no list of the CPU's).
 """
@@ -66,6 +68,8 @@ class CudaKernels(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention:
             options["dropout_p"] = 0.0
             return func(*args[:4], **options)
+        if func is torch.cat and len(args[0]) == 1:
+            return args[0][0]
         if func is functional.dropout:
             return _dropout(*args, **options)
         if func is functional.layer_norm and torch.is_autocast_enabled("cpu"):

@@ -8,23 +8,25 @@ whole model; if they do not, all layers are run.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
 from peftkit.memory.fake import (
     FakeModel,
-    PlanningError,
     build_skeleton,
     explained_operators,
     materialize,
 )
 from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
+from peftkit.memory.known_loss import known_loss, rehearsed_loss, tile_of
 from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
+from peftkit.memory.second_point import second_point
 from peftkit.memory.sharing import ALONE, DDP, Sharing
 from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_update
 from peftkit.memory.terms import COLLECTIVES
@@ -49,9 +51,6 @@ if TYPE_CHECKING:
     from peftkit.plugins import Point
     from peftkit.plugins.losses import Loss
     from peftkit.recipe.build import Built
-
-_TILE_TOKENS = 4096
-"""Positions that the fused head scores at once."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,22 @@ class Rehearsed:
         self.method, self.device, self.sharing = built.method, device, sharing
         self.args: TrainingArguments = built.method.config
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
-        self.scored_share = scored_share if device == "cuda" else 1.0
-        self.fuses_head = built.method.fuses_head
+        self.way = built.method.way(config)
+        self._loss = known_loss(built, config)
+        self.fuses_head = built.method.fuses_head and not self.way.scores_trained
+        # trl's head scores every position where it has no kernel.
+        scores_all = self.fuses_head and device != "cuda"
+        self.scored_share = 1.0 if scores_all else scored_share
         self.num_sequences = built.method.num_sequences
-        self._loss = known_loss(built)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._make = partial(self._make_model, built, config)
         self.fake: FakeModel = self._make()
         self.model = self.fake.model
         self.virtual = virtual_tokens(self.model)
         self.config = self.model.config
+        self.tile = tile_of(self._loss, self.model, device)
+        share = 1.0 if self.fuses_head else self.scored_share
+        self.tile_tokens = math.ceil(self.tile / share)
         self.stacks = find_stacks(self.model)
         # The update does not depend on the batch, so one serves every size.
         self._updates: dict[int, tuple[Trace, Trace]] = {}
@@ -146,7 +151,7 @@ class Rehearsed:
             with explained_operators(), AssumedValues():
                 self._updates[reserved] = self._update(reserved)
         update, before = self._updates[reserved]
-        other = self._probe(point)
+        other = second_point(point, self.config, self.tile_tokens // self.num_sequences)
         with explained_operators(), AssumedValues() as assumed:
             first, program, repeats, grown = self._compare(point, other, self._blocks())
             if grown is None:
@@ -165,6 +170,7 @@ class Rehearsed:
             _array(before.num_bytes), _array(update.num_bytes),
             block, self.virtual, self.scored_share,
             (point.micro_batch, point.length, _array(first.num_bytes)), self.num_sequences,
+            self.tile,
         )  # fmt: skip
         if growth.num_unexplained:
             notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
@@ -193,16 +199,34 @@ class Rehearsed:
 
     def _track(self, model: Any, point: Point, kept: Sequence[Kept]) -> Trace:
         """Follow a micro-batch of a model, the recipe's own or one made of it."""
-        with self.kernels(model):
+        with self.kernels(model), self.attending(model):
             return track_micro_batch(
                 model,
                 partial(self._make_batch, point),
-                self._loss,
+                self.loss_at(point),
                 self.settings,
                 kept=kept,
                 saving=partial(self._saving, model),
                 storage=self.fake.storage,
             )
+
+    @contextmanager
+    def attending(self, model: Any) -> Iterator[None]:
+        """Let a model's attention keep to rows while it trains, where the method's does."""
+        from peftkit.kernels import row_attention
+
+        native = native_model(model)
+        before = native.config._attn_implementation
+        if self.way.by_rows:
+            row_attention.register()
+            native.set_attn_implementation(row_attention.NAME)
+        yield
+        if self.way.by_rows:
+            native.set_attn_implementation(before)
+
+    def loss_at(self, point: Point) -> Loss:
+        """Return the loss that is run at a point, where labels have no values."""
+        return rehearsed_loss(self._loss, self._size(point).num_scored, self.device)
 
     def _make_batch(self, point: Point) -> dict[str, Any]:
         from peftkit.memory.batch import make_batch
@@ -306,34 +330,10 @@ class Rehearsed:
         """Tell whether torch's optimizer would work on lists on the planned device, as on CUDA."""
         return self.device == "cuda" and str(self.args.optim) in _FOREACH
 
-    def _probe(self, point: Point) -> Point:
-        """Choose a second size that tells all monomials apart and takes the same branches.
-
-        One row is a case of its own: slices of it need no copy. A batch that fills the head's
-        first tile is compared with one that does not, and the other way round.
-        """
-        config = self.config.get_text_config()
-        fills_tile = point.num_tokens * self.num_sequences > _TILE_TOKENS
-        rows = 1 if point.micro_batch == 1 else 3
-        tokens = _TILE_TOKENS // 2 if fills_tile else 2 * _TILE_TOKENS + 1000
-        tokens //= self.num_sequences
-        longest = getattr(config, "max_position_embeddings", None) or tokens
-        window = getattr(config, "sliding_window", None) or 0
-        length = _prime_below(min(tokens // rows, longest))
-        if window and point.length < window <= length:
-            length = _prime_below(window - 1)
-        elif window and point.length >= window > length:
-            length = _prime_above(window)
-        if length == point.length:
-            length = _prime_below(length - 1)
-        if rows > 1 and not fills_tile:
-            rows = _prime_above(max(rows, -(-2 * _TILE_TOKENS // max(1, length - 1)) + 1))
-        return replace(point, micro_batch=rows, length=length)
-
     def _size(self, point: Point) -> Any:
         return make_size(
             point.micro_batch * self.num_sequences, point.length,
-            virtual=self.virtual, scored_share=self.scored_share,
+            virtual=self.virtual, scored_share=self.scored_share, tile=self.tile,
         )  # fmt: skip
 
 
@@ -343,23 +343,6 @@ _OWN_POOL = (
 )
 _FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
 """Optimizers of torch that transformers makes without saying how they loop."""
-
-
-def known_loss(built: Built) -> Loss:
-    """Return what a recipe's method computes of a batch, which planning runs.
-
-    Raises:
-        PlanningError: its step cannot be run outside of its trainer.
-    """
-    loss, reason = built.method.loss(), built.method.unplanned
-    if loss is None or reason:
-        key = f"method.{built.recipe.method.name}"
-        raise PlanningError(
-            f"what a step of {key} takes is unknown:"
-            f" {reason or 'its loss is computed by its trainer alone'}",
-            hint=f"train for one step instead, which says what it took: {key}.max_steps=1",
-        )
-    return loss
 
 
 def virtual_tokens(model: Any) -> Virtual:
@@ -384,15 +367,3 @@ def _array(values: Sequence[int]) -> Any:
     import numpy as np
 
     return np.array(values, np.int64)
-
-
-def _is_prime(number: int) -> bool:
-    return number > 1 and all(number % d for d in range(2, int(number**0.5) + 1))
-
-
-def _prime_below(number: int) -> int:
-    return next(n for n in range(max(number, 3), 1, -1) if _is_prime(n))
-
-
-def _prime_above(number: int) -> int:
-    return next(n for n in range(number, 2 * number + 2) if _is_prime(n))

@@ -10,7 +10,6 @@ for any batch. Source: trl 1.16, `kernels/chunked_logprob.py` and `trainer/utils
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -19,13 +18,10 @@ import torch
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
+from peftkit.memory.growth import scored_positions, tile_sizes
+
 TOKEN_TILE: int = chunked_logprob.TOKEN_CHUNK_SIZE
 VOCABULARY_TILE: int = trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
-
-
-def tile_sizes(num_tokens: int) -> tuple[int, int]:
-    """Return the rows of the first two tiles; 0 for a second one that there is not."""
-    return min(num_tokens, TOKEN_TILE), min(max(num_tokens - TOKEN_TILE, 0), TOKEN_TILE)
 
 
 @dataclass(frozen=True)
@@ -225,8 +221,3 @@ def _accumulate(  # noqa: PLR0913, PLR0917
         grad_weight[columns].addmm_(tile.t().float(), hidden_chunk.float())
     if grad_bias is not None:
         grad_bias[columns] += tile.sum(dim=0, dtype=torch.float32)
-
-
-def scored_positions(num_positions: int, share: float) -> int:
-    """Return how many positions carry a loss: a share of all, rounded up, at least one."""
-    return max(1, math.ceil(share * num_positions))

@@ -8,6 +8,7 @@ monomial explains is scaled with the number of tokens, and the replay says that 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+TILE_TOKENS = 4096
+"""Positions that trl's fused head scores at once."""
 _LIMIT = 1 << 40
 """No search looks beyond this many rows or tokens."""
 
@@ -143,11 +146,15 @@ class Footprint:
     """A micro-batch and length at which the bytes are known, not replayed."""
     num_sequences: int = 1
     """Sequences of a row in a batch, see `Method.num_sequences`."""
+    tile: int = TILE_TOKENS
+    """Positions that the head scores at once."""
 
     def size(self, micro_batch: int, length: int) -> Size:
         """Return the numbers of a micro-batch of rows of a length."""
         num = micro_batch * self.num_sequences
-        return make_size(num, length, virtual=self.virtual, scored_share=self.scored_share)
+        return make_size(
+            num, length, virtual=self.virtual, scored_share=self.scored_share, tile=self.tile
+        )
 
     def live(self, micro_batch: int, length: int) -> Live:
         """Return what is alive at every moment at a size."""
@@ -226,12 +233,21 @@ def make_size(
     *,
     virtual: Virtual = Virtual(0, 0),
     scored_share: float = 1.0,
+    tile: int = TILE_TOKENS,
 ) -> Size:
     """Return the numbers of a micro-batch of rows of a length."""
-    from peftkit.memory.fused_head import scored_positions, tile_sizes
-
     num_scored = scored_positions(micro_batch * (length + virtual.num_scored - 1), scored_share)
-    return Size(micro_batch, length, virtual.num, num_scored, tile_sizes(num_scored))
+    return Size(micro_batch, length, virtual.num, num_scored, tile_sizes(num_scored, tile))
+
+
+def tile_sizes(num_tokens: int, tile: int = TILE_TOKENS) -> tuple[int, int]:
+    """Return the rows of the first two tiles; 0 for a second one that there is not."""
+    return min(num_tokens, tile), min(max(num_tokens - tile, 0), tile)
+
+
+def scored_positions(num_positions: int, share: float) -> int:
+    """Return how many positions carry a loss: a share of all, rounded up, at least one."""
+    return max(1, math.ceil(share * num_positions))
 
 
 def largest_that_fits(fits: Callable[[int], bool], start: int) -> int:

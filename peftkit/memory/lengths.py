@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftkit.errors import PeftkitError
-from peftkit.plugins import Method, ModelKind, column_lengths
+from peftkit.plugins import IGNORED, Method, ModelKind, column_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,6 +52,8 @@ class RowLengths(list[int]):
     num_rows: int = 0
     """Rows that the trainer gets in all, packed ones counted as one: no batch has more. 0 where the
     lengths stand for any number of rows."""
+    trained: Sequence[int] = ()
+    """Trained positions of each row; empty where a method does not say."""
     num_labels: int = 0
     """What the head of a model says: labels, or one number; 0 where rows have neither."""
 
@@ -65,9 +67,28 @@ def lengths_of(rows: Dataset, method: Method, labels: Labels | None = None) -> R
     lengths = RowLengths(method.lengths(rows))
     lengths.num_rows = len(rows)
     lengths.num_labels = len(labels.outputs) if labels else 0
+    if "loss" in method.speeds and "labels" in rows.column_names:
+        lengths.trained = [count_trained(labels) for labels in rows["labels"]]
     if method.target_option is not None and "labels" in rows.column_names:
         lengths.longest_target = max(column_lengths(rows, "labels"), default=0)
     return lengths
+
+
+def count_trained(labels: Sequence[int]) -> int:
+    """Count the positions that predict a label."""
+    return sum(label != IGNORED for label in labels[1:])
+
+
+def scored_share(lengths: Sequence[int] | None, num_rows: int) -> float:
+    """Return the largest share of a batch's positions that can be trained; all, if none are known.
+
+    Args:
+        num_rows: of a batch, which is as long as its longest row.
+    """
+    trained = sorted(getattr(lengths, "trained", ()), reverse=True)[:num_rows]
+    if not trained or lengths is None:
+        return 1.0
+    return float(min(1.0, sum(trained) / max(1, len(trained) * (max(lengths) - 1))))
 
 
 def length_key(recipe: Recipe) -> str:

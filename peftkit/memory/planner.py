@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError
 from peftkit.memory.growth import Footprint, largest_that_fits
-from peftkit.memory.lengths import fit_head
+from peftkit.memory.lengths import fit_head, scored_share
 from peftkit.memory.sharing import FSDP2, Sharing, sharing_of
 from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.rundir.paths import SCHEMA_VERSION
@@ -206,7 +206,7 @@ def plan(
     quiet_stack()
     from peftkit.memory.batch_shape import batch_shape
     from peftkit.memory.evaluation import unplanned_scoring
-    from peftkit.memory.fake_step import known_loss
+    from peftkit.memory.known_loss import known_loss
     from peftkit.memory.runtime import runtime_of
     from peftkit.plugins import Point
     from peftkit.recipe.build import build
@@ -215,9 +215,15 @@ def plan(
     known_loss(built)  # whatever is unknown is said first
     _leave_imports_uncollected()
     built, config = _with_tokens(built, _config_of(built, lengths))
-    rehearsed = _rehearsed(built, config, device=machine.device, num_processes=num_processes)
-    runtime = runtime_of(machine)
     shape = batch_shape(built, config, lengths)
+    rehearsed = _rehearsed(
+        built,
+        config,
+        device=machine.device,
+        num_processes=num_processes,
+        scored_share=scored_share(lengths, shape.micro_batch),
+    )
+    runtime = runtime_of(machine)
     replays: dict[str, Rehearsal] = {}
 
     def rehearsal(rows: int) -> Rehearsal:
@@ -243,7 +249,12 @@ def plan(
 
 
 def _rehearsed(
-    built: Built, config: PretrainedConfig, *, device: str, num_processes: int
+    built: Built,
+    config: PretrainedConfig,
+    *,
+    device: str,
+    num_processes: int,
+    scored_share: float,
 ) -> Rehearsed:
     """Make the fake model whose step stands for that of one process."""
     from peftkit.memory.fake_step import Rehearsed
@@ -251,7 +262,7 @@ def _rehearsed(
 
     sharing = sharing_of(built, built.method.config, num_processes)
     kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
-    return kind(built, config, device=device, sharing=sharing)
+    return kind(built, config, device=device, scored_share=scored_share, sharing=sharing)
 
 
 def plan_run(

@@ -30,7 +30,7 @@ def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int
     Returns:
         the tokens of the longest row; None where only the trainer can compute its loss.
     """
-    loss_of = method.loss()
+    loss_of = method.loss_on(trainer.model.config)
     if loss_of is None:
         return None
     args, model = trainer.args, trainer.model

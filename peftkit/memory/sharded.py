@@ -37,9 +37,15 @@ class Sharded(Rehearsed):
     """Rehearse what one process holds and gathers under FSDP2."""
 
     def __init__(
-        self, built: Built, config: PretrainedConfig, *, device: str, sharing: Sharing
+        self,
+        built: Built,
+        config: PretrainedConfig,
+        *,
+        device: str,
+        sharing: Sharing,
+        scored_share: float = 1.0,
     ) -> None:
-        super().__init__(built, config, device=device, sharing=sharing)
+        super().__init__(built, config, device=device, sharing=sharing, scored_share=scored_share)
         # FSDP2 casts what it gathers; accelerate wraps no model of it in autocast.
         self.settings = dataclasses.replace(self.settings, autocast=None)
         self._is_cut = False
@@ -95,9 +101,9 @@ class Sharded(Rehearsed):
     def _warm_up(self, model: Any, point: Point) -> None:
         """Let FSDP2 set itself up; gradients of earlier micro-batches stay where there are any."""
         model.set_requires_gradient_sync(not self._keeps_whole_gradients)
-        with self.kernels(model):
+        with self.kernels(model), self.attending(model):
             batch = self._make_batch(point)
-            step.forward_backward(model, batch, self._loss, self.settings, _ignore)
+            step.forward_backward(model, batch, self.loss_at(point), self.settings, _ignore)
         model.set_requires_gradient_sync(True)
         if self.settings.accumulation == 1:
             model.zero_grad()

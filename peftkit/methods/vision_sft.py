@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError, UsageError
 from peftkit.methods.sft import SFT
-from peftkit.plugins import IMAGE_TEXT_TO_TEXT, Chosen, Example, Pictured, RowCount, Training
-from peftkit.plugins.method import make_trainer
+from peftkit.plugins import (
+    IMAGE_TEXT_TO_TEXT,
+    Chosen,
+    Example,
+    Pictured,
+    RowCount,
+    Training,
+    make_trainer,
+)
 from peftkit.plugins.rows import IGNORED, PICTURES, TEXT, count_sequence
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ class VisionSFT(SFT):
     kind = IMAGE_TEXT_TO_TEXT
     examples: ClassVar[tuple[type[Example], ...]] = (Pictured,)
     fuses_head = False
+    speeds = frozenset()
     unplanned = "what pictures become within the model is not rehearsed"
     owned: ClassVar[Mapping[str, str]] = {
         **SFT.owned,

@@ -35,7 +35,7 @@ from peftkit.plugins.kinds import (
     ModelKind,
 )
 from peftkit.plugins.machine import Chosen, Decision, Machine
-from peftkit.plugins.method import Method, Training, make_trainer
+from peftkit.plugins.method import Method
 from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Reward, Source, Task
 from peftkit.plugins.picture import Picture
 from peftkit.plugins.pictured import Pictured
@@ -61,6 +61,7 @@ from peftkit.plugins.rows import (
     column_lengths,
     count_sequence,
 )
+from peftkit.plugins.trainer import Training, make_trainer
 
 __all__ = [
     "CAUSAL_LM",

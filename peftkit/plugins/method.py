@@ -6,10 +6,8 @@ what trains and scores them. Planner, probe, audit, scoring and benchmarks ask i
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError, UsageError
@@ -20,42 +18,23 @@ from peftkit.plugins.losses import plain_loss
 from peftkit.plugins.machine import Chosen, Machine
 from peftkit.plugins.parts import Plugin, Task
 from peftkit.plugins.rows import Point, Row, RowCount, column_lengths, count_sequence
+from peftkit.plugins.speed import Speed, Way
+from peftkit.plugins.trainer import Training, make_trainer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     import torch
     from datasets import Dataset
-    from peft import PeftModel
     from transformers import (
         PretrainedConfig,
-        PreTrainedModel,
         PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
         ProcessorMixin,
         Trainer,
-        TrainerCallback,
-        TrainingArguments,
     )
 
     from peftkit.plugins.evaluation import Answerer, Asking, Evaluator, Scoring
     from peftkit.plugins.losses import Loss
-
-
-@dataclass(frozen=True)
-class Training:
-    """Hold what a trainer is made of."""
-
-    model: PreTrainedModel | PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    train: Dataset
-    validation: Dataset | None
-    callbacks: Sequence[TrainerCallback]
-    output_dir: Path
-    """Where it writes checkpoints; the native config does not know it."""
-    task: Task | None = None
-    """That of the rows, whose metrics a method may reward."""
 
 
 class Method(Plugin):
@@ -79,6 +58,10 @@ class Method(Plugin):
     """Sequences that a row puts into a batch, padded alike: 2 where a prompt has two answers."""
     fuses_head: ClassVar[bool] = False
     """Whether `loss` is trl's fused head, which keeps no logits."""
+    speeds: ClassVar[frozenset[str]] = frozenset()
+    """Which keys of `speed` it heeds: `loss`, `unpad`."""
+    speed: Speed = Speed()
+    """What the recipe asks for of them, as far as recipe and adapter let it."""
     answer_options: ClassVar[frozenset[str]] = frozenset()
     """Options that only say how answers are found, which may change after training."""
     tokenizers: ClassVar[tuple[str, ...]] = ("bpe",)
@@ -278,6 +261,18 @@ class Method(Plugin):
 
         return Trainer  # type: ignore[no-any-return]
 
+    taken: Way = Way()
+    """How the trainer that it made last computes its steps."""
+
+    def way(self, config: PretrainedConfig) -> Way:
+        """Say how it computes its steps on a model: as its trainer does, by default.
+
+        Raises:
+            UsageError: the recipe asks for a way that this model does not let it go.
+        """
+        del config
+        return Way()
+
     def trainer_options(self, parts: Training) -> dict[str, Any]:
         """Return what the class takes beside model, rows, callbacks and tokenizer: a collator."""
         del parts
@@ -339,6 +334,11 @@ class Method(Plugin):
             return None
         return plain_loss(self.config)
 
+    def loss_on(self, config: PretrainedConfig) -> Loss | None:
+        """Return the loss of its `way` on a model, which is the trainer's own by default."""
+        del config
+        return self.loss()
+
     # Scoring
 
     @classmethod
@@ -365,35 +365,3 @@ class Method(Plugin):
         """Make what answers prompts; None for that of its kind."""
         del asking
         return None
-
-
-def make_trainer(
-    trainer_class: type[Trainer], config: TrainingArguments, parts: Training, **native: Any
-) -> Trainer:
-    """Make a trainer that prints nothing itself; the method's own arguments stay as they are.
-
-    So do the dtypes of what is trained: trl recasts an adapter on a quantized base to bfloat16,
-    which loses the small updates of AdamW, and says nothing.
-
-    Args:
-        native: what else the class takes: a collator, an optimizer ...
-    """
-    from transformers import PrinterCallback
-
-    args = copy.copy(config)
-    args.output_dir = str(parts.output_dir)
-    trained = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
-    trainer = trainer_class(
-        args=args,
-        model=parts.model,
-        processing_class=parts.tokenizer,
-        train_dataset=parts.train,
-        eval_dataset=parts.validation,
-        callbacks=list(parts.callbacks),
-        **native,
-    )
-    trainer.remove_callback(PrinterCallback)
-    for parameter, values in trained:
-        if parameter.dtype != values.dtype:
-            parameter.data = values.to(parameter.device)
-    return trainer

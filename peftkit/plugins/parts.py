@@ -213,6 +213,16 @@ class Adapter(Plugin):
                 begins with its recipe key.
         """
 
+    can_fuse: ClassVar[bool] = False
+    """Whether its layers can be those of `peftkit.kernels`: the same in fewer steps."""
+    is_fused: bool = False
+    """Whether they are to be, where the base has layers that are served."""
+
+    @property
+    def adds_positions(self) -> bool:
+        """Tell whether a row gets positions before those of its tokens, as in prompt learning."""
+        return False
+
     @property
     def has_names(self) -> bool:
         """Tell whether its options may name parts of the base, which `check_names` looks for."""

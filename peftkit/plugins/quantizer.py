@@ -85,6 +85,14 @@ class Quantizer(Plugin):
         """Return what `doctor` tries: a variant's name (empty for the only one) -> its options."""
         return {"": {}}
 
+    @classmethod
+    def lora_layers(cls) -> Mapping[type, type]:
+        """Return the linear layers that it packs -> PEFT's LoRA layer over each, where installed.
+
+        Their adapter's part can be computed in one step; a layer that is not named is PEFT's own.
+        """
+        return {}
+
     # What is asked once it is constructed.
 
     @classmethod

@@ -54,6 +54,19 @@ class BitsAndBytes(Quantizer):
         )
 
     @classmethod
+    def lora_layers(cls) -> Mapping[type, type]:
+        """Name PEFT's layers over both kinds of packed weights."""
+        from peft.import_utils import is_bnb_4bit_available, is_bnb_available
+
+        if not (is_bnb_available() and is_bnb_4bit_available()):
+            return {}
+        import bitsandbytes
+        from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
+
+        packed = bitsandbytes.nn
+        return {packed.Linear8bitLt: Linear8bitLt, packed.Linear4bit: Linear4bit}
+
+    @classmethod
     def conflicts(cls, options: Mapping[str, Any]) -> Sequence[Conflict]:
         """Name what is asked for beside no bits, or beside the other number of them."""
         is_4bit, is_8bit = options.get("load_in_4bit") is True, options.get("load_in_8bit") is True

@@ -31,6 +31,7 @@ from peftkit.recipe.signatures import (
     signature_of,
     to_plain,
 )
+from peftkit.recipe.speed import settle_speed
 from peftkit.recipe.stack_needs import find_needs
 from peftkit.recipe.strict import Gate, kind_of
 from peftkit.recipe.tables import RECORDED, owned_by
@@ -111,6 +112,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
     refuse_packed(builder.gate, recipe, adapter, quantizer)
     check_limits(builder.gate, recipe, method)
+    settle_speed(builder.gate, recipe, method, adapter)
     builder.generation()
     builder.check_stack("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
@@ -309,16 +311,13 @@ def _resolve(
         "memory": {"budget": None}
         if recipe.memory.budget_bytes is None
         else {"budget": f"{recipe.memory.budget_bytes / (1 << 30):.10g} GiB"},
+        "speed": _plain(recipe.speed),
         "evaluate": False if recipe.evaluate is None else _plain(recipe.evaluate),
     }
-    if recipe.early_stopping is not None:
-        resolved["early_stopping"] = _plain(recipe.early_stopping)
-    if recipe.stop_above is not None:
-        resolved["stop_above"] = _plain(recipe.stop_above)
-    if recipe.per_epoch is not None:
-        resolved["per_epoch"] = _plain(recipe.per_epoch)
-    plain: dict[str, Any] = _plain(resolved)
-    return plain
+    for name in ("early_stopping", "stop_above", "per_epoch"):
+        if (section := getattr(recipe, name)) is not None:
+            resolved[name] = _plain(section)
+    return dict(_plain(resolved))
 
 
 def _plain_model(recipe: Recipe, quantize: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peftkit.plugins.rendering import Rendering
+from peftkit.plugins.speed import Speed
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,7 @@ class Recipe:
     early_stopping: EarlyStoppingSection | None = None
     stop_above: StopAboveSection | None = None
     per_epoch: PerEpochSection | None = None
+    speed: Speed = field(default_factory=Speed)
 
     @property
     def scoring(self) -> EvaluateSection:

@@ -11,6 +11,7 @@ from typing import Any
 
 from peftkit.embedded.named_templates import template_names
 from peftkit.plugins import plugin_names
+from peftkit.plugins.speed import Speed
 from peftkit.recipe.choices import check_own, check_plugin, pick
 from peftkit.recipe.data_section import read_data
 from peftkit.recipe.kinds import ANY, Kind, is_number, show
@@ -49,6 +50,7 @@ SECTIONS = {
     "per_epoch": "how often an epoch is evaluated and saved: {evaluations: 4, saves: 1}",
     "stop_above": "when a training is given up: {loss: 5.0, steps: 20}; never when absent",
     "memory": "a bound on memory",
+    "speed": "how a step is computed: {loss: trained, unpad: auto, fused_adapter: auto}",
     "evaluate": "what is scored after training; nothing when absent or false",
 }
 REQUIRED = ("model", "data", "adapter", "method")
@@ -86,6 +88,7 @@ def read_sections(gate: Gate, data: Mapping[str, Any]) -> dict[str, Any]:
         "per_epoch": _read_per_epoch(gate, data.get("per_epoch")),
         "stop_above": _read_stop_above(gate, data.get("stop_above")),
         "memory": _read_memory(gate, data.get("memory")),
+        "speed": _read_speed(gate, data.get("speed")),
         "evaluate": _read_evaluate(gate, data.get("evaluate")),
     }
 
@@ -297,6 +300,18 @@ def _read_memory(gate: Gate, value: Any) -> MemorySection:
             else "units: GiB, MiB, GB, MB",
         )
     return MemorySection(num_bytes)
+
+
+def _read_speed(gate: Gate, value: Any) -> Speed:
+    if isinstance(value, Mapping):
+        words = {True: "on", False: "off"}
+        value = {
+            name: words[one] if isinstance(one, bool) and name != "loss" else one
+            for name, one in value.items()
+        }
+    before = len(gate.problems)
+    options = check_own(gate, "speed", value, Speed)
+    return Speed(**options) if len(gate.problems) == before else Speed()
 
 
 def _read_evaluate(gate: Gate, value: Any) -> EvaluateSection | None:

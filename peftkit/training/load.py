@@ -44,13 +44,37 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
                 model = job.built.adapter.attach(base)
         else:
             with blamed(job.recipe, "adapter.from", "adapter"):
-                model = load_adapter(base, earlier, is_trainable=True)
+                is_fused = job.recipe.speed.fused_adapter != "off"
+                model = load_adapter(base, earlier, is_trainable=True, is_fused=is_fused)
     trainable, total = count_parameters(model, job.built.quantizer)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
         f" trained ({trainable / total:.2%}) on {job.machine.name}"
     )
+    check_fused(job, model, screen)
     return model
+
+
+def check_fused(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> None:
+    """Say how many layers of an adapter compute by `peftkit.kernels`.
+
+    Raises:
+        UsageError: the recipe asks for all of them, and some cannot.
+    """
+    from peftkit.adapters.fused import fused_layers
+
+    wanted = job.recipe.speed.fused_adapter
+    num_fused, num_linear = fused_layers(model)
+    if wanted == "off" or (not num_linear and wanted == "auto"):
+        return
+    if wanted == "on" and (num_fused < num_linear or not num_linear):
+        place = job.recipe.place("speed.fused_adapter", "speed")
+        raise UsageError(
+            f"{place}: {num_linear - num_fused} of this adapter's {num_linear} linear layers cannot"
+            " be fused: a quantizer packs their weights in its own way",
+            hint="speed.fused_adapter=auto",
+        )
+    screen.say(f"  speed    {num_fused} of {num_linear} LoRA layers compute in one step")
 
 
 def check_same_labels(path: Path, labels: Labels) -> None:

@@ -47,6 +47,8 @@ def train_model(
     with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"), refusal_explained(job.recipe):
             trainer = _make_trainer(job, model, session)
+        if way := job.built.method.taken.describe():
+            session.screen.say(f"  speed    {way}")
         if start is None:
             _probe(trainer, job, session)
         watch = _watch(trainer, job, bar, metrics, seconds_before=seconds_before)

@@ -1,0 +1,1 @@
+"""The arithmetic of a training step, faster and smaller than upstream's, and equal to it."""

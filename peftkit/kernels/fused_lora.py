@@ -1,0 +1,168 @@
+"""LoRA layers of PEFT that compute by `adapted_linear`, where what they adapt lets them.
+
+PEFT makes them itself, told by its registration of custom modules; their names, parameters and
+saved files are PEFT's own, and so is every forward that is not served here: of several adapters at
+once, of merged ones, of variants other than DoRA.
+
+Imported once torch and PEFT are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from peft.tuners.lora import layer as lora
+from torch import nn
+
+from peftkit.kernels.adapted_linear import Factors, adapted, with_delta
+
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
+"""Names of layers that read the same input, one after another, in many families."""
+
+
+def register(config: Any, model: nn.Module, packed: Mapping[type, type] | None = None) -> bool:
+    """Tell PEFT to make these layers for a LoRA config; what is saved of it stays the same.
+
+    Args:
+        packed: linear layers over packed weights -> PEFT's LoRA layer over each.
+
+    Returns:
+        whether the model has any linear layer that they serve.
+    """
+    linear = [type(m) for m in model.modules() if isinstance(m, nn.Linear)]
+    plain = [m.weight for m in model.modules() if type(m) is nn.Linear]
+    known = (packed or {}).items()
+    mapping = {base: over_packed(layer) for base, layer in known if base in linear}
+    # A quantizer may keep the class and pack the weight; then PEFT has a layer of its own for it.
+    if plain and all(type(w) is nn.Parameter for w in plain):
+        mapping[nn.Linear] = FusedLinear
+    if mapping:
+        config._register_custom_module(mapping)
+    return bool(mapping)
+
+
+def tie_siblings(model: nn.Module) -> None:
+    """Let layers that read the same input know each other, so that they share what they can."""
+    for parent in model.modules():
+        for names in SIBLINGS:
+            found = [getattr(parent, name, None) for name in names]
+            layers = [one for one in found if isinstance(one, FusedLinear)]
+            if len(layers) > 1:
+                group = Siblings(layers)
+                for one in layers:
+                    one.siblings = group
+
+
+def fused_layers(model: nn.Module) -> tuple[int, int]:
+    """Count a model's LoRA layers that are of this kind, and all of its linear ones."""
+    layers = [m for m in model.modules() if isinstance(m, lora.LoraLayer)]
+    linear = [m for m in layers if isinstance(m.get_base_layer(), nn.Linear)]
+    return sum(isinstance(m, _Fused) for m in linear), len(linear)
+
+
+class _Fused:
+    """What the layers share: which forwards are served here."""
+
+    def _served(self: Any, args: Any, kwargs: Any) -> str | None:
+        """Return the adapter whose forward this is; None where PEFT's own must do it."""
+        if args or kwargs or self.disable_adapters or self.merged:
+            return None
+        active = [name for name in self.active_adapters if name in self.lora_A]
+        if len(active) != 1 or self.lora_bias[active[0]]:
+            return None
+        return str(active[0])
+
+    def _dropout(self: Any, name: str) -> float:
+        dropout = self.lora_dropout[name]
+        return float(dropout.p) if self.training and isinstance(dropout, nn.Dropout) else 0.0
+
+
+class FusedLinear(_Fused, lora.Linear):  # type: ignore[misc] # PEFT is untyped
+    """PEFT's LoRA layer over a plain linear one."""
+
+    siblings: Siblings | None = None
+    """Those that read the same input."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return what PEFT's layer does."""
+        factors = None if args or kwargs else self.factors()
+        if factors is None:
+            result: torch.Tensor = super().forward(x, *args, **kwargs)
+            return result
+        dropout = self._dropout(self.active_adapters[0])
+        if self.siblings is not None and not dropout:
+            return self.siblings.output(self, x, factors)
+        (y,) = adapted(x, [factors], dropout=dropout)
+        return y  # type: ignore[no-any-return]
+
+    def factors(self) -> Factors | None:
+        """Return what adapts the layer now; None where PEFT's own forward must do it."""
+        name = self._served((), {})
+        base = self.get_base_layer()
+        if name is None or base.weight.requires_grad:
+            return None
+        magnitude = None
+        if (variant := self.lora_variant.get(name)) is not None:
+            if type(variant).__name__ != "DoraLinearVariant" or self._dropout(name):
+                return None
+            magnitude = self.lora_magnitude_vector[name].weight
+        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        return Factors(base.weight, base.bias, down, up, self.scaling[name], magnitude)
+
+
+class Siblings:
+    """Layers that read the same input: the first one that is asked computes for all of them.
+
+    What it computes for the others waits for them, as long as they are asked with that very input.
+    Where one is not, the layers do not belong together after all, and each computes for itself.
+    """
+
+    def __init__(self, layers: list[FusedLinear]) -> None:
+        self.layers = layers
+        self.input: torch.Tensor | None = None
+        self.waiting: dict[int, torch.Tensor] = {}
+
+    def output(self, layer: FusedLinear, x: torch.Tensor, factors: Factors) -> torch.Tensor:
+        """Return a layer's output."""
+        if self.waiting:
+            found = self.waiting.pop(id(layer), None)
+            if x is self.input and found is not None:
+                self.input = x if self.waiting else None
+                return found
+            self.waiting, self.input = {}, None
+            if x is not self.input and found is not None:
+                self._part()
+                (y,) = adapted(x, [factors])
+                return y  # type: ignore[no-any-return]
+        of_all = [one.factors() for one in self.layers]
+        kept = [(one, of) for one, of in zip(self.layers, of_all, strict=True) if of is not None]
+        outputs = adapted(x, [of for _, of in kept])
+        self.waiting = {id(one): y for (one, _), y in zip(kept, outputs, strict=True)}
+        self.input = x
+        return self.waiting.pop(id(layer))
+
+    def _part(self) -> None:
+        for one in self.layers:
+            one.siblings = None
+
+
+@cache
+def over_packed(of_peft: type[nn.Module]) -> type[nn.Module]:
+    """Return PEFT's layer over packed weights, with the adapter's part fused."""
+
+    class FusedOverPacked(_Fused, of_peft):  # type: ignore[misc, valid-type] # made of a value
+        def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            """Return what PEFT's layer does."""
+            name = self._served(args, kwargs)
+            if name is None or self.lora_variant.get(name) is not None:
+                result: torch.Tensor = super().forward(x, *args, **kwargs)
+                return result
+            down, up = self.lora_A[name].weight, self.lora_B[name].weight
+            factors = Factors(down, None, down, up, self.scaling[name])
+            y = self.base_layer(x)
+            return with_delta(y, x, factors, dropout=self._dropout(name))
+
+    return FusedOverPacked

@@ -1,0 +1,112 @@
+"""Whether a model computes the same on a faster way: tried on two rows before it is trained.
+
+What a family does between its layers and its logits, and whether its attention heeds rows, is its
+own code's affair. Instead of trusting a list of families, two short rows go both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import first_line
+from peftkit.methods.trained_positions import FlatCollator, go_by_rows
+from peftkit.plugins.native import native_model
+from peftkit.plugins.speed import Way
+from peftkit.plugins.trained_loss import TrainedLoss, hidden_states
+
+if TYPE_CHECKING:
+    import torch
+
+LENGTHS = (5, 11)
+"""Tokens of the rows that are tried."""
+
+
+def disagreement(way: Way, model: Any, loss: TrainedLoss) -> str | None:
+    """Say how a model's logits differ on this way from its own; None where they do not.
+
+    The model, its random state and its attention are afterwards what they were.
+    """
+    native = native_model(model)
+    with _as_used(model, native):
+        wanted = _own_logits(model, native)
+        try:
+            if way.by_rows:
+                go_by_rows(model)
+            found = _logits(way, model, native, loss)
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+            return f"{type(native).__name__} cannot go this way: {first_line(error)}"
+    import torch
+
+    tolerance = torch.finfo(native.dtype).eps ** 0.5
+    distance = float((found - wanted).norm() / wanted.norm())
+    if distance <= tolerance:
+        return None
+    return f"{type(native).__name__} computes other logits this way, by {distance:.1%}"
+
+
+def _rows(native: Any) -> list[list[int]]:
+    """Make two rows of tokens; which ones does not matter."""
+    vocabulary = native.config.get_text_config().vocab_size
+    return [[(7 * i + 3 * length + 1) % vocabulary for i in range(length)] for length in LENGTHS]
+
+
+def _own_logits(model: Any, native: Any) -> torch.Tensor:
+    """Return the logits of each row by itself, one after another, from the second position on."""
+    import torch
+
+    device = native.get_input_embeddings().weight.device
+    found = []
+    for row in _rows(native):
+        ids = torch.tensor([row], device=device)
+        mask = torch.ones_like(ids)
+        found.append(model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0, :-1])
+    return torch.cat(
+        [one[-len(row) + 1 :] for one, row in zip(found, _rows(native), strict=True)]
+    ).float()
+
+
+def _logits(way: Way, model: Any, native: Any, loss: TrainedLoss) -> torch.Tensor:
+    import torch
+    from torch.nn.functional import linear
+
+    from peftkit.kernels.head_loss import bent
+
+    device = native.get_input_embeddings().weight.device
+    examples = [{"input_ids": row, "labels": row} for row in _rows(native)]
+    if way.by_rows:
+        batch = FlatCollator(pad_token_id=0)(examples)
+    else:
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+        batch = DataCollatorForLanguageModeling(pad_token_id=0)(examples)
+    batch = {n: v.to(device) if isinstance(v, torch.Tensor) else v for n, v in batch.items()}
+    head = native.get_output_embeddings()
+    hidden = hidden_states(model, native, batch)[:, -batch["labels"].shape[1] :]
+    at, _ = loss.positions(batch["labels"])
+    chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
+    return bent(linear(chosen, head.weight, head.bias).float(), loss.scoring)
+
+
+@contextmanager
+def _as_used(model: Any, native: Any) -> Iterator[None]:
+    """Switch dropout off while rows are tried, and put everything back.
+
+    A packed base stays in training mode: for a CPU's evaluation its weights may be packed anew.
+    """
+    import torch
+
+    was_training, attention = model.training, native.config._attn_implementation
+    is_packed = getattr(native, "hf_quantizer", None) is not None
+    state = torch.get_rng_state()
+    if not is_packed:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+        torch.set_rng_state(state)
+        if native.config._attn_implementation != attention:
+            native.set_attn_implementation(attention)
