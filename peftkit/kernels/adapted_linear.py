@@ -69,6 +69,7 @@ def adapted(x: torch.Tensor, layers: Sequence[Factors], *, dropout: float = 0.0)
 class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, shared: Shared, *flat: Any) -> Any:
+        ctx.set_materialize_grads(False)
         with torch.autocast(x.device.type, enabled=False):
             return _forward(ctx, x, shared, flat)
 

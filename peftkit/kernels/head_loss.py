@@ -54,7 +54,9 @@ def head_loss(
         targets: the token that each position should predict.
     """
     keeps_gradient = torch.is_grad_enabled()
-    loss: torch.Tensor = _HeadLoss.apply(hidden, weight, bias, targets, scoring, keeps_gradient)
+    loss: torch.Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call] # torch is
+        hidden, weight, bias, targets, scoring, keeps_gradient
+    )
     return loss
 
 
@@ -93,7 +95,7 @@ class _HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override] # torch's is *grads
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
         found = []
         for total, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True):
             found.append(None if total is None else (total * grad).to(dtype))

@@ -95,26 +95,6 @@ def test_the_cost_does_not_grow_with_the_layers() -> None:
     assert len(program.events) > 8 * sum(len(s.events) for s in trace.segments)
 
 
-def test_a_second_size_is_of_the_same_kind() -> None:
-    rehearsed = _rehearsed(real_step.MISTRAL, num_layers=4)
-    for point in (Point(1, 16), Point(1, 48), Point(2, 16), Point(8, 48), Point(64, 100)):
-        probe = rehearsed._probe(point)
-        assert (probe.micro_batch == 1) == (point.micro_batch == 1)
-        assert (probe.length >= 32) == (point.length >= 32), "on the same side of the window"
-    rehearsed = _rehearsed({**real_step.LLAMA, "max_position_embeddings": 9000}, num_layers=4)
-    for point in (Point(1, 16), Point(2, 48), Point(8, 1000)):
-        fills_tile = rehearsed._probe(point).num_tokens > 4096
-        assert fills_tile != (point.num_tokens > 4096), "the head's first tile tells them apart"
-
-
-def test_every_sequence_of_a_row_counts_for_the_heads_tile() -> None:
-    config = _config({**real_step.LLAMA, "max_position_embeddings": 9000}, 4)
-    rehearsed = Rehearsed(_built(preferences.Pairs(preferences.arguments())), config, device="cpu")
-    for point in (Point(2, 1000), Point(3, 1000), Point(8, 1000)):
-        fills_tile = 2 * rehearsed._probe(point).num_tokens > 4096
-        assert fills_tile != (2 * point.num_tokens > 4096)
-
-
 def test_scoring_on_a_gpu_takes_less_than_on_a_cpu() -> None:
     cpu, cuda = (_rehearsed(real_step.LLAMA, device=d, num_layers=1) for d in ("cpu", "cuda"))
     peaks = [r.rehearse(Point(2, 48)).footprint.live(2, 48).phase_peaks() for r in (cpu, cuda)]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
 from peftkit.errors import UsageError
-from peftkit.plugins import CAUSAL_LM, Method, Point, Text, Training, make_trainer
+from peftkit.plugins import CAUSAL_LM, Method, Point, Text
 
 
 class Plain(Method):
@@ -31,42 +29,6 @@ class Scored(Plain):
 
 def test_an_evaluator_of_its_own_is_known_without_making_it() -> None:
     assert Scored(None).has_evaluator
-
-
-class Recorded:
-    def __init__(self, **given: Any) -> None:
-        self.given, self.removed = given, []
-        given["model"].to(torch.bfloat16)
-
-    def remove_callback(self, callback: type) -> None:
-        self.removed.append(callback)
-
-
-def parts(folder: Path) -> Training:
-    given: Any = (torch.nn.Linear(2, 2), "a tokenizer", "rows", None, ("one",))
-    return Training(*given, folder)
-
-
-def test_the_methods_arguments_stay_as_they_are(tmp_path: Path) -> None:
-    config: Any = SimpleNamespace(output_dir="a name", seed=3)
-    given = parts(tmp_path)
-    made: Any = make_trainer(Recorded, config, given, data_collator="a collator")
-    args = made.given.pop("args")
-    assert (args.output_dir, args.seed, config.output_dir) == (str(tmp_path), 3, "a name")
-    assert made.given == {
-        "train_dataset": "rows", "eval_dataset": None, "callbacks": ["one"], "model": given.model,
-        "processing_class": "a tokenizer", "data_collator": "a collator",
-    }  # fmt: skip
-    assert made.removed == [PrinterCallback]
-
-
-def test_what_is_trained_keeps_its_dtype_where_a_trainer_recasts_it(tmp_path: Path) -> None:
-    given = parts(tmp_path)
-    given.model.bias.requires_grad_(False)
-    values = given.model.weight.detach().clone()
-    make_trainer(Recorded, SimpleNamespace(), given)
-    assert torch.equal(given.model.weight, values)
-    assert given.model.bias.dtype == torch.bfloat16
 
 
 def test_the_defaults_are_those_of_a_plain_trainer() -> None:
