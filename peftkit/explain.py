@@ -11,6 +11,7 @@ from peftkit.embedded.named_templates import named_templates, template_names
 from peftkit.errors import UsageError
 from peftkit.plugins import available, find, plugin_names
 from peftkit.plugins.rendering import Rendering
+from peftkit.plugins.speed import Speed
 from peftkit.recipe.docstrings import field_docs, first_paragraph, first_sentence
 from peftkit.recipe.json_schema import json_schema
 from peftkit.recipe.kinds import show
@@ -332,6 +333,7 @@ _PLACES: dict[str, Callable[[str, list[str]], Explanation]] = {
     "stop_above": _section(StopAboveSection),
     "adapter.full": _section(FullSection),
     "memory": _explain_memory,
+    "speed": _section(Speed),
     "evaluate": _section(EvaluateSection),
     "evaluate.generation": _explain_generation,
 }

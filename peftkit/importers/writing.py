@@ -25,6 +25,7 @@ ORDER = (
     "early_stopping",
     "stop_above",
     "memory",
+    "speed",
     "evaluate",
 )
 _HERE = ("model.path", "adapter.from", "data.source", "name")

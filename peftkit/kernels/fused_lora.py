@@ -9,6 +9,7 @@ Imported once torch and PEFT are needed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -21,6 +22,8 @@ from peftkit.kernels.adapted_linear import Factors, adapted, with_delta
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
 """Names of layers that read the same input, one after another, in many families."""
+
+_ACROSS = re.compile(r"cross|encoder_attn|encdec", re.IGNORECASE)
 
 
 def register(config: Any, model: nn.Module, packed: Mapping[type, type] | None = None) -> bool:
@@ -45,9 +48,12 @@ def register(config: Any, model: nn.Module, packed: Mapping[type, type] | None =
 
 
 def tie_siblings(model: nn.Module) -> None:
-    """Let layers that read the same input know each other, so that they share what they can."""
-    for parent in model.modules():
-        for names in SIBLINGS:
+    """Let layers that read the same input know each other, so that they share what they can.
+
+    Attention across two texts is left out: its keys and values read another one than its queries.
+    """
+    for path, parent in model.named_modules():
+        for names in SIBLINGS if not _ACROSS.search(path) else ():
             found = [getattr(parent, name, None) for name in names]
             layers = [one for one in found if isinstance(one, FusedLinear)]
             if len(layers) > 1:

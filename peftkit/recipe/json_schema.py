@@ -8,6 +8,7 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.plugins import find, plugin_names
 from peftkit.plugins.rendering import Rendering
+from peftkit.plugins.speed import Speed
 from peftkit.recipe.data_section import SPLITS
 from peftkit.recipe.docstrings import field_docs
 from peftkit.recipe.kinds import Kind, matches, to_json_schema
@@ -54,6 +55,7 @@ def json_schema() -> Schema:
         "per_epoch": writer.switch(PerEpochSection),
         "stop_above": writer.switch(StopAboveSection),
         "memory": {"type": "object", "properties": {"budget": {"type": ["string", "null"]}}},
+        "speed": writer.speed(),
         "evaluate": writer.evaluate(),
     }
     for name, doc in SECTIONS.items():
@@ -149,6 +151,15 @@ class _Writer:
         """Return the schema of a section that a bare true or false switches too."""
         schema = self._object(signature_of(section))
         return {"anyOf": [{"type": "boolean"}, {"type": "null"}, schema]}
+
+    def speed(self) -> Schema:
+        """Return the schema of the section `speed`, whose switches may be booleans too."""
+        schema = self._object(signature_of(Speed))
+        for name in ("unpad", "fused_adapter"):
+            words = schema["properties"].pop(name)
+            doc = {"description": words.pop("description")} if "description" in words else {}
+            schema["properties"][name] = {"anyOf": [words, {"type": "boolean"}], **doc}
+        return schema
 
     def evaluate(self) -> Schema:
         """Return the schema of the section `evaluate`."""

@@ -60,10 +60,11 @@ def _obstacles(
             f"delete method.{name}.neftune_noise_alpha",
         )
     if adapter is not None and adapter.adds_positions:
-        yield (
-            "unpad",
-            "this adapter puts positions of its own before each row",
-            "speed.unpad=auto",
-        )
+        for key in ("loss", "unpad"):
+            yield (
+                key,
+                "this adapter puts positions of its own before each row",
+                f"speed.{key}=auto",
+            )
     if adapter is not None and not adapter.can_fuse:
         yield "fused_adapter", "only layers of adapter: lora can be", "speed.fused_adapter=auto"

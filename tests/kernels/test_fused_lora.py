@@ -33,7 +33,7 @@ class Block(nn.Module):
         return x + self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-def adapted(config: LoraConfig, base: nn.Module, *, is_fused: bool) -> Any:
+def adapted(config: LoraConfig, base: nn.Module, *, is_fused: bool, num_layers: int = 7) -> Any:
     config, base = copy.deepcopy(config), copy.deepcopy(base)
     if is_fused:
         assert fused_lora.register(config, base)
@@ -45,7 +45,7 @@ def adapted(config: LoraConfig, base: nn.Module, *, is_fused: bool) -> Any:
             parameter.data += 0.1 * torch.randn(parameter.shape).to(parameter.dtype)
     if is_fused:
         fused_lora.tie_siblings(model)
-        assert fused_lora.fused_layers(model) == (7, 7)
+        assert fused_lora.fused_layers(model) == (num_layers, num_layers)
     return model
 
 
@@ -159,6 +159,15 @@ def test_layers_that_do_not_read_one_input_stop_sharing() -> None:
     for _ in range(2):
         torch.testing.assert_close(fused(x), of_peft(x))
     assert fused.base_model.model.q_proj.siblings is None
+
+
+def test_attention_across_two_texts_shares_nothing() -> None:
+    model = nn.Module()
+    model.self_attn, model.encoder_attn = Block(bias=False), Block(bias=False)
+    config = LoraConfig(r=4, target_modules="all-linear")
+    attached = adapted(config, model, is_fused=True, num_layers=14)
+    assert attached.base_model.model.self_attn.q_proj.siblings is not None
+    assert attached.base_model.model.encoder_attn.q_proj.siblings is None
 
 
 @pytest.mark.parametrize("is_4bit", [True, False])

@@ -25,7 +25,7 @@ VALUES = (None, False, True, 0, -1, 1.5, "", "x", "1", [], [1], ["a"], {}, {"a":
 SECTIONS = (
     *("", "model", "data", "data.rows", "data.dialogue", "data.audit", "data.splits"),
     *("data.source.json", "data.task.prompt_completion", "memory", "evaluate"),
-    *("evaluate.generation", "early_stopping", "stop_above", "per_epoch"),
+    *("evaluate.generation", "early_stopping", "stop_above", "per_epoch", "speed"),
     *("method.sft", "adapter.lora"),
 )
 

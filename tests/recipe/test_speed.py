@@ -63,6 +63,7 @@ def test_what_cannot_be_is_refused_where_it_is_asked_for(
         ("model.attn_implementation=eager", Speed("auto", "off", "auto")),
         ("method.sft.neftune_noise_alpha=5", Speed("auto", "off", "auto")),
         ("adapter={ia3: {}}", Speed("auto", "auto", "off")),
+        ("adapter={prompt_tuning: {num_virtual_tokens: 4}}", Speed("native", "off", "off")),
     ],
 )
 def test_what_cannot_be_is_left_where_nothing_is_said(
