@@ -53,7 +53,6 @@ SUBCLASSES = {
     "peftkit.kernels.adapted_linear",
     "peftkit.kernels.fused_lora",
     "peftkit.kernels.head_loss",
-    "peftkit.kernels.row_attention",
 }
 
 

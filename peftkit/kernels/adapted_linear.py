@@ -67,14 +67,18 @@ def adapted(x: torch.Tensor, layers: Sequence[Factors], *, dropout: float = 0.0)
 
 
 class _Adapted(torch.autograd.Function):
+    """Compute layers that read one input together, and their gradients."""
+
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, shared: Shared, *flat: Any) -> Any:
+        """Return each layer's output."""
         ctx.set_materialize_grads(False)
         with torch.autocast(x.device.type, enabled=False):
             return _forward(ctx, x, shared, flat)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradients of the input and of what is trained."""
         with torch.autocast(grads[0].device.type, enabled=False):
             return _backward(ctx, grads)
 
@@ -201,6 +205,7 @@ class _Delta(torch.autograd.Function):
         scale: float,
         dropout: float,
     ) -> torch.Tensor:
+        """Return the sum."""
         with torch.autocast(y.device.type, enabled=False):
             rows = x.reshape(-1, x.shape[-1])
             read, mask = _dropped(rows, dropout)
@@ -213,6 +218,7 @@ class _Delta(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        """Return the gradients of both inputs and of what is trained."""
         rows, mask, low, down, up = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
             flat = grad.reshape(-1, grad.shape[-1])

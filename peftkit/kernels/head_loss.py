@@ -73,6 +73,7 @@ class _HeadLoss(torch.autograd.Function):
         scoring: HeadScoring,
         keeps_gradient: bool,
     ) -> torch.Tensor:
+        """Return the sum; keep the gradients that it has."""
         dtype = _compute_dtype(hidden)
         cast = weight.to(dtype)
         sums = [
@@ -96,6 +97,7 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        """Scale the gradients."""
         found = []
         for total, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True):
             found.append(None if total is None else (total * grad).to(dtype))

@@ -3,18 +3,16 @@
 transformers' models call it by its name in `AttentionInterface`; where the rows begin and end they
 are told by the batch (`cu_seq_lens_q`), as the models are for kernels of flash attention. For a
 name without a mask function transformers makes no mask.
-
-Imported once torch is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn.functional import scaled_dot_product_attention
+if TYPE_CHECKING:
+    import torch
 
 NAME = "peftkit_rows"
 """What `attn_implementation` is while a model trains on such batches."""
@@ -58,6 +56,8 @@ def row_attention(  # noqa: PLR0913 - what transformers passes
     Raises:
         ValueError: the model asks for what this attention does not do.
     """
+    import torch
+
     del module
     if row_lengths is None or attention_mask is not None:
         raise ValueError("rows without padding say how long they are, and have no mask")
@@ -117,6 +117,9 @@ def _by_row(  # noqa: PLR0913, PLR0917
     Neighbours of one length go together. Rows are split, not sliced: the backward of a slice fills
     a whole batch with zeros for each row.
     """
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
     has_groups, heads = query.shape[1] != key.shape[1], query.shape[1]
     groups = [(length, len(list(same))) for length, same in groupby(lengths)]
     tokens = [length * num for length, num in groups]
@@ -136,5 +139,7 @@ def _by_row(  # noqa: PLR0913, PLR0917
 
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
     """Return which of a row's tokens each sees: itself and those before it in its window."""
+    import torch
+
     ones = torch.ones((length, length), dtype=torch.bool, device=device)
     return ones.tril().triu(1 - window)

@@ -95,7 +95,7 @@ class Rehearsed:
         self.model = self.fake.model
         self.virtual = virtual_tokens(self.model)
         self.config = self.model.config
-        self.tile = tile_of(self._loss, self.model, device)
+        self.tile = tile_of(self.way, self.model, device)
         share = 1.0 if self.fuses_head else self.scored_share
         self.tile_tokens = math.ceil(self.tile / share)
         self.stacks = find_stacks(self.model)
@@ -226,7 +226,7 @@ class Rehearsed:
 
     def loss_at(self, point: Point) -> Loss:
         """Return the loss that is run at a point, where labels have no values."""
-        return rehearsed_loss(self._loss, self._size(point).num_scored, self.device)
+        return rehearsed_loss(self._loss, self.way, self._size(point).num_scored, self.device)
 
     def _make_batch(self, point: Point) -> dict[str, Any]:
         from peftkit.memory.batch import make_batch

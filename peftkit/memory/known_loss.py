@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.growth import TILE_TOKENS
 from peftkit.plugins.native import native_model
-from peftkit.plugins.trained_loss import TrainedLoss
+from peftkit.plugins.speed import Way
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
     from peftkit.plugins.losses import Loss
+    from peftkit.plugins.trained_loss import TrainedLoss
     from peftkit.recipe.build import Built
 
 
@@ -41,19 +42,24 @@ def known_loss(built: Built, config: PretrainedConfig | None = None) -> Loss:
     return loss
 
 
-def rehearsed_loss(loss: Loss, num_scored: int, device: str) -> Loss:
-    """Return a loss that can be run on fake labels, and does there what it does on a device."""
-    if not isinstance(loss, TrainedLoss):
-        return loss
+def rehearsed_loss(loss: Any, way: Way, num_scored: int, device: str) -> Loss:
+    """Return a loss that can be run on fake labels, and does there what it does on a device.
+
+    Args:
+        loss: a `TrainedLoss` where the way scores trained positions.
+    """
+    if not way.scores_trained:
+        return loss  # type: ignore[no-any-return]
     from peftkit.kernels.head_loss import NUM_LOGITS
 
     scoring = dataclasses.replace(loss.scoring, num_logits=NUM_LOGITS[device], has_two_chunks=True)
-    return dataclasses.replace(loss, scoring=scoring, positions=partial(_first, num_scored))
+    trained: TrainedLoss = loss
+    return dataclasses.replace(trained, scoring=scoring, positions=partial(_first, num_scored))
 
 
-def tile_of(loss: Loss, model: Any, device: str) -> int:
+def tile_of(way: Way, model: Any, device: str) -> int:
     """Return how many positions a model's head scores at once."""
-    if not isinstance(loss, TrainedLoss):
+    if not way.scores_trained:
         return TILE_TOKENS
     from peftkit.kernels.head_loss import NUM_LOGITS, chunk_size
 

@@ -216,13 +216,7 @@ def plan(
     _leave_imports_uncollected()
     built, config = _with_tokens(built, _config_of(built, lengths))
     shape = batch_shape(built, config, lengths)
-    rehearsed = _rehearsed(
-        built,
-        config,
-        device=machine.device,
-        num_processes=num_processes,
-        scored_share=scored_share(lengths, shape.micro_batch),
-    )
+    rehearsed = _rehearsed(built, config, machine, shape, lengths, num_processes)
     runtime = runtime_of(machine)
     replays: dict[str, Rehearsal] = {}
 
@@ -248,13 +242,13 @@ def plan(
     )
 
 
-def _rehearsed(
+def _rehearsed(  # noqa: PLR0913, PLR0917
     built: Built,
     config: PretrainedConfig,
-    *,
-    device: str,
+    machine: Machine,
+    shape: BatchShape,
+    lengths: Sequence[int] | None,
     num_processes: int,
-    scored_share: float,
 ) -> Rehearsed:
     """Make the fake model whose step stands for that of one process."""
     from peftkit.memory.fake_step import Rehearsed
@@ -262,7 +256,8 @@ def _rehearsed(
 
     sharing = sharing_of(built, built.method.config, num_processes)
     kind = Sharded if sharing.strategy == FSDP2 else Rehearsed
-    return kind(built, config, device=device, scored_share=scored_share, sharing=sharing)
+    share = scored_share(lengths, shape.micro_batch)
+    return kind(built, config, device=machine.device, scored_share=share, sharing=sharing)
 
 
 def plan_run(

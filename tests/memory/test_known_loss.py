@@ -9,7 +9,10 @@ from peftkit.kernels.head_loss import NUM_LOGITS, HeadScoring
 from peftkit.memory.growth import TILE_TOKENS
 from peftkit.memory.known_loss import rehearsed_loss, tile_of
 from peftkit.plugins.losses import fused_loss
+from peftkit.plugins.speed import Way
 from peftkit.plugins.trained_loss import TrainedLoss
+
+TRAINED = Way(scores_trained=True)
 
 
 class Head(nn.Module):
@@ -18,7 +21,7 @@ class Head(nn.Module):
 
 
 def test_a_rehearsed_loss_scores_as_many_positions_as_it_is_told() -> None:
-    loss = rehearsed_loss(TrainedLoss(HeadScoring(softcap=3.0)), 5, "cuda")
+    loss = rehearsed_loss(TrainedLoss(HeadScoring(softcap=3.0)), TRAINED, 5, "cuda")
     at, targets = loss.positions(torch.full((2, 8), -100))
     assert len(at) == len(targets) == 5
     assert loss.scoring == HeadScoring(
@@ -27,11 +30,10 @@ def test_a_rehearsed_loss_scores_as_many_positions_as_it_is_told() -> None:
 
 
 def test_a_tile_is_the_heads_own() -> None:
-    trained = TrainedLoss(HeadScoring())
-    assert tile_of(trained, Head(), "cpu") == NUM_LOGITS["cpu"] >> 15
-    assert tile_of(trained, Head(), "cuda") == NUM_LOGITS["cuda"] >> 15
-    assert tile_of(fused_loss, Head(), "cuda") == TILE_TOKENS
+    assert tile_of(TRAINED, Head(), "cpu") == NUM_LOGITS["cpu"] >> 15
+    assert tile_of(TRAINED, Head(), "cuda") == NUM_LOGITS["cuda"] >> 15
+    assert tile_of(Way(), Head(), "cuda") == TILE_TOKENS
 
 
 def test_trls_loss_is_run_as_it_is() -> None:
-    assert rehearsed_loss(fused_loss, 5, "cpu") is fused_loss
+    assert rehearsed_loss(fused_loss, Way(), 5, "cpu") is fused_loss
