@@ -14,6 +14,7 @@ from peftkit.errors import ArtefactError, first_line
 from peftkit.rundir.paths import RunDir
 from peftkit.rundir.whole import check_weights
 from peftkit.system.checkpoint_files import PEFT_PREFIX, check_safetensors, read_header, read_json
+from peftkit.system.foreign_fields import REDIRECTING, check_adapter_fields
 from peftkit.system.weight_folders import check_links, check_trained
 
 if TYPE_CHECKING:
@@ -24,18 +25,14 @@ if TYPE_CHECKING:
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _NOT_FOLLOWED = (
-    "auto_mapping",  # imports a module by name
+    *REDIRECTING,
     "base_model_name_or_path",  # redirects to another base; the recipe names its own
     "inference_mode",
     "loftq_config",  # would quantize the base again
-    "megatron_config",
-    "megatron_core",  # imports a module by name
     "peft_type",
     "peft_version",
     "revision",
-    "runtime_config",
     "task_type",
-    "tokenizer_kwargs",  # may say trust_remote_code
     "tokenizer_name_or_path",
 )
 """Fields of a foreign config that redirect, import or run; what they decide is decided here."""
@@ -76,6 +73,7 @@ def adapter_folder(path: Path) -> Path:
                 ),
             )
         raise ArtefactError(f"{folder} lacks {_WEIGHTS}", hint="copy the whole adapter folder")
+    check_adapter_fields(read_json(folder / _CONFIG), str(folder / _CONFIG))
     check_links(folder)
     check_trained(folder)
     check_safetensors(folder / _WEIGHTS)

@@ -14,6 +14,7 @@ from peftkit.exporters.model_folder import copy_companions
 from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
 from peftkit.system.checkpoint_files import read_json
+from peftkit.system.foreign_fields import find_redirecting
 
 _CONFIG, _WEIGHTS, _CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
@@ -38,7 +39,11 @@ class AdapterFolder(Exporter):
         """Copy the adapter, its tokenizer and its card; every number is looked at."""
         folder = adapter_folder(trained.folder)
         config = read_json(folder / _CONFIG)
+        dropped = find_redirecting(config)
+        config = {key: value for key, value in config.items() if key not in dropped}
         notes = self._rename_base(config)
+        if dropped:
+            notes.append(f"left out, since they import or redirect: {', '.join(dropped)}")
         (out / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in (_WEIGHTS, _CARD):
             if (folder / name).is_file():

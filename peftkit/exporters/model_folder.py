@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, first_line
 from peftkit.system.checkpoint_files import read_json, weight_files
+from peftkit.system.foreign_fields import check_config_fields, check_model_sizes
 from peftkit.system.quiet import quiet_stack
 from peftkit.system.weight_folders import TRAINED, check_base_folder
 
@@ -56,6 +57,9 @@ def open_model(path: Path) -> ModelFolder:
     from safetensors import safe_open
 
     check_base_folder(path)
+    config = read_json(path / "config.json")
+    check_config_fields(config, str(path / "config.json"))
+    check_model_sizes(config, str(path / "config.json"))
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, Path] = {}
     for file in weight_files(path):
@@ -63,7 +67,7 @@ def open_model(path: Path) -> ModelFolder:
             for name in stream.keys():  # noqa: SIM118 - no mapping: it has keys() only
                 shapes[name] = tuple(stream.get_slice(name).get_shape())
                 files[name] = file
-    return ModelFolder(path, read_json(path / "config.json"), shapes, files)
+    return ModelFolder(path, config, shapes, files)
 
 
 def load_model(path: Path, **keywords: Any) -> PreTrainedModel:

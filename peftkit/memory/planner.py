@@ -309,7 +309,8 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
     from peftkit.memory import catalogue
     from peftkit.models.load import load_config
     from peftkit.models.load_errors import explain_load_error
-    from peftkit.system.checkpoint_files import check_config_fields, read_json
+    from peftkit.system.checkpoint_files import read_json
+    from peftkit.system.foreign_fields import check_config_fields
 
     found = catalogue.find(model.path) if model.path is not None else None
     if found is not None:

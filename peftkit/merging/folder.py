@@ -13,6 +13,7 @@ from peftkit.errors import ArtefactError, UsageError
 from peftkit.merging.writer import JOURNAL, PARTIAL
 from peftkit.rundir.paths import write_atomically
 from peftkit.system.checkpoint_files import read_json
+from peftkit.system.foreign_fields import check_config_fields, check_model_sizes
 from peftkit.system.weight_folders import check_inside
 
 MANIFEST = "merge.json"
@@ -142,7 +143,10 @@ def model_config(base: Path) -> dict[str, Any]:
     if not (base / CONFIG).is_file():
         raise ArtefactError(f"{base} has no {CONFIG}", hint="name a folder saved by transformers")
     check_inside(base / CONFIG, base)
-    return read_json(base / CONFIG)
+    config = read_json(base / CONFIG)
+    check_config_fields(config, str(base / CONFIG))
+    check_model_sizes(config, str(base / CONFIG))
+    return config
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
-from peftkit.system.checkpoint_files import check_config_fields
+from peftkit.system.foreign_fields import check_config_fields
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:

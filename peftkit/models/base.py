@@ -11,6 +11,7 @@ from peftkit.models.load_errors import check_loading_report, explain_load_error
 from peftkit.models.new_tokens import grow_embeddings
 from peftkit.models.tokenizer import read_tokenizer
 from peftkit.plugins import ModelKind
+from peftkit.system.exhaustion import is_exhaustion
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what ma
         raise ArtefactError(
             f"{found.path_or_id}: weights are torn: {error}", hint="copy or download them again"
         ) from None
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # whatever a model's own code makes of its values
+        if is_exhaustion(error):
+            raise
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     check_loading_report(base, report, found.path_or_id, kind=kind, brought=brought)
     check_base_finite(base, found.path_or_id)

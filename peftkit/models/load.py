@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.models.load_errors import explain_load_error
 from peftkit.models.new_model import new_config
-from peftkit.system.checkpoint_files import check_config_fields, read_json
+from peftkit.system.checkpoint_files import read_json
+from peftkit.system.exhaustion import is_exhaustion
+from peftkit.system.foreign_fields import check_config_fields, check_model_sizes
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
 from peftkit.system.weight_folders import check_base_folder
@@ -111,14 +113,19 @@ def load_config(model: ModelSection, found: ResolvedModel | None = None) -> Pret
     if model.config is not None:
         return new_config(model.config)
     found = found or resolve(model)
-    if found.is_local and not model.trust_remote_code:
+    if found.is_local:
         file = Path(found.path_or_id) / found.subfolder / "config.json"
-        check_config_fields(read_json(file), str(file))
+        stored = read_json(file)
+        check_model_sizes(stored, str(file))
+        if not model.trust_remote_code:
+            check_config_fields(stored, str(file))
     try:
         config = AutoConfig.from_pretrained(
             **found.location(), trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a config's own checks raise whatever its values lead to
+        if is_exhaustion(error):
+            raise
         raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     if not model.trust_remote_code:
         check_config_fields(config.to_dict(), f"{found.path_or_id} config.json")

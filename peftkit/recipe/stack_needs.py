@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from peftkit.errors import ArtefactError
 from peftkit.plugins import find
 from peftkit.recipe.schema import Recipe
 from peftkit.recipe.stated import Found
+from peftkit.system.patterns import check_pattern
 
 _LIGER = "use_liger_kernel"
 _DEVICES = re.compile(r"(cuda|xpu|mps|npu)(:\d+)?")
@@ -28,6 +30,7 @@ def find_needs(recipe: Recipe, config: Any, device: str) -> Found:
     yield from _device_map(recipe, device)
     yield from _liger(recipe)
     yield from _best_metric(recipe)
+    yield from _patterns(recipe)
     if config is not None:
         yield from _schedule(recipe, config)
 
@@ -86,6 +89,21 @@ def _best_metric(recipe: Recipe) -> Found:
             f"an evaluation while it trains measures {', '.join(known)}, not {wanted}",
             f"write {known[0]}",
         )
+
+
+def _patterns(recipe: Recipe) -> Found:
+    """Find patterns of names that no model's names end."""
+    choice = recipe.adapter.choice
+    if choice is None:
+        return
+    for key, value in choice.options.items():
+        is_pattern = key in ("target_modules", "exclude_modules") and isinstance(value, str)
+        is_table = key in ("rank_pattern", "alpha_pattern") and isinstance(value, Mapping)
+        for pattern in [value] if is_pattern else list(value) if is_table else []:
+            try:
+                check_pattern(str(pattern), key)
+            except ArtefactError as error:
+                yield f"adapter.{choice.name}.{key}", error.message, error.hint
 
 
 def _schedule(recipe: Recipe, config: Any) -> Found:

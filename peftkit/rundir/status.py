@@ -54,6 +54,11 @@ def _claim(run_dir: RunDir, held: ExitStack) -> None:
             f"{path} is not empty and no run: it holds {', '.join(strangers[:3])}",
             hint="choose another --out DIR, or an empty one",
         )
+    if run_dir.checkpoints.is_symlink():
+        raise UsageError(
+            f"{run_dir.checkpoints} is a link, and unfinished checkpoints are deleted in it",
+            hint=f"link {path} itself to the other disk",
+        )
     held.enter_context(locked(run_dir))
 
 

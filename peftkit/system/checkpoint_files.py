@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,8 +15,6 @@ PEFT_PREFIX = "base_model.model."
 """What PEFT puts before a parameter's name in the model, in the keys of an adapter."""
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
-_CODE_FIELDS = ("attn_implementation", "experts_implementation")
-"""Configuration fields that can name a repository of kernels, which is code."""
 _PRIVATE = 0o600
 _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit."""
@@ -108,21 +105,6 @@ def torn(file: Path, what: str) -> ArtefactError:
     )
 
 
-def check_config_fields(config: Mapping[str, Any], where: str) -> None:
-    """Refuse configuration fields that would fetch and run code.
-
-    Raises:
-        ArtefactError: names the field; `model.trust_remote_code: true` is the way to allow it.
-    """
-    for key, value in _leaves(config):
-        field = key.rsplit(".", 1)[-1].removeprefix("_").removesuffix("_internal")
-        if field in _CODE_FIELDS and isinstance(value, str) and "/" in value:
-            raise ArtefactError(
-                f"{where}: {key} names code to download ({value!r})",
-                hint="remove the field, or say model.trust_remote_code: true if you have read it",
-            )
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object; one of ours, which is sealed, has to be what was written.
 
@@ -172,12 +154,3 @@ def _no_safetensors(folder: Path) -> ArtefactError:
     return ArtefactError(
         f"{folder} has neither {_WEIGHTS} nor {_INDEX}", hint="name a folder with weights"
     )
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk nested configurations as (dotted key, value)."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from peftkit.errors import ArtefactError
-from peftkit.system.checkpoint_files import check_config_fields, weight_files
+from peftkit.system.checkpoint_files import weight_files
+from peftkit.system.foreign_fields import check_config_fields
 from peftkit.system.weight_folders import check_base_folder
 
 
