@@ -72,12 +72,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=STAGES, help="repeatable")
     parser.add_argument("--skip", action="append", choices=STAGES, default=[], help="repeatable")
-    parser.add_argument("--minutes", type=float, help=f"{MINUTES:g}; {DRY_MINUTES:g} with --dry")
+    parser.add_argument(
+        "--minutes", type=_above_zero, help=f"{MINUTES:g}; {DRY_MINUTES:g} with --dry"
+    )
     parser.add_argument("--dry", action="store_true", help="tiny models on the CPU")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu")
     parser.add_argument("--stage", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--planner", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time: give minutes above 0")
+    return value
 
 
 def look_around(options: argparse.Namespace) -> Setting | None:
@@ -109,25 +118,36 @@ def drive(names: Sequence[str], setting: Setting, *, deadline: float) -> int:
     (setting.out / "snapshots.zip").unlink(missing_ok=True)
     upcoming = [_warm(names[0], setting)]
     num_planners = 1 if setting.is_dry else max(1, (os.cpu_count() or 2) // 2 - 1)
-    planners = planned.start(setting, wanted, num_planners)
+    others = planned.start(setting, wanted, num_planners)
     states = {}
-    for at, name in enumerate(names):
-        process = upcoming.pop()
-        _await(process, name, setting, deadline)
-        seconds = share_of(name, names[at:], stages, left=deadline - time.monotonic())
-        begun = time.monotonic()
-        print(f"{name}: {seconds:.0f} s", flush=True)
-        _begin(process, setting, seconds)
-        if at + 1 < len(names):
-            upcoming.append(_warm(names[at + 1], setting))
-        _wait(process, seconds + GRACE)
-        states[name] = settle(setting, name, process.returncode)
-        print(f"{name}: {states[name]} after {time.monotonic() - begun:.0f} s", flush=True)
-    for planner in planners:
-        planner.kill()
-        planner.wait()
-    print(f"wrote {', '.join(f'{name}.json' for name in names)} to {setting.out}", flush=True)
-    return 0 if all(state == "done" for state in states.values()) else 1
+    try:
+        for at, name in enumerate(names):
+            process = upcoming.pop()
+            others.append(process)
+            _await(process, name, setting, deadline)
+            seconds = share_of(name, names[at:], stages, left=deadline - time.monotonic())
+            _begin(process, setting, seconds)
+            if at + 1 < len(names):
+                upcoming.append(_warm(names[at + 1], setting))
+            states[name] = _watch(process, name, setting, seconds)
+    except KeyboardInterrupt:
+        print("stopped; what was found is kept", flush=True)
+    finally:
+        for process in (*others, *upcoming):
+            process.kill()
+            process.wait()
+    print(f"wrote {', '.join(f'{name}.json' for name in states)} to {setting.out}", flush=True)
+    return 0 if [*states.values()] == ["done"] * len(names) else 1
+
+
+def _watch(process: subprocess.Popen[str], name: str, setting: Setting, seconds: float) -> str:
+    """Wait for a stage, at most for its time; return how it ended."""
+    begun = time.monotonic()
+    print(f"{name}: {seconds:.0f} s", flush=True)
+    _wait(process, seconds + GRACE)
+    state = settle(setting, name, process.returncode)
+    print(f"{name}: {state} after {time.monotonic() - begun:.0f} s", flush=True)
+    return state
 
 
 def stage_of(name: str) -> Any:
@@ -187,7 +207,7 @@ def settle(setting: Setting, name: str, code: int | None) -> str:
 
 def _warm(name: str, setting: Setting) -> subprocess.Popen[str]:
     """Start a stage's process, which imports and waits."""
-    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
     # One card: with two in sight, transformers' Trainer would train on both.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": card, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), "--stage", name]

@@ -72,8 +72,8 @@ def _ending(found: Found) -> list[str]:
     """Say what a stage did not come to."""
     notes = [f"{one['name']}: {one['reason']}" for one in found.get("left_out", [])]
     notes += [f"{one['what']} failed: {one['reason']}" for one in found.get("failures", [])]
-    if found.get("state") == "stopped":
-        notes.append(f"stopped: {found.get('reason')}")
+    if found.get("state") in ("stopped", "running"):
+        notes.append(f"stopped: {found.get('reason') or 'by hand'}")
     return ["Not measured: " + "; ".join(notes) + ".", ""] if notes else []
 
 

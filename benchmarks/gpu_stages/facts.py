@@ -7,6 +7,7 @@ the card, and nothing heavy is imported.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import runpy
 import subprocess
@@ -139,7 +140,8 @@ def _neighbours() -> list[str]:
 
 def _ask(query: str) -> list[str]:
     """Ask nvidia-smi about the first card; nothing where it is not there or does not answer."""
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits", "--id=0"]
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits", f"--id={card}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):

@@ -191,6 +191,31 @@ def test_every_case_is_one_that_the_gate_lets_through(tmp_path: Path) -> None:
     assert methods >= set(plugin_names("methods")) - {"pretrain_mlm"}
 
 
+class Event:
+    """Stand for a mark in the device's queue: each lies 2 ms after the one before."""
+
+    made = 0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        Event.made += 1
+        self.at = Event.made
+
+    def elapsed_time(self, end: Event) -> float:
+        return 2.0 * (end.at - self.at)
+
+
+def test_the_device_s_own_marks_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    runs: list[int] = []
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(Event=Event, synchronize=lambda: None))
+    seconds = stage("bench").seconds_of(lambda: runs.append(1), "cuda", repeats=5)
+    assert (seconds, len(runs)) == (0.002, 7), "two warm up"
+
+
 class FakeCuda:
     """Stand for torch.cuda, and remember what it was told."""
 
@@ -306,6 +331,9 @@ def test_without_a_card_a_line_and_exit_code_5(
     assert gpu.main(["--out", str(tmp_path)]) == 5
     assert "no NVIDIA GPU answers nvidia-smi" in capsys.readouterr().out
     assert gpu.main(["--dry", "--only", "rate", "--skip", "rate", "--out", str(tmp_path)]) == 2
+    with pytest.raises(SystemExit):
+        gpu.main(["--minutes", "-1"])
+    assert "-1 is no time: give minutes above 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow
