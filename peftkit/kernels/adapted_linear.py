@@ -62,8 +62,9 @@ def adapted(x: torch.Tensor, layers: Sequence[Factors], *, dropout: float = 0.0)
     dtype = torch.get_autocast_dtype(device) if has_autocast else layers[0].weight.dtype
     shared = Shared(tuple(one.scale for one in layers), dtype, dropout)
     flat = [tensor for one in layers for tensor in (*one[:4], one.magnitude)]
-    outputs: Sequence[Any] = _Adapted.apply(x, shared, *flat)  # type: ignore[no-untyped-call]
-    return outputs
+    outputs = _Adapted.apply(x, shared, *flat)  # type: ignore[no-untyped-call]
+    # Views are made out here: models may write into an output, not into a view made by autograd.
+    return [y.view(*x.shape[:-1], y.shape[-1]) for y in outputs]
 
 
 class _Adapted(torch.autograd.Function):
@@ -99,7 +100,7 @@ def _forward(ctx: Any, x: torch.Tensor, shared: Shared, flat: Sequence[Any]) -> 
             y = y * (layer.magnitude / norm).to(y.dtype)
         if layer.bias is not None:
             y += layer.bias.to(y.dtype)
-        outputs.append(y.view(*x.shape[:-1], y.shape[-1]))
+        outputs.append(y)
     ctx.save_for_backward(rows, mask, low, *kept, *flat)
     ctx.shared, ctx.x_shape, ctx.x_dtype, ctx.num_kept = shared, x.shape, x.dtype, len(kept)
     return tuple(outputs)

@@ -7,7 +7,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DataError
-from peftkit.plugins import CAUSAL_LM, Chosen, Machine, Method, Row, Text, Training, arguments
+from peftkit.methods.fast_steps import FastSteps
+from peftkit.plugins import (
+    CAUSAL_LM,
+    Chosen,
+    Machine,
+    Row,
+    Text,
+    Training,
+    arguments,
+    make_trainer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import (
         PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
+        Trainer,
         TrainingArguments,
     )
 
@@ -41,7 +52,7 @@ CHAT_TEMPLATE = (
 """One turn per role token; only the assistant's words and the end of its turn are trained on."""
 
 
-class PretrainLM(Method):
+class PretrainLM(FastSteps):
     """Train a causal model on every token of packed text, through transformers' Trainer."""
 
     Config = "peftkit.methods.pretrain_lm:PretrainLMArguments"
@@ -95,6 +106,13 @@ class PretrainLM(Method):
             "data_collator": default_data_collator,
             "optimizers": (self.optimizer(parts.model), None),
         }
+
+    def trainer(self, parts: Training) -> Trainer:
+        """Make transformers' Trainer, over a loss that keeps no logits where a model lets it."""
+        options = self.trainer_options(parts)
+        if not self.proved(parts.model).scores_trained:
+            return make_trainer(self.trainer_class, self.config, parts, **options)
+        return self.fast_trainer(self.trainer_class, self.config, parts, **options)
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
         """Make Muon where the recipe asks for it."""

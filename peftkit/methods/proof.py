@@ -30,8 +30,8 @@ def disagreement(way: Way, model: Any, loss: TrainedLoss) -> str | None:
     """
     native = native_model(model)
     with _as_used(model, native):
-        wanted = _own_logits(model, native)
         try:
+            wanted = _own_logits(model, native)
             if way.by_rows:
                 go_by_rows(model)
             found = _logits(way, model, native, loss)

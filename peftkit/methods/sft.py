@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import DataError, UsageError
 from peftkit.methods.expert_balance import settle_balance
+from peftkit.methods.fast_steps import FastSteps
 from peftkit.plugins import (
     CAUSAL_LM,
     Chosen,
     Conversation,
     Example,
     Machine,
-    Method,
     Row,
     Text,
     Training,
@@ -21,21 +21,15 @@ from peftkit.plugins import (
     make_trainer,
 )
 from peftkit.plugins.losses import fused_loss
-from peftkit.plugins.speed import Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from datasets import Dataset
-    from transformers import (
-        PretrainedConfig,
-        PreTrainedTokenizerBase,
-        PreTrainedTokenizerFast,
-        Trainer,
-    )
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Trainer
 
     from peftkit.plugins.losses import Loss
-    from peftkit.plugins.trained_loss import TrainedLoss
+    from peftkit.plugins.speed import Way
 
 OWNED: Mapping[str, str] = {
     **arguments.OWNED,
@@ -53,7 +47,7 @@ OWNED: Mapping[str, str] = {
 }
 
 
-class SFT(Method):
+class SFT(FastSteps):
     """Train on the assistant's turns of conversations, or on every token of texts."""
 
     Config = "trl:SFTConfig"
@@ -176,7 +170,7 @@ class SFT(Method):
         if args.padding_free and not args.packing:
             args.max_length = None  # trl refuses a length it would not enforce; arrange did
         settle_balance(args, parts.model)
-        way = self.taken = self._proved(self.way(parts.model.config), parts)
+        way = self.proved(parts.model)
         try:
             if way.scores_trained or way.by_rows:
                 trainer = self._fast_trainer(way, args, parts)
@@ -193,28 +187,9 @@ class SFT(Method):
             )
         return trainer
 
-    def _proved(self, way: Way, parts: Training) -> Way:
-        """Try a way on two rows; return trl's own where the model computes something else on it.
-
-        Raises:
-            UsageError: the recipe asks for that way.
-        """
-        if not (way.scores_trained or way.by_rows):
-            return way
-        from peftkit.methods.proof import disagreement
-
-        found = disagreement(way, parts.model, self._trained_loss(parts.model.config))
-        if found is None:
-            return way
-        if self.speed.loss == "trained" or self.speed.unpad == "on":
-            raise UsageError(
-                f"speed: {found}", hint="speed.loss=auto speed.unpad=auto, which go trl's own way"
-            )
-        return Way(why_not=(f"padded rows and trl's own loss: {found}",))
-
     def _fast_trainer(self, way: Way, args: Any, parts: Training) -> Trainer:
         """Make the trainer of a way that is not trl's own, on a model that is proved to go it."""
-        from peftkit.methods.trained_positions import FlatCollator, fast_trainer, go_by_rows
+        from peftkit.methods.trained_positions import FlatCollator, go_by_rows
 
         native: dict[str, Any] = {}
         trainer_class = self.trainer_class
@@ -225,36 +200,12 @@ class SFT(Method):
             native["data_collator"] = FlatCollator(parts.tokenizer.pad_token_id or 0)
             go_by_rows(parts.model)
         if way.scores_trained:
-            trainer_class = fast_trainer(trainer_class)  # type: ignore[arg-type]
-        trainer = make_trainer(trainer_class, args, parts, **native)
-        trainer.trained_loss = self._trained_loss(parts.model.config)
-        return trainer
-
-    def way(self, config: PretrainedConfig) -> Way:
-        """Say whether trained positions alone are scored, and rows not padded.
-
-        Raises:
-            UsageError: the recipe asks for one of them, which this model does not let.
-        """
-        from peftkit.methods.trained_positions import way_of
-
-        if not self.speeds:
-            return Way()
-        return way_of(config, self.speed, is_flat=self.is_flat)
+            return self.fast_trainer(trainer_class, args, parts, **native)
+        return make_trainer(trainer_class, args, parts, **native)
 
     def loss(self) -> Loss | None:
         """Return trl's fused loss."""
         return fused_loss
-
-    def loss_on(self, config: PretrainedConfig) -> Loss | None:
-        """Return the loss of trained positions, where it is to be had."""
-        return self._trained_loss(config) if self.way(config).scores_trained else self.loss()
-
-    def _trained_loss(self, config: PretrainedConfig) -> TrainedLoss:
-        from peftkit.methods.trained_positions import scoring_of
-        from peftkit.plugins.trained_loss import TrainedLoss
-
-        return TrainedLoss(scoring_of(config, self.config))
 
 
 def _truncate(rows: Dataset, max_length: int, *, keep_end: bool) -> Dataset:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from peftkit.errors import UsageError
 from peftkit.plugins.native import native_model
 from peftkit.plugins.speed import Speed, Way
 from peftkit.plugins.trained_loss import TrainedLoss
@@ -29,6 +30,9 @@ def way_of(config: PretrainedConfig, speed: Speed, *, is_flat: bool) -> Way:
 
     Args:
         is_flat: whether the recipe puts rows into one anyway, by packing.
+
+    Raises:
+        UsageError: what is asked for is not to be had of such a model.
     """
     from transformers import AutoModelForCausalLM
 
@@ -36,15 +40,23 @@ def way_of(config: PretrainedConfig, speed: Speed, *, is_flat: bool) -> Way:
     why_not = []
     loss = None if speed.loss == "native" else _why_not_loss(config, model_class)
     if loss:
-        why_not.append(f"trl's own loss: {loss}")
+        _refuse(speed.loss == "trained", "speed.loss: trained", loss)
+        why_not.append(f"the trainer's own loss: {loss}")
     rows = None if speed.unpad == "off" else _why_not_rows(config, model_class)
     if rows:
+        _refuse(speed.unpad == "on", "speed.unpad: on", rows)
         why_not.append(f"{'packed' if is_flat else 'padded'} rows as upstream's: {rows}")
     return Way(
         scores_trained=speed.loss != "native" and not loss,
         by_rows=speed.unpad != "off" and not rows,
         why_not=tuple(why_not),
     )
+
+
+def _refuse(is_asked_for: bool, key: str, reason: str) -> None:
+    if is_asked_for:
+        hint = f"{key.partition(':')[0]}=auto, which says so and goes on"
+        raise UsageError(f"{key} is not possible with this model: {reason}", hint=hint)
 
 
 def _why_not_loss(config: PretrainedConfig, model_class: Any) -> str | None:
@@ -111,7 +123,7 @@ def scoring_of(config: PretrainedConfig, args: Any) -> HeadScoring:
     from peftkit.kernels.head_loss import HeadScoring
 
     text = config.get_text_config()
-    is_dft = args.loss_type == "dft"
+    is_dft = getattr(args, "loss_type", None) == "dft"
     return HeadScoring(
         logit_scale=logit_scale(text),
         softcap=getattr(text, "final_logit_softcapping", None),
@@ -133,7 +145,7 @@ def logit_scale(text: PretrainedConfig) -> float:
 
 @cache
 def fast_trainer(trainer_class: type[Trainer]) -> type[Trainer]:
-    """Make trl's SFTTrainer one that scores trained positions only."""
+    """Make a trainer of causal models one that scores trained positions only."""
 
     class TrainedPositionsTrainer(trainer_class):  # type: ignore[misc] # trl is untyped
         """Train by `TrainedLoss`, and count no metric of tokens."""

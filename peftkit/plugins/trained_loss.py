@@ -64,7 +64,9 @@ def hidden_states(model: Any, native: Any, batch: Mapping[str, Any]) -> torch.Te
 
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     kept: list[torch.Tensor] = []
-    hook = native.base_model.register_forward_hook(
+    decoder = native.get_decoder()
+    body = native.base_model if decoder is native else decoder
+    hook = body.register_forward_hook(
         lambda _module, _args, outputs: kept.append(outputs.last_hidden_state)
     )
     none = torch.empty(0, dtype=torch.int64, device=inputs["input_ids"].device)
