@@ -4,7 +4,8 @@
 
 Every row is one JSON that `peftkit bench` wrote. A cell that no device ran says *predicted*; one
 whose process broke is left out and counted. What `benchmarks/gpu.py` found on a card is a section
-of its own, rows of README, and rates in the catalogue of devices. Sections below `BY_HAND` stay.
+of its own, rows of README, and rates in the catalogue of devices; so is what `benchmarks/peers`
+measured. Sections below `BY_HAND` stay.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_report
+import peers_report
 
 from peftkit.bench import error_of, metered_bytes
 from peftkit.system.units import gibibytes
@@ -48,6 +50,12 @@ def load_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
         if isinstance(content, dict) and {"kind", "grid", "cell", "basis"} <= content.keys():
             grids[f"{content['kind']}/{content['grid']}"].append(content)
     return {name: sorted(found, key=_order) for name, found in sorted(grids.items())}
+
+
+def load_limits() -> dict[str, Any] | None:
+    """Read what `benchmarks/limits.py` wrote, if it did."""
+    file = RESULTS / "limits.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -211,12 +219,16 @@ def main() -> None:
     page = make_page(grids) + "\n" + "\n".join(gpu_report.make_section(stages)).rstrip() + "\n"
     if gpu_report.plot_speed(stages, images / "gpu-speed.png"):
         page += "\n![Measured tokens a second on one GPU](images/gpu-speed.png)\n"
+    beside = peers_report.load(RESULTS)
+    page += "\n" + "\n".join(peers_report.make_section(beside, load_limits())) + "\n"
+    if peers_report.plot_speed(beside, images / peers_report.IMAGE):
+        page += f"\n![Tokens a second beside other tools](images/{peers_report.IMAGE})\n"
     if plot_errors(grids, images / "planned-and-measured.png", gpu_report.points(stages)):
         page += "\n![Measured over planned peaks](images/planned-and-measured.png)\n"
     _, mark, by_hand = PAGE.read_text(encoding="utf-8").partition(BY_HAND)
     PAGE.write_text(f"{page}\n{mark}{by_hand}" if mark else page, encoding="utf-8")
     readme = gpu_report.put_into_readme(README.read_text(encoding="utf-8"), stages)
-    README.write_text(readme, encoding="utf-8")
+    README.write_text(peers_report.put_into_readme(readme, beside), encoding="utf-8")
     if "rate" in stages and not gpu_report.put_into_catalogue(CATALOGUE, stages["rate"]):
         print(f"{stages['rate']['device']['name']} is not in {CATALOGUE.relative_to(ROOT)}")
     print(f"wrote {PAGE.relative_to(ROOT)}: {sum(map(len, grids.values()))} cells")
