@@ -125,7 +125,8 @@ def drive(names: Sequence[str], setting: Setting, *, deadline: float) -> int:
             process = upcoming.pop()
             others.append(process)
             _await(process, name, setting, deadline)
-            seconds = share_of(name, names[at:], stages, left=deadline - time.monotonic())
+            ahead = [name] if setting.is_dry else names[at:]  # shares are of a card's time
+            seconds = share_of(name, ahead, stages, left=deadline - time.monotonic())
             _begin(process, setting, seconds)
             if at + 1 < len(names):
                 upcoming.append(_warm(names[at + 1], setting))
