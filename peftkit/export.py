@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, PeftkitError, RecipeError, ResourceError, UsageError
+from peftkit.errors import (
+    ArtefactError,
+    PeftkitError,
+    RecipeError,
+    ResourceError,
+    UsageError,
+    first_line,
+)
 from peftkit.merge import merge
 from peftkit.merging.inputs import Inputs, find_inputs
 from peftkit.merging.result import MergeResult, Onto
@@ -221,10 +228,16 @@ def _texts(run_dir: RunDir | None) -> tuple[str, ...]:
     if run_dir is None or not run_dir.samples.is_file():
         return ()
     found = []
-    with run_dir.samples.open(encoding="utf-8") as stream:
-        for line, _ in zip(stream, range(_NUM_TEXTS), strict=False):
-            prompt = json.loads(line).get("prompt")
-            found.append(prompt if isinstance(prompt, str) else prompt[-1]["content"])
+    try:
+        with run_dir.samples.open(encoding="utf-8") as stream:
+            for line, _ in zip(stream, range(_NUM_TEXTS), strict=False):
+                prompt = json.loads(line).get("prompt")
+                found.append(prompt if isinstance(prompt, str) else prompt[-1]["content"])
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
+        raise ArtefactError(
+            f"{run_dir.samples} is not what an evaluation wrote: {first_line(error)}",
+            hint=f"peftkit run {run_dir.path}",
+        ) from error
     return tuple(found)
 
 
