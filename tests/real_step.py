@@ -236,6 +236,7 @@ def batch_of(recipe: Any, *, padded: bool = False) -> tuple[dict[str, Any], Any]
     rows = token_batch(2, 48, padded=padded)
     lengths = RowLengths([48, 24] if padded else [48, 48])
     lengths.longest_target, lengths.num_labels = NUM_WRITTEN, NUM_LABELS
+    lengths.trained = [length - 1 for length in lengths]
     method = recipe.method.name
     if method == "pretrain_lm":
         rows.pop("attention_mask")

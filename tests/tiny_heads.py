@@ -117,14 +117,14 @@ def train(folder: Path, made: Path, *overrides: str) -> RunDir:
     return training_fixture.train(made, folder, *overrides)
 
 
-def assert_resumes(run: RunDir, made: Path, folder: Path) -> None:
+def assert_resumes(run: RunDir, made: Path, folder: Path, *overrides: str) -> None:
     """Cut a copy of a run back to its second step, go on, and compare to the bit."""
     import shutil
 
     part = RunDir(folder)
     shutil.copytree(run.path, part.path)
     training_fixture.cut_back(part, step=2)
-    training_fixture.train(made, part.path)
+    training_fixture.train(made, part.path, *overrides)
     assert training_fixture.losses(part) == training_fixture.losses(run)
     assert training_fixture.sha256(part) == training_fixture.sha256(run)
 

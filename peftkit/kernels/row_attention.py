@@ -21,8 +21,24 @@ NAME = "peftkit_rows"
 def register() -> None:
     """Make the name known to transformers."""
     from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, row_attention)
+    AttentionMaskInterface.register(NAME, row_mask)
+
+
+def row_mask(
+    *, batch_size: int, attention_mask: torch.Tensor | None = None, **options: Any
+) -> torch.Tensor | None:
+    """Return no mask for rows without padding, and transformers' own for a batch that has one."""
+    if attention_mask is None and batch_size == 1:
+        return None
+    from transformers.masking_utils import sdpa_mask
+
+    mask: torch.Tensor | None = sdpa_mask(
+        batch_size=batch_size, attention_mask=attention_mask, **options
+    )
+    return mask
 
 
 def row_attention(  # noqa: PLR0913 - what transformers passes
@@ -43,9 +59,10 @@ def row_attention(  # noqa: PLR0913 - what transformers passes
     """Return causal attention inside each row, and no weights.
 
     Args:
-        module: the model's own attention, unused.
+        module: the model's own attention.
         query: 1 x heads x tokens x head size; keys and values may have fewer heads.
-        row_lengths: tokens of each row.
+        row_lengths: tokens of each row; another batch, e.g. of a callback that generates, has
+            none and is attended to as by `sdpa`.
         cu_seq_lens_q: where rows begin and the last ends; used by the kernel of an accelerator.
         max_length_q: tokens of the longest row.
         sliding_window: how many tokens a token sees, itself among them; all before it when absent.
@@ -58,9 +75,17 @@ def row_attention(  # noqa: PLR0913 - what transformers passes
     """
     import torch
 
-    del module
-    if row_lengths is None or attention_mask is not None:
-        raise ValueError("rows without padding say how long they are, and have no mask")
+    if row_lengths is None and attention_mask is None and _is_one_row(query, key):
+        row_lengths = [query.shape[2]]
+    if row_lengths is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+        )
+        return found
+    if attention_mask is not None:
+        raise ValueError("rows without padding have no mask")
     asked = [name for name in UNSERVED if rest.get(name) is not None]
     if asked:
         raise ValueError(f"attention by rows does not do {', '.join(asked)}")
@@ -70,6 +95,11 @@ def row_attention(  # noqa: PLR0913 - what transformers passes
         return _varlen(query, key, value, ends, longest, sliding_window, scaling), None
     lengths = row_lengths.tolist() if isinstance(row_lengths, torch.Tensor) else list(row_lengths)
     return _by_row(query, key, value, lengths, dropout, sliding_window, scaling), None
+
+
+def _is_one_row(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Tell whether this is one row, read from its beginning."""
+    return query.shape[0] == 1 and query.shape[2] == key.shape[2]
 
 
 UNSERVED = ("softcap", "s_aux", "position_bias")

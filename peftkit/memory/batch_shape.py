@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ class BatchShape:
 
     micro_batch: int
     length: int
-    """Tokens of the longest row; without padding, of the longest ones in the mean."""
+    """Tokens of the longest row."""
     num_tokens: int
     """Real tokens of an average micro-batch."""
     padded_tokens: int
@@ -68,7 +67,7 @@ def batch_shape(
     mean = sum(stated) / len(stated) if lengths else padded[0]
     return BatchShape(
         micro_batch=rows,
-        length=_mean_of_longest(padded, rows) if by_rows else max(padded),
+        length=max(padded),
         num_tokens=round(rows * method.num_sequences * mean),
         padded_tokens=round(
             rows * (mean if is_flat else padded_length(padded, rows, is_sorted=is_sorted))
@@ -81,11 +80,6 @@ def batch_shape(
         target_length=_target_length(method, lengths),
         num_sequences=method.num_sequences,
     )
-
-
-def _mean_of_longest(lengths: Sequence[int], rows: int) -> int:
-    longest = sorted(lengths, reverse=True)[:rows]
-    return math.ceil(sum(longest) / len(longest))
 
 
 def _target_length(method: Method, lengths: Sequence[int] | None) -> int:

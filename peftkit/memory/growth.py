@@ -67,6 +67,7 @@ def monomials(size: Size) -> dict[str, int]:
         "B·T²": tokens * length,
         "(B·T)²": tokens * tokens,
         "B·T-1": tokens - 1,
+        "B·T+1": tokens + 1,
         "T-1": length - 1,
     }
     if size.num_virtual:

@@ -26,7 +26,7 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
     from transformers import set_seed
 
     from peftkit.adapters.base import count_parameters
-    from peftkit.adapters.continued import brought_by, load_adapter
+    from peftkit.adapters.continued import brought_by
     from peftkit.recipe.blame import blamed
 
     earlier = Path(str(job.recipe.adapter.continue_from))
@@ -44,8 +44,7 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
                 model = job.built.adapter.attach(base)
         else:
             with blamed(job.recipe, "adapter.from", "adapter"):
-                is_fused = job.recipe.speed.fused_adapter != "off"
-                model = load_adapter(base, earlier, is_trainable=True, is_fused=is_fused)
+                model = _attached(job, base, earlier, is_trainable=True)
     trainable, total = count_parameters(model, job.built.quantizer)
     screen.say(
         f"  model    {job.recipe.model.path or 'new'}: {trainable:,} of {total:,} parameters"
@@ -151,9 +150,18 @@ def load_last(job: Job, checkpoint: Path, screen: Screen) -> PreTrainedModel | P
 
 
 def _with_adapter(job: Job, folder: Path, *, is_trainable: bool) -> PeftModel:
-    from peftkit.adapters.continued import brought_by, load_adapter
+    from peftkit.adapters.continued import brought_by
 
-    return load_adapter(load_base(job, brought_by(folder)), folder, is_trainable=is_trainable)
+    base = load_base(job, brought_by(folder))
+    return _attached(job, base, folder, is_trainable=is_trainable)
+
+
+def _attached(job: Job, base: PreTrainedModel, folder: Path, *, is_trainable: bool) -> PeftModel:
+    """Attach an adapter that computes as in training, down to the last bit."""
+    from peftkit.adapters.continued import load_adapter
+
+    is_fused = job.recipe.speed.fused_adapter != "off"
+    return load_adapter(base, folder, is_trainable=is_trainable, is_fused=is_fused)
 
 
 def _load_whole(job: Job, folder: Path) -> PreTrainedModel | PeftModel:

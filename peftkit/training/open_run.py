@@ -118,7 +118,9 @@ def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:
         adapter = run.run_dir.adapter
         labels = trained_labels(run.run_dir)
         base = load_base_of(run.built, run.device, labels, brought_by(adapter))
-        return load_adapter(base, adapter, is_trainable=False)
+        # Computed as in training, down to the last bit: a run's scores are those of `evaluate`.
+        is_fused = run.built.recipe.speed.fused_adapter != "off"
+        return load_adapter(base, adapter, is_trainable=False, is_fused=is_fused)
     whole = run.built.recipe.model.saved_in(run.run_dir.model)
     return load_base(whole, kind=run.built.method.kind, device=run.device)
 

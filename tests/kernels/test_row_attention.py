@@ -58,7 +58,37 @@ def test_what_it_does_not_do_is_refused(name: str) -> None:
         row_attention(nn.Module(), x, x, x, None, row_lengths=[3], **{name: torch.ones(1)})
 
 
-def test_a_batch_with_padding_is_refused() -> None:
-    x = torch.randn(2, 2, 3, 4)
-    with pytest.raises(ValueError, match="say how long they are"):
-        row_attention(nn.Module(), x, x, x, None)
+def test_rows_have_no_mask() -> None:
+    x = torch.randn(1, 2, 3, 4)
+    with pytest.raises(ValueError, match="have no mask"):
+        row_attention(nn.Module(), x, x, x, torch.ones(1, 1, 3, 3), row_lengths=[3])
+
+
+def test_other_batches_are_read_as_they_always_were() -> None:
+    """One that is padded on the left, one of a single row, and a token after others."""
+    import real_step
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from peftkit.kernels import row_attention as by_rows
+
+    torch.manual_seed(0)
+    values = {**real_step.MISTRAL, "num_hidden_layers": 2, "sliding_window": 4}
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.arange(10, 26).view(2, 8)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+
+    def read() -> list[torch.Tensor]:
+        with torch.no_grad():
+            written = model.generate(
+                ids, attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0
+            )
+            padded = model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+            return [padded, model(input_ids=ids[:1]).logits, written]
+
+    wanted = read()
+    by_rows.register()
+    model.set_attn_implementation(by_rows.NAME)
+    for found, expected in zip(read(), wanted, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -48,7 +48,8 @@ def test_a_shape_is_read_off_the_arguments(
     tiny_recipe: Path, options: dict, expected: tuple
 ) -> None:
     overrides = [f"method.sft.{key}={value}" for key, value in options.items()]
-    recipe = load_recipe(tiny_recipe, ["method.sft.per_device_train_batch_size=2", *overrides])
+    rows = ["method.sft.per_device_train_batch_size=2", "speed.unpad=off"]
+    recipe = load_recipe(tiny_recipe, [*rows, *overrides])
     built = build(recipe, real_step.CPU)
     shape = batch_shape(built, planned_config(recipe.model), [10, 40, 10, 20])
     found = (
@@ -66,7 +67,7 @@ def test_two_answers_of_one_prompt_are_padded_to_the_longer(tiny_recipe: Path) -
     )
     config = planned_config(recipe.model)
     one, two = (batch_shape(found, config, [40, 40]) for found in (built, pairs))
-    assert (one.num_tokens, one.layout(1)) == (40, "full")
+    assert (one.num_tokens, one.layout(1)) == (40, "rows")
     assert (two.num_tokens, two.padded_tokens, two.layout(1)) == (80, 40, "padded")
 
 

@@ -31,9 +31,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, t5: Path) -> Path:
     return tiny_heads.recipe(folder, t5, ROWS, {"seq2seq": tiny_heads.SEQ2SEQ}, TASK)
 
 
+PLAIN = "speed.fused_adapter=off"
+"""PEFT's own layers, which plain scripts have."""
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> RunDir:
-    return tiny_heads.train(tmp_path_factory.mktemp("run") / "run", recipe)
+    return tiny_heads.train(tmp_path_factory.mktemp("run") / "run", recipe, PLAIN)
 
 
 def plain_losses(base: Path, out: Path, *, smoothing: float = 0.0) -> list[float]:
@@ -80,14 +84,14 @@ def test_losses_are_plain_transformers_to_the_bit(run: RunDir, t5: Path, tmp_pat
 def test_label_smoothing_is_the_trainer_s(
     run: RunDir, recipe: Path, t5: Path, tmp_path: Path
 ) -> None:
-    overrides = ("method.seq2seq.label_smoothing_factor=0.1", "evaluate=false")
+    overrides = ("method.seq2seq.label_smoothing_factor=0.1", "evaluate=false", PLAIN)
     smoothed = losses(tiny_heads.train(tmp_path / "run", recipe, *overrides))
     assert smoothed == plain_losses(t5, tmp_path / "plain", smoothing=0.1)
     assert smoothed != losses(run)
 
 
 def test_a_run_resumes_to_the_bit(run: RunDir, recipe: Path, tmp_path: Path) -> None:
-    tiny_heads.assert_resumes(run, recipe, tmp_path / "part")
+    tiny_heads.assert_resumes(run, recipe, tmp_path / "part", PLAIN)
 
 
 def test_plain_peft_loads_the_adapter_and_scores_what_was_scored(run: RunDir, t5: Path) -> None:

@@ -119,11 +119,11 @@ def test_what_cannot_be_planned_says_why(planned) -> None:
 
 def test_a_run_that_could_not_be_scored_is_refused_with_the_rows_that_fit(planned) -> None:
     made, recipe = planned
-    scored = dataclasses.replace(recipe, evaluate=EvaluateSection(split="train", batch_size=2000))
+    scored = dataclasses.replace(recipe, evaluate=EvaluateSection(split="train", batch_size=8000))
     made, _ = plan_run(scored, real_step.CPU, [400])
     assert made is not None and made.evaluation is not None
     assert made.evaluation.num_bytes > made.peak_bytes, "this many prompts take more than training"
-    assert plan_json(made, scored, real_step.CPU, num_rows=1)["evaluation"]["rows"] == 2000
+    assert plan_json(made, scored, real_step.CPU, num_rows=1)["evaluation"]["rows"] == 8000
     limit = (made.evaluation.num_bytes + made.peak_bytes) // 2
     with pytest.raises(ResourceError, match="scoring after training is planned") as caught:
         check_plan_fits(made, _budgeted(scored, limit), real_step.CPU, [400])

@@ -37,7 +37,7 @@ def test_the_tuned_model_and_its_base_are_plain_peft_s(tiny_run: Path, tiny_mode
     run = open_run(RunDir(tiny_run))
     tuned = load_tuned(run).eval()
     assert not any(weight.requires_grad for weight in tuned.parameters())
-    assert torch.equal(_logits(tuned), after)
+    torch.testing.assert_close(_logits(tuned), after, rtol=1e-4, atol=1e-4)
     assert not torch.equal(before, after)
     with adapter_switched_off(tuned) as inner:
         assert torch.equal(_logits(inner), before)
