@@ -145,5 +145,5 @@ def metered_bytes(predicted: Mapping[str, Any]) -> int:
         from peftkit.memory.runtime import CONTEXT_BYTES
 
         return int(predicted["peak_bytes"]) - CONTEXT_BYTES
-    runtime = sum(t["num_bytes"] for t in predicted["terms"] if t["name"] == "runtime")
+    runtime = sum(int(t["num_bytes"]) for t in predicted["terms"] if t["name"] == "runtime")
     return int(predicted["peak_bytes"]) - runtime

@@ -55,7 +55,7 @@ class Variant:
 VARIANTS = (
     Variant("trl", is_trl=True),
     Variant("peftkit"),
-    # One line adds a mode: Variant("peftkit, unpadded", ("speed.unpad=auto",)),
+    Variant("peftkit, trl's way", ("speed={loss: native, unpad: off, fused_adapter: off}",)),
 )
 """In the order of each round; a variant whose keys a recipe refuses is left out with the reason."""
 
