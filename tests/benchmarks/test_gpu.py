@@ -188,7 +188,10 @@ def test_every_case_is_one_that_the_gate_lets_through(tmp_path: Path) -> None:
     methods = {trial.method for trial in smoke.TRIALS}
     from peftkit.plugins import plugin_names
 
-    assert methods >= set(plugin_names("methods")) - {"pretrain_mlm", "plain_loop"}  # the last is of a benchmark
+    assert methods >= set(plugin_names("methods")) - {
+        "pretrain_mlm",
+        "plain_loop",
+    }  # the last is of a benchmark
 
 
 class Event:
