@@ -84,7 +84,7 @@ def operations(setting: Mapping[str, Any]) -> float:
 
 def shares(setting: Mapping[str, Any], rates: Mapping[str, float]) -> dict[str, float]:
     """Return each run's share of the machine's rate."""
-    dtype = "bfloat16" if setting["best"] else "float32"
+    dtype = "bfloat16" if setting["bf16"] else "float32"
     least = operations(setting) / rates[f"{dtype}_flops_per_second"]
     return {
         name: round(least / entry["loop_seconds"]["median"], 4)

@@ -163,7 +163,8 @@ def compare(pythons: Mapping[str, str], given: argparse.Namespace, folder: Path)
     runs, failed = _in_turns(pythons, given, folder, num_tokens)
     check_same({name: some[0] for name, some in runs.items()}, num_tokens, best=given.best)
     return {
-        "size": given.size, "lengths": given.lengths, "best": given.best, "steps": given.steps,
+        "size": given.size, "lengths": given.lengths, "best": given.best,
+        "bf16": given.best and has_bf16(), "steps": given.steps,
         "batch": given.batch, "num_rows": len(rows), "num_tokens": num_tokens,
         "num_trained_tokens": sum(row["num_trained"] for row in rows),
         "sum_squared_lengths": sum(len(row["ids"]) ** 2 for row in rows), "rank": Work.rank,
@@ -187,7 +188,7 @@ def _in_turns(
             work = Work(
                 model=str(folder / "model"), rows=str(folder / "rows.jsonl"),
                 folder=str(folder / f"{name}-{repeat}"), steps=given.steps, batch=given.batch,
-                best=given.best, max_length=material.MAX_LENGTH,
+                best=given.best, bf16=given.best and has_bf16(), max_length=material.MAX_LENGTH,
             )  # fmt: skip
             try:
                 run = run_once(name, pythons[name], work, given.threads)
@@ -206,6 +207,13 @@ def _in_turns(
                 f" loss {run['first_loss']:.4f} to {run['final_loss']:.4f}", flush=True,
             )  # fmt: skip
     return {name: some for name, some in runs.items() if name not in failed}, failed
+
+
+def has_bf16() -> bool:
+    """Say whether this machine multiplies bfloat16 in hardware."""
+    file = Path("/proc/cpuinfo")
+    flags = file.read_text(encoding="utf-8") if file.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def device() -> dict[str, Any]:

@@ -16,6 +16,9 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 }
 """Peer -> what pip installs."""
 
+UNWANTED = ("torchvision", "torchaudio")
+"""What comes with some of them, built for another torch, and breaks the import of transformers."""
+
 
 def python_of(folder: Path) -> Path:
     """Return the Python of an environment."""
@@ -32,3 +35,5 @@ def make(folder: Path, names: Sequence[str]) -> None:
         pip = [str(python_of(folder / name)), "-m", "pip", "install", "--quiet"]
         if subprocess.run([*pip, *PACKAGES[name]], check=False).returncode:
             print(f"{name} could not be installed", flush=True)
+            continue
+        subprocess.run([*pip[:3], "uninstall", "--quiet", "--yes", *UNWANTED], check=True)

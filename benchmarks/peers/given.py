@@ -41,6 +41,8 @@ class Work:
     learning_rate: float = 1e-3
     best: bool = False
     """Whether the peer takes what makes it fastest here, instead of rows in order and float32."""
+    bf16: bool = False
+    """Whether that is bfloat16: without instructions for it, it takes ten times as long."""
 
     @property
     def path(self) -> Path:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from given import Found, Work, count, main, read_rows, script
+from given import Found, Work, main, read_rows, script
 
 if "run_litgpt" in sys.modules and sys.argv[0].endswith("litgpt"):
     # Only within litgpt's own process: its command line wants a subclass of its DataModule.
@@ -21,7 +21,7 @@ if "run_litgpt" in sys.modules and sys.argv[0].endswith("litgpt"):
     class Rows(DataModule):
         """Give the rows in order."""
 
-        prompt_style = "default"
+        prompt_style = "alpaca"  # kept beside the adapter, not used on tokens
 
         def __init__(self, file: str) -> None:
             super().__init__()
@@ -82,13 +82,13 @@ def prepare(work: Work) -> list[str]:
         script("litgpt"), "finetune_lora", str(folder),
         "--data", "run_litgpt.Rows", "--data.file", str(work.path / "work.json"),
         "--out_dir", str(work.path / "out"),
-        "--precision", "bf16-true" if work.best else "32-true",
+        "--precision", "bf16-true" if work.bf16 else "32-true",
         "--lora_r", str(work.rank), "--lora_alpha", str(work.alpha), "--lora_dropout", "0.0",
         "--lora_key", "true", "--lora_projection", "true", "--lora_mlp", "true",
         "--train.micro_batch_size", str(work.batch), "--train.global_batch_size", str(work.batch),
         "--train.max_steps", str(work.steps), "--train.epochs", "2",
         "--train.lr_warmup_steps", "1", "--train.save_interval", "1000000",
-        "--eval.interval", "1000000",
+        "--eval.interval", "1000000", "--eval.final_validation", "false",
         "--optimizer", json.dumps(
             {"class_path": "torch.optim.AdamW",
              "init_args": {"lr": work.learning_rate, "weight_decay": 0.0}}
@@ -100,12 +100,13 @@ def collect(work: Work) -> Found:
     """Read litgpt's own log."""
     (file,) = work.path.glob("out/logs/csv/**/metrics.csv")
     with file.open(encoding="utf-8") as stream:
-        lines = [line for line in csv.DictReader(stream) if line.get("loss")]
+        lines = list(csv.DictReader(stream))
     # By its own count, which begins after it tried its validation.
     note = "cosine from a first step of rate 0, no clipping" + (", sorted" if work.best else "")
-    seconds = max(float(line["time"]) for line in lines)
-    losses = [float(line["loss"]) for line in lines]
-    return Found(seconds, losses, count(read_rows(work)), note)
+    seconds = max(float(line["time"]) for line in lines if line["time"])
+    losses = [float(line["loss"]) for line in lines if line["loss"]]
+    num_tokens = max(int(line["total_tokens"]) for line in lines if line["total_tokens"])
+    return Found(seconds, losses, num_tokens, note)
 
 
 if __name__ == "__main__":

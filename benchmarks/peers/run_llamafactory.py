@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from importlib.util import find_spec
 
 from given import Found, Work, count, main, pad, read_rows, script
 
@@ -21,18 +23,26 @@ def prepare(work: Work) -> list[str]:
         "cutoff_len": work.max_length, "per_device_train_batch_size": work.batch,
         "gradient_accumulation_steps": 1, "max_steps": work.steps,
         "learning_rate": work.learning_rate, "lr_scheduler_type": "constant",
-        "disable_shuffling": not work.best, "group_by_length": work.best,
-        "pure_bf16": work.best, "flash_attn": "sdpa", "disable_gradient_checkpointing": True,
+        "disable_shuffling": not work.best,
+        **({"train_sampling_strategy": "group_by_length"} if work.best else {}),
+        "pure_bf16": work.bf16, "flash_attn": "sdpa", "disable_gradient_checkpointing": True,
         "use_cpu": True, "dataloader_pin_memory": False, "logging_steps": 1,
         "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
         "output_dir": str(work.path / "out"),
     }  # fmt: skip
     file = work.path / "config.yaml"
     file.write_text(json.dumps(config), encoding="utf-8")
+    search = [os.environ["PYTHONPATH"]]
+    if find_spec("torchaudio") is None:  # it imports it, and uses it for sounds alone
+        empty = work.path / "empty"
+        empty.mkdir()
+        (empty / "torchaudio.py").touch()
+        search.append(str(empty))
     # Its newest release asks for older libraries than these; its own switch lets it try.
     return [
         "/usr/bin/env",
         "DISABLE_VERSION_CHECK=1",
+        f"PYTHONPATH={os.pathsep.join(search)}",
         script("llamafactory-cli"),
         "train",
         str(file),

@@ -22,12 +22,12 @@ def prepare(work: Work) -> list[str]:
         "lr_scheduler_type": "constant",
         "per_device_train_batch_size": work.batch, "max_length": work.max_length,
         "activation_checkpointing": False, "logging_steps": 1, "save_strategy": "no",
-        "use_cpu": True, "bf16": work.best,
+        "use_cpu": True, "bf16": work.bf16,
         "train_sampling_strategy": "group_by_length" if work.best else "sequential",
     }  # fmt: skip
     recipe = {
         "name": "peers",
-        "model": {"path": work.model, "dtype": "bfloat16" if work.best else "float32"},
+        "model": {"path": work.model, "dtype": "bfloat16" if work.bf16 else "float32"},
         "data": {
             "source": {"json": {"files": str(data)}},
             "splits": {"train": "train"},

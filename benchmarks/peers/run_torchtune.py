@@ -102,7 +102,7 @@ def prepare(work: Work) -> list[str]:
         "epochs": 1, "max_steps_per_epoch": work.steps, "gradient_accumulation_steps": 1,
         "clip_grad_norm": 1.0, "compile": False,
         "metric_logger": {"_component_": "run_torchtune.Logger", "file": file},
-        "log_every_n_steps": 1, "device": "cpu", "dtype": "bf16" if work.best else "fp32",
+        "log_every_n_steps": 1, "device": "cpu", "dtype": "bf16" if work.bf16 else "fp32",
         "enable_activation_checkpointing": False, "enable_activation_offloading": False,
     }  # fmt: skip
     written = work.path / "config.yaml"

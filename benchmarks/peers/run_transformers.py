@@ -21,7 +21,7 @@ def train(work: Work) -> None:
         rows = sorted(rows, key=lambda row: len(row["input_ids"]))
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(
-            work.model, dtype=torch.bfloat16 if work.best else torch.float32
+            work.model, dtype=torch.bfloat16 if work.bf16 else torch.float32
         ),
         LoraConfig(
             task_type="CAUSAL_LM", r=work.rank, lora_alpha=work.alpha, target_modules="all-linear"
@@ -34,7 +34,7 @@ def train(work: Work) -> None:
     clock.start()
     for step in range(work.steps):
         batch = pad(rows[step * work.batch : (step + 1) * work.batch])
-        with torch.autocast("cpu", torch.bfloat16, enabled=work.best):
+        with torch.autocast("cpu", torch.bfloat16, enabled=work.bf16):
             loss = model(**{key: torch.tensor(value) for key, value in batch.items()}).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -23,7 +23,7 @@ def train(work: Work) -> None:
     rows = read_rows(work)
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(
-            work.model, dtype=torch.bfloat16 if work.best else torch.float32
+            work.model, dtype=torch.bfloat16 if work.bf16 else torch.float32
         ),
         args=SFTConfig(
             output_dir=str(work.path / "out"),
@@ -36,7 +36,7 @@ def train(work: Work) -> None:
             train_sampling_strategy="group_by_length" if work.best else "sequential",
             activation_checkpointing=False,
             use_cpu=True,
-            bf16=work.best,
+            bf16=work.bf16,
             dataloader_pin_memory=False,
             logging_steps=1,
             save_strategy="no",

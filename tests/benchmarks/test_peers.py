@@ -115,7 +115,7 @@ def test_the_share_of_the_machine_is_least_operations_over_the_rate(load: Any) -
     # By hand, a layer: q and o 256 x 256, k and v 256 x 128, three of 256 x 768.
     assert limits.adapter_weights(limits.material.SIZES["5M"], 8) == 5 * 8 * (1024 + 768 + 3072)
     setting = {
-        "size": "5M", "best": False, "num_tokens": 1000, "num_trained_tokens": 0, "rank": 0,
+        "size": "5M", "bf16": False, "num_tokens": 1000, "num_trained_tokens": 0, "rank": 0,
         "num_matmul_weights": 4096 * 256 + 500, "sum_squared_lengths": 0,
         "peers": {"peftkit": {"loop_seconds": {"median": 2.0}}},
     }  # fmt: skip
