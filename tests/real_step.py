@@ -46,6 +46,8 @@ BERT = {
     "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512,
 }  # fmt: skip
 ROBERTA = {**BERT, "model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 0}
+NATIVE = {"loss": "native", "unpad": "off", "fused_adapter": "off"}
+"""`speed` for the trainer's own way."""
 NUM_WRITTEN = 20
 """Tokens of an encoder-decoder's targets."""
 NUM_LABELS = 3

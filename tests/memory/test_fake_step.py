@@ -19,6 +19,7 @@ from peftkit.memory.trace import compile_trace
 from peftkit.methods.sft import SFT
 from peftkit.plugins import Method, Point
 from peftkit.plugins.quantizer import PLAIN
+from peftkit.plugins.speed import Speed
 from peftkit.recipe.schema import ModelSection
 
 
@@ -44,13 +45,22 @@ def _config(sizes: dict[str, Any], num_layers: int) -> Any:
     return AutoConfig.for_model(options.pop("model_type"), **options)
 
 
+NATIVE = Speed(loss="native", unpad="off")
+
+
 def _rehearsed(
-    config: dict[str, Any], *, device: str = "cpu", num_layers: int = 12, **options: Any
+    config: dict[str, Any],
+    *,
+    device: str = "cpu",
+    num_layers: int = 12,
+    speed: Speed = NATIVE,
+    **options: Any,
 ) -> Rehearsed:
     from trl import SFTConfig
 
     options = {"bf16": False, "activation_checkpointing": False, **options}
     method = SFT(SFTConfig(output_dir="x", use_cpu=True, report_to="none", **options))
+    method.speed = speed
     built = _built(method, is_conv="n_layer" in config)
     return Rehearsed(built, _config(config, num_layers), device=device)
 

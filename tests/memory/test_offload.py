@@ -158,7 +158,9 @@ def test_what_is_offloaded_is_what_upstreams_hooks_offload(
 ) -> None:
     config, changes = CELLS[name]
     real_step.save_model(tmp_path, config)
-    recipe = real_step.recipe_for(tmp_path, **{"method.sft.use_cpu": None, **changes})
+    recipe = real_step.recipe_for(
+        tmp_path, **{"method.sft.use_cpu": None, "speed": real_step.NATIVE, **changes}
+    )
     # Decided for a GPU, which can offload; followed with the CPU's kernels, which run below.
     built = build(recipe, of_size(24).as_machine(), is_here=False)
     rehearsed = Rehearsed(built, planned_config(recipe.model), device="cpu")

@@ -42,7 +42,7 @@ def test_a_step_is_the_trainers(method: str, smoothing: float, tmp_path) -> None
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "report_to": "none",
         "save_strategy": "no", "label_smoothing_factor": smoothing,
     }  # fmt: skip
-    changes = {"method": {method: options}, "adapter": "full"}
+    changes = {"method": {method: options}, "adapter": "full", "speed": real_step.NATIVE}
     if method == "pretrain_lm":
         changes["data.task"] = {"text": {"text": "document"}}
     recipe = real_step.recipe_for(folder, **changes)

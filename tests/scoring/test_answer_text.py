@@ -32,6 +32,9 @@ class Writer:
         self.config = SimpleNamespace(is_encoder_decoder=False)
         self.generation_config = SimpleNamespace(eos_token_id=None)
 
+    def _supports_default_dynamic_cache(self) -> bool:
+        return False
+
     def eval(self) -> None: ...
     def train(self, mode: bool) -> None: ...
 
