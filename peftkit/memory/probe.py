@@ -30,9 +30,9 @@ def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int
     Returns:
         the tokens of the longest row; None where only the trainer can compute its loss.
     """
-    if method.loss() is None:
+    loss_of = None if method.loss() is None else method.loss_on(trainer.model.config)
+    if loss_of is None:
         return None
-    loss_of = method.loss_on(trainer.model.config)
     args, model = trainer.args, trainer.model
     rows: Any = trainer.train_dataset
     lengths = method.lengths(rows)
