@@ -11,6 +11,7 @@ plans what such a loop takes:
 
 The logits of all tokens are made, and the model computes its own loss of them in float32. One
 optimizer of torch steps everything that is trained, without groups; rows are padded to the longest.
+With `torch_empty_cache_steps` it empties CUDA's cache after a step, before gradients are dropped.
 """
 
 from __future__ import annotations
@@ -80,21 +81,61 @@ class PlainLoop(Method):
         )
 
     def prepare_model(self, model: torch.nn.Module) -> None:
-        """Freeze what the loop's optimizer freezes: one half of LoRA-FA's matrices."""
+        """Cast norms where the loop does, and freeze what its optimizer does: LoRA-FA's half."""
+        import torch
+
+        if self.config.float32_norms:
+            for name, parameter in list(model.named_parameters()):
+                if "norm" in name:
+                    owner, _, attribute = name.rpartition(".")
+                    cast = torch.nn.Parameter(parameter.detach().float(), requires_grad=False)
+                    setattr(model.get_submodule(owner), attribute, cast)
         if self.config.own_optimizer == "lora-fa":
             for name, parameter in model.named_parameters():
                 if "lora_A" in name:
                     parameter.requires_grad = False
 
+    @property
+    def pads(self) -> bool:  # type: ignore[override]
+        """Tell whether rows have several lengths."""
+        return not self.config.packed
+
+    @property
+    def empties_cache(self) -> bool:
+        """Tell whether the loop calls `torch.cuda.empty_cache` after some of its steps."""
+        return bool(self.config.torch_empty_cache_steps)
+
     def loss(self) -> Loss:
-        """Return the model's own loss, told how many tokens it is the mean of."""
+        """Return the model's own loss, told how many tokens it is the mean of.
+
+        A loop's variable holds the outputs, and so the logits, until the next forward is done.
+        """
+        compute = _shifted_loss if self.config.copies_logits else _own_loss
+        held: list[Any] = []
 
         def of_all_tokens(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
-            outputs = model(**batch, num_items_in_batch=batch["input_ids"].numel())
-            loss: torch.Tensor = outputs["loss"]
+            loss, outputs = compute(model, batch)
+            held[:] = [outputs] if self.config.holds_outputs else []
             return loss
 
         return of_all_tokens
+
+
+def _own_loss(model: torch.nn.Module, batch: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
+    outputs = model(**batch, num_items_in_batch=batch["input_ids"].numel())
+    return outputs["loss"], outputs
+
+
+def _shifted_loss(model: torch.nn.Module, batch: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
+    """Shift a copy of the float32 logits, where transformers 5 shifts the labels."""
+    from torch.nn import functional
+
+    outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+    logits = outputs["logits"].float()
+    shifted = logits[..., :-1, :].contiguous()
+    labels = batch["labels"][..., 1:].contiguous()
+    loss = functional.cross_entropy(shifted.view(-1, shifted.shape[-1]), labels.view(-1))
+    return loss, outputs
 
 
 @cache
@@ -112,6 +153,19 @@ def _arguments_class() -> type[TrainingArguments]:
         own_optimizer: str = field(
             default="",
             metadata={"help": "Empty for torch's AdamW over lists, or lora-fa for peft's own."},
+        )
+
+        packed: bool = field(
+            default=False, metadata={"help": "Rows are full, so that a batch has no mask."}
+        )
+        holds_outputs: bool = field(
+            default=True, metadata={"help": "The logits live until the next forward is done."}
+        )
+        copies_logits: bool = field(
+            default=False, metadata={"help": "Shift a copy of the logits, as transformers 4 did."}
+        )
+        float32_norms: bool = field(
+            default=False, metadata={"help": "Norms in float32, as prepare_model_for_kbit_training"}
         )
 
         def __post_init__(self) -> None:

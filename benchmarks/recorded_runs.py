@@ -21,6 +21,8 @@ FIELDS = (
     "versions", "reads", "status", "num_trained", "recorded",
 )  # fmt: skip
 """What a run must state."""
+_NUM_ROWS = 20_000
+"""As many as show a mean to a hundredth of a token."""
 _OPTIMIZERS = {"AdamW": "", "lora-fa": "lora-fa"}
 
 
@@ -51,13 +53,16 @@ class Run:
 
     @property
     def lengths(self) -> list[int]:
-        """Return lengths of rows with the stated longest and mean, as the planner takes them."""
-        longest, mean = int(self.facts["max_length"]), self.facts.get("mean_length")
+        """Return lengths of rows with the longest and mean that are known, as the planner takes."""
+        inferred = self.facts.get("inferred", {})
+        longest = int(inferred.get("longest", self.facts["max_length"]))
+        mean = self.facts.get("mean_length")
         if mean is None:
             return [longest] * 8
-        num_longest, num_rows = int(self.facts["rows"]), 20_000
-        rest = (mean * num_rows - num_longest * longest) / (num_rows - num_longest)
-        return [longest] * num_longest + [round(rest)] * (num_rows - num_longest)
+        batch = int(self.facts["rows"])
+        ends = [longest] * batch + [int(inferred.get("shortest", mean))] * batch
+        rest = (mean * _NUM_ROWS - sum(ends)) / (_NUM_ROWS - len(ends))
+        return ends + [round(rest)] * (_NUM_ROWS - len(ends))
 
     def check(self) -> None:
         """Refuse what cannot be planned by the rule, before anything is planned.
@@ -77,19 +82,25 @@ class Run:
         if self.facts["optimizer"] not in _OPTIMIZERS:
             raise LeftOut(f"the loop has no optimizer {self.facts['optimizer']}")
 
-    def recipe(self, folder: Path) -> Recipe:
-        """Write the run as a recipe into a folder, and read it as a user's."""
+    def recipe(self, folder: Path, *, scores: bool = False) -> Recipe:
+        """Write the run as a recipe into a folder, and read it as a user's.
+
+        Args:
+            scores: whether it says what was scored in the same process.
+        """
         from peftkit.recipe.load import load_recipe
 
         rows = folder / "rows.jsonl"
         rows.write_text('{"text": "the planner reads no row"}\n', encoding="utf-8")
         file = folder / "run.yaml"
-        file.write_text(json.dumps(self._content(rows)), encoding="utf-8")
+        file.write_text(json.dumps(self._content(rows, scores=scores)), encoding="utf-8")
         return load_recipe(file)
 
-    def _content(self, rows: Path) -> dict[str, Any]:
+    def _content(self, rows: Path, *, scores: bool) -> dict[str, Any]:
         facts = self.facts
         model = {"path": facts["model"], "dtype": facts["dtype"]}
+        if facts.get("quantize") is not None:
+            model["quantize"] = facts["quantize"]
         if facts["attention"] is not None:
             model["attn_implementation"] = facts["attention"]
         content = {
@@ -103,7 +114,7 @@ class Run:
             "adapter": "full" if facts["adapter"] is None else facts["adapter"],
             "method": {"plain_loop": self._loop()},
         }
-        if facts.get("rows_scored"):
+        if scores and facts.get("rows_scored"):
             content["evaluate"] = {
                 "split": "train",
                 "batch_size": facts["rows_scored"],
@@ -115,6 +126,7 @@ class Run:
         facts = self.facts
         options = dict(facts["optimizer_options"])
         return {
+            **facts["loop"],
             "per_device_train_batch_size": facts["rows"],
             "max_length": facts["max_length"],
             "max_grad_norm": facts["max_grad_norm"],

@@ -213,7 +213,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, num_left: int
 
 
 def main() -> None:
-    """Write the page and its picture."""
+    """Write the page and its pictures."""
+    from recorded_page import load_recorded, plot_recorded, recorded_section
+
     grids, stages = load_results(RESULTS), gpu_report.load(RESULTS / "gpu")
     images = PAGE.parent / "images"
     page = make_page(grids) + "\n" + "\n".join(gpu_report.make_section(stages)).rstrip() + "\n"
@@ -225,6 +227,10 @@ def main() -> None:
         page += f"\n![Tokens a second beside other tools](images/{peers_report.IMAGE})\n"
     if plot_errors(grids, images / "planned-and-measured.png", gpu_report.points(stages)):
         page += "\n![Measured over planned peaks](images/planned-and-measured.png)\n"
+    found = load_recorded(RESULTS / "recorded")
+    if found:
+        page = "\n".join([page, *recorded_section(found)]).rstrip() + "\n"
+        plot_recorded(found, images / "planned-and-recorded.png")
     _, mark, by_hand = PAGE.read_text(encoding="utf-8").partition(BY_HAND)
     PAGE.write_text(f"{page}\n{mark}{by_hand}" if mark else page, encoding="utf-8")
     readme = gpu_report.put_into_readme(README.read_text(encoding="utf-8"), stages)

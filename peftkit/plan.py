@@ -150,6 +150,9 @@ def render_plan(planned: PlannedRecipe) -> Group:
         f"peak {gibibytes(made.peak_bytes)} in {made.peak_phase}, on {made.device}:"
         f" {made.micro_batch}{times} rows of {made.length:,} tokens{origin}"
     )
+    if made.needed_bytes != made.peak_bytes:
+        needed = gibibytes(made.needed_bytes)
+        head.append(f"\n{needed} must be free: what CUDA's caching allocator takes to serve it")
     if made.sharing.num_processes > 1:
         head.append(f"\npredicted for each of {made.sharing.describe()}")
     parts: list[Any] = [head, Text(), _term_table(made), Text(), _device_table(made, verdicts)]

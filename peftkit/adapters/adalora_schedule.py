@@ -86,6 +86,12 @@ def rank_schedule() -> TrainerCallback:
     return RankSchedule()
 
 
+def state_bytes(model: Any) -> list[int]:
+    """Return the bytes of each average that PEFT's RankAllocator keeps, as large as its weight."""
+    trained = [p for name, p in model.named_parameters() if "lora_" in name and p.requires_grad]
+    return [p.numel() * p.element_size() for p in trained for _ in _AVERAGES]
+
+
 def put_back(model: Any, checkpoint: Path) -> None:
     """Put a checkpoint's weights and rank pattern into a model that was attached the same way."""
     from peft import set_peft_model_state_dict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftkit.adapters import adalora_schedule
 from peftkit.adapters.base import PeftAdapter, ReadsPackedBytes, ReadsWeights
 from peftkit.errors import UsageError
 
@@ -357,20 +358,19 @@ class AdaLora(PeftAdapter):
 
     Config = "peft:AdaLoraConfig"
     needs = ("total_step", "the number of optimizer steps of the whole run")
+    has_own_checkpoints = True
 
     def callbacks(self) -> Sequence[TrainerCallback]:
-        """Return the schedule without which AdaLoRA is a LoRA that never reallocates its ranks."""
-        from peftkit.adapters.adalora_schedule import rank_schedule
+        """Return the schedule without which AdaLoRA never reallocates its ranks."""
+        return (adalora_schedule.rank_schedule(),)
 
-        return (rank_schedule(),)
-
-    has_own_checkpoints = True
+    def state_bytes(self, model: PreTrainedModel | PeftModel) -> Sequence[int]:
+        """Return what the schedule remembers of each trained number."""
+        return adalora_schedule.state_bytes(model)
 
     def load_checkpoint(self, model: PreTrainedModel | PeftModel, checkpoint: Path) -> None:
         """Put every rank back, and say which of them the adapter keeps."""
-        from peftkit.adapters.adalora_schedule import put_back
-
-        put_back(model, checkpoint)
+        adalora_schedule.put_back(model, checkpoint)
 
 
 class Adamss(ReadsWeights):

@@ -34,6 +34,8 @@ class BatchShape:
     """Whether attention needs a dense mask to keep rows apart or to skip padding."""
     varies: bool
     """Whether rows have several lengths, so that shorter ones are padded."""
+    shortest: int = 0
+    """Tokens of the shortest row."""
     target_length: int = 0
     """Tokens of the longest target that a decoder writes; 0 where there is none."""
     num_sequences: int = 1
@@ -68,6 +70,7 @@ def batch_shape(
     return BatchShape(
         micro_batch=rows,
         length=max(padded),
+        shortest=min(padded),
         num_tokens=round(rows * method.num_sequences * mean),
         padded_tokens=round(
             rows * (mean if is_flat else padded_length(padded, rows, is_sorted=is_sorted))

@@ -23,18 +23,25 @@ from peftkit.memory.fake import (
     explained_operators,
     materialize,
 )
-from peftkit.memory.growth import Footprint, Virtual, explain_growth, make_size, second_bytes
+from peftkit.memory.growth import (
+    Footprint,
+    explain_growth,
+    make_size,
+    second_bytes,
+    virtual_tokens,
+)
 from peftkit.memory.known_loss import known_loss, rehearsed_loss, tile_of
 from peftkit.memory.layers import choose_layers, find_stacks, kept_layers
 from peftkit.memory.second_point import second_point
 from peftkit.memory.sharing import ALONE, DDP, Sharing
 from peftkit.memory.simulate import Kept, state_tensors, track_micro_batch, track_update
-from peftkit.memory.terms import COLLECTIVES
+from peftkit.memory.terms import COLLECTIVES, RUNTIME
 from peftkit.memory.trace import (
     Program,
     Repeat,
     Trace,
     compile_trace,
+    fixed_work,
     join_programs,
     sum_work,
 )
@@ -59,7 +66,8 @@ class Rehearsal:
 
     footprint: Footprint
     work: dict[str, tuple[int, ...]]
-    """Phase -> flops, moved bytes, operators, bytes copied to the host and back."""
+    """Phase -> flops, moved bytes, operators, bytes copied to the host and back, attention's flops;
+    then, of the first two, what does not depend on the batch."""
     notes: tuple[str, ...]
     """What the replay at other sizes is not exact about."""
 
@@ -79,7 +87,8 @@ class Rehearsed:
         """Build the model with its adapter, its optimizer and its checkpointing."""
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        self.method, self.device, self.sharing = built.method, device, sharing
+        self.method, self.adapter = built.method, built.adapter
+        self.device, self.sharing = device, sharing
         self.args: TrainingArguments = built.method.config
         self.settings: StepSettings = step.StepSettings.of(self.args, "cpu")
         self.way = built.method.way(config)
@@ -134,11 +143,11 @@ class Rehearsed:
         """Return the parameters that are trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    def rehearse(self, point: Point, *, reserved: int = 0, block: int = 1) -> Rehearsal:
+    def rehearse(self, point: Point, *, held: int = 0, block: int = 1) -> Rehearsal:
         """Run the step at a point and at a second one, and learn how it grows.
 
         Args:
-            reserved: bytes that the device's runtime takes beside all tensors.
+            held: bytes that the device's runtime takes beside all tensors.
             block: what the allocator rounds every request up to.
 
         Raises:
@@ -146,16 +155,16 @@ class Rehearsed:
         """
         from peftkit.memory.assumed import AssumedValues
 
-        if reserved not in self._updates:
+        if held not in self._updates:
             # What it reads are tables and counts of steps; no size of its depends on them.
             with explained_operators(), AssumedValues():
-                self._updates[reserved] = self._update(reserved)
-        update, before = self._updates[reserved]
+                self._updates[held] = self._update(held)
+        update, before = self._updates[held]
         other = second_point(point, self.config, self.tile_tokens // self.num_sequences)
         with explained_operators(), AssumedValues() as assumed:
-            first, program, repeats, grown = self._compare(point, other, self._blocks())
+            first, program, works, grown = self._compare(point, other, self._blocks())
             if grown is None:
-                first, program, repeats, grown = self._compare(point, other, (0, 0))
+                first, program, works, grown = self._compare(point, other, (0, 0))
         notes = [assumed.note] if assumed.num_read else []
         notes += [_OWN_POOL] if self.method.offloads_activations else []
         if grown is None:
@@ -174,19 +183,26 @@ class Rehearsed:
         )  # fmt: skip
         if growth.num_unexplained:
             notes.append(f"{growth.num_unexplained} tensors grow in no simple way: estimated")
-        work = sum_work(first, repeats) | sum_work(update)
+        fixed = fixed_work(*works, (self._tokens(point), self._tokens(other)))
+        work = {phase: (*counts, *fixed[phase]) for phase, counts in works[0].items()}
+        work |= sum_work(update)
         return Rehearsal(footprint, work, tuple(notes))
 
     def _compare(
         self, point: Point, other: Point, times: tuple[int, int]
-    ) -> tuple[Trace, Program, list[Repeat], Any]:
-        """Run at two points; return the first run and what its allocations had in the second."""
+    ) -> tuple[Trace, Program, tuple[Any, Any], Any]:
+        """Run at two points; return the first run, both works, and its bytes in the second."""
         first, program, repeats = self._micro_batch(point, times=times[0])
-        second, other_program, _ = self._micro_batch(other, times=times[1])
+        second, other_program, more = self._micro_batch(other, times=times[1])
         grown = second_bytes(
             program, other_program, _array(first.num_bytes), _array(second.num_bytes)
         )
-        return first, program, repeats, grown
+        works = sum_work(first, repeats), sum_work(second, more)
+        return first, program, works, grown
+
+    def _tokens(self, point: Point) -> int:
+        """Return the positions of a batch, those of prompt learning included."""
+        return point.micro_batch * self.num_sequences * (point.length + self.virtual.num)
 
     def _micro_batch(self, point: Point, *, times: int) -> tuple[Trace, Program, list[Repeat]]:
         """Run forward and backward; `times` middle blocks of a repetition, 0 for all layers."""
@@ -287,7 +303,7 @@ class Rehearsed:
             return list(range(len(stack.signatures))), []
         return choose_layers(stack, times=times)
 
-    def _update(self, reserved: int) -> tuple[Trace, Trace]:
+    def _update(self, held: int) -> tuple[Trace, Trace]:
         """Run clipping and the optimizer; return that, and all that is there before a batch."""
         from peftkit.memory.tracker import Tracker
 
@@ -302,11 +318,13 @@ class Rehearsed:
             self._give_gradients()  # some optimizers drop what they have used
             update = track_update(trained, optimizer, self.settings, device=self.device)
         tracker = Tracker()
-        if reserved:
-            tracker.reserve(reserved, "runtime")
+        if held:
+            tracker.reserve(held, RUNTIME)
         for term, tensors in self.fake.terms.items():
             tracker.hold(tensors, term)
         tracker.hold(state_tensors(optimizer, device=self.device), "optimizer")
+        for num_bytes in self.adapter.state_bytes(self.model) if self.adapter else ():
+            tracker.reserve(num_bytes, "optimizer")
         if self.sharing.strategy == DDP:
             # One bucket or several, they hold every gradient once more: accelerate leaves torch's
             # `gradient_as_bucket_view` off.
@@ -343,18 +361,6 @@ _OWN_POOL = (
 )
 _FOREACH = ("adamw_torch", "sgd", "adagrad", "rmsprop")
 """Optimizers of torch that transformers makes without saying how they loop."""
-
-
-def virtual_tokens(model: Any) -> Virtual:
-    """Return the tokens that prompt learning puts before each row, if it does."""
-    configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
-    for config in configs.values():
-        if getattr(config, "is_prompt_learning", False):
-            # A prefix is put before keys and values only, and has no position that is scored.
-            is_prefix = str(config.peft_type.value) in ("PREFIX_TUNING", "CARTRIDGE")
-            num = int(getattr(config, "num_virtual_tokens", 0) or 0)
-            return Virtual(num, 0 if is_prefix else num)
-    return Virtual(0, 0)
 
 
 def _like(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftkit.memory.trace import Live, Program
 
@@ -159,11 +159,11 @@ class Footprint:
 
     def live(self, micro_batch: int, length: int) -> Live:
         """Return what is alive at every moment at a size."""
-        return self.program.live(self._bytes_at(micro_batch, length), block=self.block)
+        return self.program.live(self.bytes_at(micro_batch, length), block=self.block)
 
     def peak(self, micro_batch: int, length: int) -> int:
         """Return the peak at a size."""
-        return self.program.peak(self._bytes_at(micro_batch, length), block=self.block)
+        return self.program.peak(self.bytes_at(micro_batch, length), block=self.block)
 
     def formulas(self, event: int) -> dict[str, str]:
         """Return, for each term, the sum of what is alive after an event as a formula in B and T.
@@ -188,7 +188,8 @@ class Footprint:
                 counter["1"] += int(self.after[number - num_before - num_grown]) * copies
         return {term: _formula(counter) for term, counter in sums.items()}
 
-    def _bytes_at(self, micro_batch: int, length: int) -> NDArray[np.int64]:
+    def bytes_at(self, micro_batch: int, length: int) -> NDArray[np.int64]:
+        """Return every allocation's bytes at a size, not yet rounded."""
         import numpy as np
 
         rows, tokens, grown = self.recorded
@@ -226,6 +227,18 @@ def second_bytes(
     matched = first_bytes.copy()
     matched[index] = seen
     return matched if np.array_equal(matched[index], seen) else None
+
+
+def virtual_tokens(model: Any) -> Virtual:
+    """Return the tokens that prompt learning puts before each row, if it does."""
+    configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
+    for config in configs.values():
+        if getattr(config, "is_prompt_learning", False):
+            # A prefix is put before keys and values only, and has no position that is scored.
+            is_prefix = str(config.peft_type.value) in ("PREFIX_TUNING", "CARTRIDGE")
+            num = int(getattr(config, "num_virtual_tokens", 0) or 0)
+            return Virtual(num, 0 if is_prefix else num)
+    return Virtual(0, 0)
 
 
 def make_size(

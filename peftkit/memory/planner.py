@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError
 from peftkit.memory.growth import Footprint, largest_that_fits
-from peftkit.memory.lengths import fit_head, scored_share
+from peftkit.memory.lengths import scored_share
+from peftkit.memory.planned_config import config_of, with_tokens
 from peftkit.memory.sharing import FSDP2, Sharing, sharing_of
 from peftkit.memory.terms import Moment, Term, host_bytes, terms_of, timeline_of
 from peftkit.rundir.paths import SCHEMA_VERSION
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from peftkit.memory.evaluation import EvaluationPeak
     from peftkit.memory.fake_step import Rehearsal, Rehearsed
     from peftkit.memory.runtime import Runtime
-    from peftkit.plugins import Machine
+    from peftkit.plugins import Machine, Method
     from peftkit.recipe.build import Built
-    from peftkit.recipe.schema import ModelSection, Recipe
+    from peftkit.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Work:
     num_operators: int
     copied_bytes: int = 0
     """Saved tensors that are copied to the host and back."""
+    attention_flops: int = 0
+    """Of `num_flops`, those that grow with the square of the length."""
+    fixed_flops: int = 0
+    """Of `num_flops`, those that do not depend on the batch."""
+    fixed_bytes: int = 0
+    """Of `moved_bytes`, the same: weights, and what is as large."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,18 @@ class Plan:
     scoring: Callable[[int | None], EvaluationPeak | None] = field(repr=False, compare=False)
     """Plans the evaluation, which takes a second or two for a large model; from the prompts that
     are scored at once, or None for the recipe's own."""
+    num_trained: int = 0
+    """Numbers that are trained."""
+    num_virtual: int = 0
+    """Positions that prompt learning puts before each row."""
+    reserve: Callable[[int, int], int] | None = field(default=None, repr=False, compare=False)
+    """Replays the step, at a micro-batch and length, on a model of CUDA's caching allocator; None
+    where there is none."""
+
+    @cached_property
+    def needed_bytes(self) -> int:
+        """Return what must be free on the device: on CUDA, what its allocator takes to serve it."""
+        return self.needs_at(micro_batch=self.micro_batch, length=self.length)
 
     @cached_property
     def evaluation(self) -> EvaluationPeak | None:
@@ -133,31 +151,44 @@ class Plan:
         """Return the peak at another micro-batch and length, without running anything."""
         return self.footprints(micro_batch).peak(micro_batch, length)
 
+    def needs_at(self, *, micro_batch: int, length: int) -> int:
+        """Return `needed_bytes` at another micro-batch and length."""
+        if self.reserve is None:
+            return self.bytes_at(micro_batch=micro_batch, length=length)
+        return self.reserve(micro_batch, length)
+
     def largest_micro_batch(self, device_bytes: int) -> int:
         """Return the most rows that fit at the plan's length; 0 when none does."""
-
-        def fits(rows: int) -> bool:
-            return self.bytes_at(micro_batch=rows, length=self.length) <= device_bytes
-
-        return largest_that_fits(fits, self.micro_batch)
+        return self._largest(lambda rows: (rows, self.length), device_bytes, self.micro_batch)
 
     def longest_length(self, device_bytes: int, *, micro_batch: int | None = None) -> int:
         """Return the most tokens a row that fit at the plan's micro-batch, or another."""
         rows = micro_batch or self.micro_batch
+        # Two tokens are the fewest that have a loss.
+        return self._largest(lambda tokens: (rows, max(2, tokens)), device_bytes, self.length)
 
-        def fits(tokens: int) -> bool:
-            # Two tokens are the fewest that have a loss.
-            return self.bytes_at(micro_batch=rows, length=max(2, tokens)) <= device_bytes
+    def _largest(self, at: Callable[[int], tuple[int, int]], device_bytes: int, start: int) -> int:
+        """Search by what is alive, which is quick, then go down to what the allocator can serve."""
 
-        return largest_that_fits(fits, self.length)
+        def fits(number: int) -> bool:
+            rows, tokens = at(number)
+            return self.bytes_at(micro_batch=rows, length=tokens) <= device_bytes
+
+        found = largest_that_fits(fits, start)
+        while self.reserve is not None and found:
+            needed = self.reserve(*at(found))
+            if needed <= device_bytes:
+                break
+            found = min(found - 1, found * device_bytes // needed)
+        return found
 
     def verdict(self, name: str, total_bytes: int) -> Verdict:
         """Say whether and how far this plan fits a device."""
         return Verdict(
             name=name,
             total_bytes=total_bytes,
-            fits=self.peak_bytes <= total_bytes,
-            headroom_bytes=total_bytes - self.peak_bytes,
+            fits=self.needed_bytes <= total_bytes,
+            headroom_bytes=total_bytes - self.needed_bytes,
             max_micro_batch=self.largest_micro_batch(total_bytes),
             max_length=self.longest_length(total_bytes),
         )
@@ -167,6 +198,7 @@ class Plan:
         return {
             "schema_version": SCHEMA_VERSION,
             "peak_bytes": self.peak_bytes,
+            "needed_bytes": self.needed_bytes,
             "peak_phase": self.peak_phase,
             "terms": [dataclasses.asdict(term) for term in self.terms],
             "phases": dict(self.phase_bytes),
@@ -214,7 +246,7 @@ def plan(
     built = build(recipe, machine := machine or describe_machine(), is_here=False)
     known_loss(built)  # whatever is unknown is said first
     _leave_imports_uncollected()
-    built, config = _with_tokens(built, _config_of(built, lengths))
+    built, config = with_tokens(built, config_of(built, lengths))
     shape = batch_shape(built, config, lengths)
     rehearsed = _rehearsed(built, config, machine, shape, lengths, num_processes)
     runtime = runtime_of(machine)
@@ -225,8 +257,8 @@ def plan(
         key = "one" if rows == 1 else shape.layout(rows)
         if key not in replays:
             point = Point(at, shape.length, shape.layout(rows), shape.target_length)
-            reserved, block = runtime.num_bytes, runtime.block
-            replays[key] = rehearsed.rehearse(point, reserved=reserved, block=block)
+            held, block = runtime.num_bytes, runtime.block
+            replays[key] = rehearsed.rehearse(point, held=held, block=block)
         return replays[key]
 
     made = rehearsal(shape.micro_batch)
@@ -274,62 +306,6 @@ def plan_run(
         return None, error.message
     except Exception as error:
         return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
-
-
-def _config_of(built: Built, lengths: Sequence[int] | None) -> PretrainedConfig:
-    """Return the configuration of the model that a recipe's method trains, its head fitted."""
-    from peftkit.models.load_errors import check_trains
-
-    config = planned_config(built.recipe.model)
-    check_trains(config, built.method.kind)
-    built.method.check_config(config)
-    is_regression = built.task.is_regression
-    return fit_head(config, built.method.kind, lengths, is_regression=is_regression)
-
-
-def _with_tokens(built: Built, config: PretrainedConfig) -> tuple[Built, PretrainedConfig]:
-    """Give the model that is planned rows for the tokens that the recipe adds."""
-    from peftkit.models.new_tokens import grow_config, with_new_tokens
-    from peftkit.models.tokenizer import expected_tokens
-
-    new = expected_tokens(built.recipe.model, config)
-    grow_config(config, new)
-    return with_new_tokens(built, new), config
-
-
-def planned_config(model: ModelSection) -> PretrainedConfig:
-    """Read a model's configuration: the catalogue's where it knows the Hub id, else its own.
-
-    Raises:
-        ArtefactError: this transformers does not know the architecture, or it is custom code.
-        NetworkError: the Hub, which alone knows this id, is out of reach.
-    """
-    from transformers import AutoConfig
-
-    from peftkit.memory import catalogue
-    from peftkit.models.load import load_config
-    from peftkit.models.load_errors import explain_load_error
-    from peftkit.system.checkpoint_files import read_json
-    from peftkit.system.foreign_fields import check_config_fields
-
-    found = catalogue.find(model.path) if model.path is not None else None
-    if found is not None:
-        return AutoConfig.for_model(found.pop("model_type"), **found)
-    folder = Path(model.path or "", model.subfolder or "").expanduser()
-    is_folder = model.path is not None and (folder / "config.json").is_file()
-    if is_folder and not any(folder.glob("*.safetensors*")):
-        # A folder without weights can be planned, though not loaded.
-        check_config_fields(read_json(folder / "config.json"), str(folder / "config.json"))
-        try:
-            # Left out, transformers would ask at the terminal.
-            trusts = model.trust_remote_code
-            return AutoConfig.from_pretrained(str(folder), trust_remote_code=trusts)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise explain_load_error(error, str(folder), is_local=True) from error
-    if model.config is not None and model.tokenizer is not None:
-        sizes = {"vocab_size": model.tokenizer.options.get("vocab_size", 8192), **model.config}
-        model = dataclasses.replace(model, config=sizes)
-    return load_config(model)
 
 
 @cache
@@ -390,4 +366,29 @@ def _sum_up(  # noqa: PLR0913
         seconds=seconds,
         footprints=footprints,
         scoring=scoring,
+        num_virtual=rehearsed.virtual.num,
+        num_trained=sum(parameter.numel() for parameter in rehearsed.trained),
+        reserve=partial(_reserved, footprints, shape, runtime, rehearsed.method)
+        if runtime.caches
+        else None,
+    )
+
+
+def _reserved(  # noqa: PLR0913, PLR0917
+    footprints: Callable[[int], Footprint],
+    shape: BatchShape,
+    runtime: Runtime,
+    method: Method,
+    micro_batch: int,
+    length: int,
+) -> int:
+    """Replay a step on the caching allocator; the context lies outside of it."""
+    from peftkit.memory.replay import reserved_bytes
+
+    return runtime.context_bytes + reserved_bytes(
+        footprints(micro_batch),
+        micro_batch,
+        length,
+        workspaces=runtime.workspaces,
+        former=min(length, shape.shortest) if method.empties_cache else None,
     )

@@ -37,6 +37,15 @@ class Runtime:
     num_bytes: int
     formula: str
     block: int
+    context_bytes: int = 0
+    """Of `num_bytes`, what no allocator of torch knows of."""
+    workspaces: tuple[int, ...] = ()
+    """The rest of it, request by request."""
+
+    @property
+    def caches(self) -> bool:
+        """Tell whether torch's caching allocator stands between tensors and the device."""
+        return self.block > 1
 
 
 def runtime_of(machine: Machine) -> Runtime:
@@ -52,4 +61,6 @@ def runtime_of(machine: Machine) -> Runtime:
         CONTEXT_BYTES + _NUM_HANDLES * workspace,
         f"context {CONTEXT_BYTES:,} + {_NUM_HANDLES} cuBLAS workspaces of {workspace:,}",
         CUDA_BLOCK,
+        CONTEXT_BYTES,
+        (workspace,) * _NUM_HANDLES,
     )

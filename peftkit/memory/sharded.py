@@ -50,14 +50,14 @@ class Sharded(Rehearsed):
         self.settings = dataclasses.replace(self.settings, autocast=None)
         self._is_cut = False
 
-    def rehearse(self, point: Point, *, reserved: int = 0, block: int = 1) -> Rehearsal:
+    def rehearse(self, point: Point, *, held: int = 0, block: int = 1) -> Rehearsal:
         """Run the step of one process, see `Rehearsed`.
 
         Raises:
             UsageError: real processes would fail as well, e.g. in an optimizer's own operator.
         """
         try:
-            return super().rehearse(point, reserved=reserved, block=block)
+            return super().rehearse(point, held=held, block=block)
         except RuntimeError as error:
             if "DTensor" not in str(error):
                 raise
@@ -128,11 +128,11 @@ class Sharded(Rehearsed):
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
         return [torch.empty(p.shape, dtype=dtypes.get(precision, p.dtype)) for p in self.trained]
 
-    def _update(self, reserved: int) -> tuple[Trace, Trace]:
+    def _update(self, held: int) -> tuple[Trace, Trace]:
         with stand_alone(self.sharing.num_processes) as mesh:
             if not self._is_cut:
                 self._cut_whole(mesh)
-            return super()._update(reserved)
+            return super()._update(held)
 
     def _cut_whole(self, mesh: DeviceMesh) -> None:
         """Cut the whole model, and know its shards by what they were cut from."""

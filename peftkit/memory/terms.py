@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COLLECTIVES = "collectives"
 """The term of what processes exchange: DDP's buckets; the layers that FSDP2 gathers and reduces."""
 
+RUNTIME = "runtime"
+"""The term of what a device's runtime takes beside all tensors."""
+
 TERMS = (
     "base",
     "adapter",
@@ -25,7 +28,7 @@ TERMS = (
     "loss",
     "temporaries",
     COLLECTIVES,
-    "runtime",
+    RUNTIME,
 )
 
 
@@ -60,7 +63,7 @@ def terms_of(live: Live, footprint: Footprint, runtime: Runtime) -> tuple[Term, 
     found = []
     for name in TERMS:
         if alive.get(name):
-            is_runtime = name == "runtime"
+            is_runtime = name == RUNTIME
             found.append(
                 Term(
                     name=name,

@@ -34,6 +34,8 @@ class Segment:
     num_operators: int = 0
     copied_bytes: int = 0
     """Copied to the host and back."""
+    attention_flops: int = 0
+    """Of `num_flops`, those that grow with the square of the length."""
 
 
 @dataclass
@@ -255,10 +257,40 @@ def sum_work(trace: Trace, repeats: Sequence[Repeat] = ()) -> dict[str, tuple[in
     sums: dict[str, tuple[int, ...]] = {}
     for at in trace.repeated(repeats):
         s = trace.segments[at]
-        counts = (s.num_flops, s.moved_bytes, s.num_operators, s.copied_bytes)
-        before = sums.get(s.phase, (0, 0, 0, 0))
+        counts = (
+            s.num_flops, s.moved_bytes, s.num_operators, s.copied_bytes, s.attention_flops,
+        )  # fmt: skip
+        before = sums.get(s.phase, (0,) * len(counts))
         sums[s.phase] = tuple(one + more for one, more in zip(before, counts, strict=True))
     return sums
+
+
+def fixed_work(
+    first: Mapping[str, tuple[int, ...]],
+    second: Mapping[str, tuple[int, ...]],
+    tokens: tuple[int, int],
+) -> dict[str, tuple[int, int]]:
+    """Return by phase the flops and moved bytes that do not depend on the batch.
+
+    Weights are read, and some adapters build one as large, whatever the rows: what two runs of one
+    program have, attention's own flops left out, is that and as much for each token.
+
+    Args:
+        first: phase -> counts of `sum_work` at a number of tokens.
+        second: the same at another.
+    """
+    found = {}
+    for phase, one in first.items():
+        other = second.get(phase, one)
+        pairs = ((one[0] - one[4], other[0] - other[4]), (one[1], other[1]))
+        fixed = (
+            here - (there - here) / (tokens[1] - tokens[0]) * tokens[0] for here, there in pairs
+        )
+        flops, moved = (
+            round(min(max(value, 0), here)) for value, (here, _) in zip(fixed, pairs, strict=True)
+        )
+        found[phase] = (flops, moved)
+    return found
 
 
 def _block_at(segments: list[Segment], at: int, blocks: Sequence[Repeat]) -> Repeat | None:

@@ -275,7 +275,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch is
         segment.num_operators += 1
         flops = FLOPS.get(func) or flop_registry.get(func._overloadpacket)
         if flops is not None:
-            segment.num_flops += int(flops(*args, **kwargs, out_val=result))
+            num_flops = int(flops(*args, **kwargs, out_val=result))
+            segment.num_flops += num_flops
+            if "attention" in func._schema.name:
+                segment.attention_flops += num_flops
         segment.moved_bytes += sum(map(_extent, _tensors(args))) + sum(
             map(_extent, _tensors(result))
         )

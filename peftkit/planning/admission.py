@@ -61,15 +61,15 @@ def check_plan_fits(made: Plan, recipe: Recipe, machine: Machine, lengths: Seque
     """
     limits = limits_of(made, recipe, machine)
     name, limit = min(limits.items(), key=lambda item: item[1])
-    if made.peak_bytes <= limit:
+    if made.needed_bytes <= limit:
         _check_evaluation_fits(made, recipe, name, limit)
         return
     base = made.term_bytes("base") + made.term_bytes("runtime")
     alone = f"; before any row it takes {gibibytes(base)}" if base > limit else ""
     found = ways_out(recipe, machine, limit, lengths, made)
     raise ResourceError(
-        f"this run is planned to take {gibibytes(made.peak_bytes)} in {made.peak_phase},"
-        f" {gibibytes(made.peak_bytes - limit)} more than {name}: {gibibytes(limit)}{alone}",
+        f"this run is planned to take {gibibytes(made.needed_bytes)} in {made.peak_phase},"
+        f" {gibibytes(made.needed_bytes - limit)} more than {name}: {gibibytes(limit)}{alone}",
         hint="\n  or:  ".join(map(str, found)) or explain_smallest(recipe, machine),
     )
 

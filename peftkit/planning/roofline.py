@@ -8,6 +8,7 @@ here is a prediction and says so.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ def predict(
     if not device.has_rates:
         return None
     times_rows = (micro_batch or plan.micro_batch) / plan.micro_batch
-    scale = times_rows * plan.padded_tokens / (plan.micro_batch * plan.length)
+    mean = plan.padded_tokens / plan.micro_batch + plan.num_virtual
+    longer = mean / (plan.length + plan.num_virtual)
     accumulation = accumulation or plan.accumulation
     totals = dict.fromkeys(_PARTS, 0.0)
     phase_seconds: dict[str, float] = {}
@@ -86,7 +88,9 @@ def predict(
         is_step = phase == "step"
         times = 1 if is_step else accumulation
         if is_step or phase in TRAINING_PHASES:
-            parts = _phase_seconds(work, device, dtype, scale=1.0 if is_step else scale)
+            parts = _phase_seconds(
+                work if is_step else _scaled(work, times_rows, longer), device, dtype
+            )
             phase_seconds[phase] = times * sum(parts.values())
             for name, seconds in parts.items():
                 totals[name] += times * seconds
@@ -101,22 +105,30 @@ def predict(
     )
 
 
-def _phase_seconds(work: Work, device: Device, dtype: str, *, scale: float) -> dict[str, float]:
-    """Split a phase's seconds over what they go into; `scale` is of its rows, not of its launches.
+def _scaled(work: Work, rows: float, length: float) -> Work:
+    """Take a phase's work to other rows and another length; launches stay, and what is fixed."""
+    tokens = rows * length
+    linear = work.num_flops - work.attention_flops - work.fixed_flops
+    flops = work.fixed_flops + tokens * linear + tokens * length * work.attention_flops
+    moved = work.fixed_bytes + tokens * (work.moved_bytes - work.fixed_bytes)
+    copied = round(tokens * work.copied_bytes)
+    return dataclasses.replace(
+        work, num_flops=round(flops), moved_bytes=round(moved), copied_bytes=copied
+    )
 
-    Weights are moved once whatever the rows; they are taken to grow with them, which is right
-    where rows are long and otherwise too much by the share of the weights.
-    """
+
+def _phase_seconds(work: Work, device: Device, dtype: str) -> dict[str, float]:
+    """Split a phase's seconds over what they go into."""
     peak = device.peak_flops(dtype)
     if peak is None or device.bandwidth is None:
         raise ValueError(f"{device.name} has no rates")
     shares = (MATRIX_SHARE, BANDWIDTH_SHARE, PCIE_SHARE)
     matrix_share, bandwidth_share, pcie_share = (1.0, 1.0, 1.0) if device.is_measured else shares
-    computing = scale * work.num_flops / (peak * matrix_share)
-    moving = scale * work.moved_bytes / (device.bandwidth * bandwidth_share)
+    computing = work.num_flops / (peak * matrix_share)
+    moving = work.moved_bytes / (device.bandwidth * bandwidth_share)
     copying = 0.0
     if device.pcie_bandwidth is not None:
-        copying = scale * work.copied_bytes / (device.pcie_bandwidth * pcie_share)
+        copying = work.copied_bytes / (device.pcie_bandwidth * pcie_share)
     launching = work.num_operators * SECONDS_PER_OPERATOR
     # The device works while the host goes on launching; only what it waits for counts.
     waiting = max(0.0, launching - computing - moving - copying)

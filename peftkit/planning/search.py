@@ -100,7 +100,7 @@ class Search:
             raise ValueError("a card with rates has a speed")
         return Setup(
             settings=settings,
-            peak_bytes=made.bytes_at(micro_batch=micro_batch, length=made.length),
+            peak_bytes=made.needs_at(micro_batch=micro_batch, length=made.length),
             micro_batch=micro_batch,
             accumulation=accumulation,
             speed=speed,
@@ -258,9 +258,9 @@ class Search:
         rows = self.levers.micro_batch if is_pinned else 1
         made, overrides = min(
             ((found[0], overrides) for overrides, found in self.plans.items() if found),
-            key=lambda entry: entry[0].bytes_at(micro_batch=rows, length=entry[0].length),
+            key=lambda entry: entry[0].needs_at(micro_batch=rows, length=entry[0].length),
         )
-        needed = made.bytes_at(micro_batch=rows, length=made.length)
+        needed = made.needs_at(micro_batch=rows, length=made.length)
         longest = made.longest_length(self.device.total_bytes, micro_batch=rows)
         ways = []
         if longest > 0:

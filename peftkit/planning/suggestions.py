@@ -72,7 +72,7 @@ def explain_smallest(recipe: Recipe, machine: Machine) -> str:
     if made is None:
         return "a smaller base"
     return (
-        f"a smaller base; the smallest setting of this one takes {gibibytes(made.peak_bytes)}:"
+        f"a smaller base; the smallest setting of this one takes {gibibytes(made.needed_bytes)}:"
         f" {_words(settings)}"
     )
 
@@ -103,7 +103,7 @@ class _Finder:
             rows = 0 if made is None else self.rows_that_fit(made)
             if made is not None and (rows > most or rows == made.micro_batch):
                 most = max(most, rows)
-                peak = made.bytes_at(micro_batch=rows, length=made.length)
+                peak = made.needs_at(micro_batch=rows, length=made.length)
                 yield self._way_out(made, {**settings, **self.levers.batching_at(rows)}, peak)
 
     def with_shorter_rows(self) -> Iterator[WayOut]:
@@ -113,7 +113,7 @@ class _Finder:
         for rows in self._sizes(self.made):
             tokens = self.made.longest_length(self.limit, micro_batch=rows)
             if rows > whole and tokens >= shortest:
-                peak = self.made.bytes_at(micro_batch=rows, length=tokens)
+                peak = self.made.needs_at(micro_batch=rows, length=tokens)
                 shorter = {length_key(self.recipe): tokens}
                 yield self._way_out(self.made, {**self.levers.batching_at(rows), **shorter}, peak)
                 return
@@ -125,7 +125,7 @@ class _Finder:
         tokens = 0 if made is None else made.longest_length(self.limit, micro_batch=1)
         if made is not None and tokens >= _SHORTEST:
             shorter = {length_key(self.recipe): min(tokens, made.length)}
-            peak = made.bytes_at(micro_batch=1, length=min(tokens, made.length))
+            peak = made.needs_at(micro_batch=1, length=min(tokens, made.length))
             everything = {**settings, **self.levers.batching_at(1), **shorter}
             yield self._way_out(made, everything, peak)
 
@@ -153,7 +153,7 @@ class _Finder:
         fits = (
             rows
             for rows in self._sizes(made)
-            if made.bytes_at(micro_batch=rows, length=made.length) <= self.limit
+            if made.needs_at(micro_batch=rows, length=made.length) <= self.limit
         )
         return next(fits, 0)
 

@@ -307,6 +307,11 @@ class Method(Plugin):
         """Tell whether trl keeps on the host what the backward needs."""
         return False
 
+    @property
+    def empties_cache(self) -> bool:
+        """Tell whether its loop empties CUDA's cache between steps, gradients still there."""
+        return False
+
     def lengths(self, rows: Dataset) -> list[int]:
         """Return what each arranged row has of a point's length, e.g. the longer of two answers."""
         return column_lengths(rows, "input_ids")
@@ -321,10 +326,7 @@ class Method(Plugin):
         return {"input_ids": shape, "labels": shape}
 
     def loss(self) -> Loss | None:
-        """Return the trainer's loss of a batch, which planner and probe run outside of it.
-
-        None where only the trainer can compute it; then nothing is probed or planned.
-        """
+        """Return the trainer's loss of a batch, for planner and probe; None to have neither."""
         from transformers import Trainer
 
         from peftkit.plugins.batch_mean_trainer import BatchMeanTrainer

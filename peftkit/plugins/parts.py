@@ -251,6 +251,11 @@ class Adapter(Plugin):
         """Return what the trainer must call for this adapter to be itself."""
         return ()
 
+    def state_bytes(self, model: PreTrainedModel | PeftModel) -> Sequence[int]:
+        """Return the bytes of each tensor that it keeps while training, the optimizer's apart."""
+        del model
+        return ()
+
     has_own_checkpoints: ClassVar[bool] = False
     """Whether a checkpoint holds more of it than PEFT's own file, which `load_checkpoint` reads."""
 

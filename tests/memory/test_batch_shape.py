@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftkit.memory.batch_shape import batch_shape, padded_length
-from peftkit.memory.planner import planned_config
+from peftkit.memory.planned_config import planned_config
 from peftkit.recipe.build import build
 from peftkit.recipe.load import load_recipe
 

@@ -13,7 +13,7 @@ import real_step
 from peftkit.memory.evaluation import evaluation_peaks
 from peftkit.memory.fake import storage_of
 from peftkit.memory.fake_step import Rehearsed
-from peftkit.memory.planner import planned_config
+from peftkit.memory.planned_config import planned_config
 from peftkit.memory.runtime import Runtime
 from peftkit.memory.simulate import hold_model
 from peftkit.memory.trace import compile_trace

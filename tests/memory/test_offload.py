@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from peftkit.memory import step
 from peftkit.memory.fake import explained_operators
 from peftkit.memory.fake_step import Rehearsed
-from peftkit.memory.planner import planned_config
+from peftkit.memory.planned_config import planned_config
 from peftkit.memory.simulate import Marks, hold_model
 from peftkit.memory.trace import HOST, compile_trace
 from peftkit.memory.tracker import Tracker

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import real_step
 
-from peftkit.errors import ArtefactError
 from peftkit.memory.fake import PlanningError
-from peftkit.memory.planner import plan, plan_run, planned_config
+from peftkit.memory.planner import plan, plan_run
 from peftkit.methods.sft import SFT
 from peftkit.plugins import SEQ_2_SEQ_LM
-from peftkit.recipe.schema import ModelSection
 
 NF4 = {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
 DOUBLE = {"bitsandbytes": {**NF4["bitsandbytes"], "bnb_4bit_use_double_quant": True}}
@@ -305,14 +303,3 @@ def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path) -> None:
     )
     assert content["devices"][0]["max_micro_batch"] == 0
     assert {"name", "num_bytes", "phase", "formula", "exact"} == set(content["terms"][0])
-
-
-def test_well_known_models_need_no_network() -> None:
-    config = planned_config(ModelSection(path="meta-llama/Llama-3.1-8B"))
-    assert config.num_hidden_layers == 32
-
-
-def test_custom_code_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "no_such_architecture"}')
-    with pytest.raises(ArtefactError, match="no_such_architecture"):
-        planned_config(ModelSection(path=str(tmp_path)))

@@ -13,7 +13,8 @@ import real_step
 from peftkit.errors import UsageError
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.fake_step import Rehearsal, Rehearsed
-from peftkit.memory.planner import Plan, plan, planned_config
+from peftkit.memory.planned_config import planned_config
+from peftkit.memory.planner import Plan, plan
 from peftkit.memory.sharded import Sharded, stand_alone
 from peftkit.memory.sharing import FSDP2, sharing_of
 from peftkit.memory.terms import COLLECTIVES

@@ -9,6 +9,7 @@ from peftkit.memory.trace import (
     Segment,
     Trace,
     compile_trace,
+    fixed_work,
     join_programs,
     sum_work,
 )
@@ -46,7 +47,7 @@ def test_a_repeated_layer_stands_for_as_many() -> None:
     assert live.total[-1] == 0
     assert live.peak_phase == "forward"
     assert live.terms_at(live.peak_at) == {"activations": 80, "temporaries": 5}
-    assert sum_work(small, [Repeat("layers", (1,), 6)])["forward"] == (8 * 7, 0, 0, 0)
+    assert sum_work(small, [Repeat("layers", (1,), 6)])["forward"] == (8 * 7, 0, 0, 0, 0)
 
 
 def _handed_on(num_layers: int) -> Trace:
@@ -86,3 +87,14 @@ def test_a_phase_can_be_left_out() -> None:
     trace = _layered(2)
     trace.segments[0].phase = "load"
     assert compile_trace(trace, without="load").phase_names == ("forward", "backward")
+
+
+def test_what_does_not_depend_on_the_batch_is_told_from_two_sizes() -> None:
+    def counts(tokens: int) -> dict[str, tuple[int, ...]]:
+        attention = 3 * tokens * tokens
+        return {"forward": (500 + 7 * tokens + attention, 2000 + 11 * tokens, 9, 0, attention)}
+
+    assert fixed_work(counts(100), counts(1000), (100, 1000)) == {"forward": (500, 2000)}
+    # What grows faster than the tokens leaves nothing fixed, never less than nothing.
+    steeper = {"forward": (10**6, 10**6, 9, 0, 0)}
+    assert fixed_work(counts(10), steeper, (10, 20)) == {"forward": (0, 0)}

@@ -137,3 +137,20 @@ def test_a_recorded_run_is_predicted_within_a_sixth(tmp_path: Path) -> None:
     speed = roofline.predict(made, device, dtype="bfloat16")
     assert speed is not None
     assert speed.tokens_per_second == pytest.approx(7174, rel=1 / 6)
+
+
+def test_what_is_fixed_does_not_shrink_with_the_rows_and_attention_does_by_their_square() -> None:
+    work = Work(7 * 10**15, 0, 0, attention_flops=4 * 10**15, fixed_flops=10**15)
+    options = {"rows": 4, "length": 1000, "num_tokens": 2000, "padded_tokens": 2000}
+    speed = roofline.predict(plan_with({"forward": work}, **options), H200, dtype="bfloat16")
+    assert speed is not None
+    assert speed.seconds_per_step == pytest.approx((1 + 2 / 2 + 4 / 4) * 1e15 / COMPUTE)
+
+
+def test_the_positions_of_prompt_learning_take_time() -> None:
+    plan = plan_with({"forward": Work(10**15, 0, 0)}, rows=4, num_tokens=2000, padded_tokens=2000)
+    object.__setattr__(plan, "num_virtual", 500)
+    speed = roofline.predict(plan, H200, dtype="bfloat16")
+    assert speed is not None
+    mean, longest = 500 + 500, plan.length + 500
+    assert speed.seconds_per_step == pytest.approx(mean / longest * 1e15 / COMPUTE)

@@ -59,7 +59,7 @@ def test_what_is_named_fits_when_it_is_applied(planned, rows: int) -> None:
     for way in found:
         changed, then = _applied(recipe, way)
         options = changed.method.options
-        assert then.peak_bytes == pytest.approx(way.peak_bytes, rel=0.02)
+        assert then.needed_bytes == pytest.approx(way.peak_bytes, rel=0.02)
         assert then.peak_bytes <= limit
         step = options["per_device_train_batch_size"] * options.get(
             "gradient_accumulation_steps", 1
