@@ -40,8 +40,10 @@ def reserved_bytes(
     num_bytes = footprint.bytes_at(micro_batch, former)
     memory.run((*load, *batch, *update), num_bytes)
     memory.allocator.give_back()
-    kept = {abs(event) - 1 for event in (*load, *drop)}
-    memory.free_all(number for number in list(memory.alive) if number not in kept)
+    # The loop drops its gradients and what it holds of the former batch as it goes on.
+    before = {abs(event) - 1 for event in load}
+    is_gradient = footprint.program.is_of("gradients")
+    memory.free_all(n for n in list(memory.alive) if n not in before and not is_gradient[n])
     memory.run(drop, num_bytes)
     memory.run((*batch, *update), footprint.bytes_at(micro_batch, length))
     return memory.allocator.most_bytes
@@ -63,7 +65,7 @@ def _parts(footprint: Footprint) -> list[list[int]]:
     is_served = ~is_of((HOST, RUNTIME), program.term_names, terms)
     is_load = is_of(("load",), program.phase_names, program.phases)
     is_update = is_of(("step",), program.phase_names, program.phases)
-    is_gradient = is_of(("gradients",), program.term_names, terms)
+    is_gradient = program.is_of("gradients")[np.abs(program.events) - 1]
     is_drop = is_update & is_gradient & (program.events < 0)
     chosen = (is_load, ~is_load & ~is_update, is_update & ~is_drop, is_drop)
     return [program.events[is_served & part].tolist() for part in chosen]

@@ -147,6 +147,13 @@ class Program:
         deltas = np.where(self._is_on_device(), self._deltas(num_bytes, block), 0)
         return int(np.cumsum(deltas).max())
 
+    def is_of(self, term: str) -> NDArray[np.bool_]:
+        """Tell which allocations are of a term."""
+        import numpy as np
+
+        chosen: NDArray[np.bool_] = np.array([name == term for name in self.term_names])[self.terms]
+        return chosen
+
     def alive_after(self, event: int) -> dict[int, int]:
         """Return allocation -> how many copies of it are alive after an event."""
         import numpy as np

@@ -103,7 +103,7 @@ def test_rows_are_not_cut_beyond_the_audit(planned) -> None:
 
 def test_every_change_at_once_is_the_last_way_out(planned) -> None:
     recipe, made = planned
-    limit = int(made.bytes_at(micro_batch=1, length=30) / 0.97) + 1  # 3 % stay free
+    limit = int(made.needs_at(micro_batch=1, length=30) / 0.97) + 1  # 3 % stay free
     [way] = ways_out(recipe, MACHINE, limit, [400] * 100, made)
     assert way.settings["method.sft.per_device_train_batch_size"] == 1
     assert way.settings["method.sft.activation_checkpointing"] is True
