@@ -59,7 +59,8 @@ def _parts(footprint: Footprint) -> list[list[int]]:
     program = footprint.program
 
     def is_of(names: Sequence[str], all_names: Sequence[str], places: Any) -> NDArray[np.bool_]:
-        return np.array([name in names for name in all_names])[places]
+        found: NDArray[np.bool_] = np.array([name in names for name in all_names])[places]
+        return found
 
     terms = program.terms[np.abs(program.events) - 1]
     is_served = ~is_of((HOST, RUNTIME), program.term_names, terms)
