@@ -35,12 +35,13 @@ def register(config: Any, model: nn.Module, packed: Mapping[type, type] | None =
     Returns:
         whether the model has any linear layer that they serve.
     """
-    linear = [type(m) for m in model.modules() if isinstance(m, nn.Linear)]
+    linear = {type(m) for m in model.modules() if isinstance(m, nn.Linear)}
     plain = [m.weight for m in model.modules() if type(m) is nn.Linear]
-    known = (packed or {}).items()
-    mapping = {base: over_packed(layer) for base, layer in known if base in linear}
-    # A quantizer may keep the class and pack the weight; then PEFT has a layer of its own for it.
-    if plain and all(type(w) is nn.Parameter for w in plain):
+    known = {base: over_packed(layer) for base, layer in (packed or {}).items()}
+    mapping = {base: layer for base, layer in known.items() if base in linear}
+    # PEFT asks `isinstance`: a subclass may pack its weight, and a quantizer may keep the class and
+    # pack the weight inside. Then PEFT's own layers know how, or the subclass multiplies by itself.
+    if plain and linear <= {nn.Linear, *known} and all(type(w) is nn.Parameter for w in plain):
         mapping[nn.Linear] = FusedLinear
     if mapping:
         config._register_custom_module(mapping)

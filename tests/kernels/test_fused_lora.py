@@ -161,6 +161,16 @@ def test_layers_that_do_not_read_one_input_stop_sharing() -> None:
     assert fused.base_model.model.q_proj.siblings is None
 
 
+def test_a_linear_layer_of_someone_else_is_left_to_peft() -> None:
+    class Packed(nn.Linear):
+        """Multiply by itself, as a quantizer's layer does."""
+
+    model = nn.Sequential(Packed(8, 8), nn.Linear(8, 8))
+    config = LoraConfig(r=4, target_modules=["0", "1"])
+    assert not fused_lora.register(config, model)
+    assert fused_lora.fused_layers(get_peft_model(model, config)) == (0, 2)
+
+
 def test_attention_across_two_texts_shares_nothing() -> None:
     model = nn.Module()
     model.self_attn, model.encoder_attn = Block(bias=False), Block(bias=False)

@@ -69,7 +69,9 @@ def test_a_wrong_merge_fails(fault, merged) -> None:
         wrong[name][0, 0] = float("nan")
     save_file(wrong, out / "model.safetensors", metadata={"format": "pt"})
     try:
-        with pytest.raises(ArtefactError, match=r"logits differ from base \+ adapter by up to"):
+        with pytest.raises(
+            ArtefactError, match=r"logits differ from base \+ adapter by up to|hold NaN or infinity"
+        ):
             prove(merged)
     finally:
         save_file(right, out / "model.safetensors", metadata={"format": "pt"})
