@@ -74,28 +74,29 @@ class _Adapted(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, shared: Shared, *flat: Any) -> Any:
         """Return each layer's output."""
         ctx.set_materialize_grads(False)
-        with torch.autocast(x.device.type, enabled=False):
+        ctx.device = x.device.type
+        with torch.autocast(ctx.device, enabled=False):
             return _forward(ctx, x, shared, flat)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """Return the gradients of the input and of what is trained."""
-        with torch.autocast(grads[0].device.type, enabled=False):
+        with torch.autocast(ctx.device, enabled=False):
             return _backward(ctx, grads)
 
 
 def _forward(ctx: Any, x: torch.Tensor, shared: Shared, flat: Sequence[Any]) -> Any:
-    layers = _by_layer(flat)
+    layers = _by_layer(flat, shared)
     rows = x.reshape(-1, x.shape[-1]).to(shared.dtype)
     read, mask = _dropped(rows, shared.dropout)
     low = small_product(read, torch.cat([one.down for one in layers]))
     outputs, kept = [], []
-    for layer, scale, own in zip(layers, shared.scales, _columns(layers), strict=True):
+    for layer, own in zip(layers, _columns(layers), strict=True):
         weight = layer.weight.to(shared.dtype)
         y = torch.mm(rows, weight.t())
-        y.addmm_(low[:, own].to(y.dtype), layer.up.to(y.dtype).t(), alpha=scale)
+        y.addmm_(low[:, own].to(y.dtype), layer.up.to(y.dtype).t(), alpha=layer.scale)
         if layer.magnitude is not None:
-            norm = weight_norm(weight, layer.down, layer.up, scale)
+            norm = weight_norm(weight, layer.down, layer.up, layer.scale)
             kept += [y, norm]
             y = y * (layer.magnitude / norm).to(y.dtype)
         if layer.bias is not None:
@@ -108,7 +109,7 @@ def _forward(ctx: Any, x: torch.Tensor, shared: Shared, flat: Sequence[Any]) -> 
 
 def _backward(ctx: Any, grads: Sequence[Any]) -> Any:
     rows, mask, low, *rest = ctx.saved_tensors
-    kept, layers = list(rest[: ctx.num_kept]), _by_layer(rest[ctx.num_kept :])
+    kept, layers = list(rest[: ctx.num_kept]), _by_layer(rest[ctx.num_kept :], ctx.shared)
     grad_low = torch.zeros_like(low) if None in grads else torch.empty_like(low)
     grad_x: torch.Tensor | None = None
     found: list[list[torch.Tensor | None]] = []
@@ -119,12 +120,12 @@ def _backward(ctx: Any, grads: Sequence[Any]) -> Any:
             found.append([None] * NUM_TENSORS)
             continue
         grad = grads[index].reshape(-1, grads[index].shape[-1])
-        needs_bias = ctx.needs_input_grad[2 + NUM_TENSORS * index + 1]
-        of_bias = grad.sum(dim=0).to(layer.bias.dtype) if needs_bias else None
+        of_bias = None
+        if layer.bias is not None and ctx.needs_input_grad[2 + NUM_TENSORS * index + 1]:
+            of_bias = grad.sum(dim=0).to(layer.bias.dtype)
         of_magnitude, grad = _through_magnitude(grad, layer.magnitude, before)
-        scale = ctx.shared.scales[index]
-        of_up = small_product(grad.t(), low[:, own].t()).mul_(scale).to(layer.up.dtype)
-        torch.mul(small_product(grad, layer.up.t()), scale, out=grad_low[:, own])
+        of_up = small_product(grad.t(), low[:, own].t()).mul_(layer.scale).to(layer.up.dtype)
+        torch.mul(small_product(grad, layer.up.t()), layer.scale, out=grad_low[:, own])
         if ctx.needs_input_grad[0]:
             weight = layer.weight.to(grad.dtype)
             grad_x = torch.mm(grad, weight) if grad_x is None else grad_x.addmm_(grad, weight)
@@ -138,19 +139,15 @@ def _backward(ctx: Any, grads: Sequence[Any]) -> Any:
     return (grad_x, None, *(one for of_layer in found for one in of_layer))
 
 
-class _Layer(NamedTuple):
-    weight: torch.Tensor
-    bias: Any
-    down: torch.Tensor
-    up: torch.Tensor
-    magnitude: Any
+def _by_layer(flat: Sequence[Any], shared: Shared) -> list[Factors]:
+    layers = zip(*(flat[at::NUM_TENSORS] for at in range(NUM_TENSORS)), shared.scales, strict=True)
+    return [
+        Factors(weight, bias, down, up, scale, magnitude)
+        for weight, bias, down, up, magnitude, scale in layers
+    ]
 
 
-def _by_layer(flat: Sequence[Any]) -> list[_Layer]:
-    return [_Layer(*flat[i : i + NUM_TENSORS]) for i in range(0, len(flat), NUM_TENSORS)]
-
-
-def _columns(layers: Sequence[_Layer]) -> list[slice]:
+def _columns(layers: Sequence[Factors]) -> list[slice]:
     """Return which columns of the small product are each layer's."""
     ends = list(accumulate((one.down.shape[0] for one in layers), initial=0))
     return [slice(start, end) for start, end in pairwise(ends)]

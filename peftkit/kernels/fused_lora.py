@@ -73,9 +73,9 @@ def fused_layers(model: nn.Module) -> tuple[int, int]:
 class _Fused:
     """What the layers share: which forwards are served here."""
 
-    def _served(self: Any, args: Any, kwargs: Any) -> str | None:
+    def _served(self: Any) -> str | None:
         """Return the adapter whose forward this is; None where PEFT's own must do it."""
-        if args or kwargs or self.disable_adapters or self.merged:
+        if self.disable_adapters or self.merged:
             return None
         active = [name for name in self.active_adapters if name in self.lora_A]
         if len(active) != 1 or self.lora_bias[active[0]]:
@@ -95,19 +95,20 @@ class FusedLinear(_Fused, lora.Linear):  # type: ignore[misc] # PEFT is untyped
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return what PEFT's layer does."""
-        factors = None if args or kwargs else self.factors()
-        if factors is None:
+        name = None if args or kwargs else self._served()
+        factors = None if name is None else self.factors()
+        if name is None or factors is None:
             result: torch.Tensor = super().forward(x, *args, **kwargs)
             return result
-        dropout = self._dropout(self.active_adapters[0])
+        dropout = self._dropout(name)
+        found = None
         if self.siblings is not None and not dropout:
-            return self.siblings.output(self, x, factors)
-        (y,) = adapted(x, [factors], dropout=dropout)
-        return y  # type: ignore[no-any-return]
+            found = self.siblings.output(self, x)
+        return adapted(x, [factors], dropout=dropout)[0] if found is None else found
 
     def factors(self) -> Factors | None:
         """Return what adapts the layer now; None where PEFT's own forward must do it."""
-        name = self._served((), {})
+        name = self._served()
         base = self.get_base_layer()
         if name is None or base.weight.requires_grad:
             return None
@@ -132,28 +133,25 @@ class Siblings:
         self.input: torch.Tensor | None = None
         self.waiting: dict[int, torch.Tensor] = {}
 
-    def output(self, layer: FusedLinear, x: torch.Tensor, factors: Factors) -> torch.Tensor:
-        """Return a layer's output."""
-        if self.waiting:
-            found = self.waiting.pop(id(layer), None)
-            if x is self.input and found is not None:
-                self.input = x if self.waiting else None
-                return found
+    def output(self, layer: FusedLinear, x: torch.Tensor) -> torch.Tensor | None:
+        """Return a layer's output; None where the layers turn out not to read one input."""
+        found, is_same = self.waiting.pop(id(layer), None), x is self.input
+        if found is not None and not is_same:
             self.waiting, self.input = {}, None
-            if x is not self.input and found is not None:
-                self._part()
-                (y,) = adapted(x, [factors])
-                return y  # type: ignore[no-any-return]
-        of_all = [one.factors() for one in self.layers]
-        kept = [(one, of) for one, of in zip(self.layers, of_all, strict=True) if of is not None]
-        outputs = adapted(x, [of for _, of in kept])
-        self.waiting = {id(one): y for (one, _), y in zip(kept, outputs, strict=True)}
+            for one in self.layers:
+                one.siblings = None
+            return None
+        if found is None:
+            found = self._compute(layer, x)
+        if not self.waiting:
+            self.input = None  # nobody else will ask, and it need not be kept
+        return found
+
+    def _compute(self, layer: FusedLinear, x: torch.Tensor) -> torch.Tensor:
+        of_all = {id(one): of for one in self.layers if (of := one.factors()) is not None}
+        self.waiting = dict(zip(of_all, adapted(x, list(of_all.values())), strict=True))
         self.input = x
         return self.waiting.pop(id(layer))
-
-    def _part(self) -> None:
-        for one in self.layers:
-            one.siblings = None
 
 
 @cache
@@ -163,7 +161,7 @@ def over_packed(of_peft: type[nn.Module]) -> type[nn.Module]:
     class FusedOverPacked(_Fused, of_peft):  # type: ignore[misc, valid-type] # made of a value
         def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             """Return what PEFT's layer does."""
-            name = self._served(args, kwargs)
+            name = None if args or kwargs else self._served()
             if name is None or self.lora_variant.get(name) is not None:
                 result: torch.Tensor = super().forward(x, *args, **kwargs)
                 return result

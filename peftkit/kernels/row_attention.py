@@ -7,7 +7,8 @@ name without a mask function transformers makes no mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,20 @@ def register() -> None:
 
     AttentionInterface.register(NAME, row_attention)
     AttentionMaskInterface.register(NAME, row_mask)
+
+
+@contextmanager
+def attending(model: Any, *, by_rows: bool) -> Iterator[None]:
+    """Let a transformers model's attention keep to rows in here, where that is asked for."""
+    before = model.config._attn_implementation
+    if by_rows:
+        register()
+        model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        if by_rows:
+            model.set_attn_implementation(before)
 
 
 def row_mask(

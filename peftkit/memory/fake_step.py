@@ -226,19 +226,11 @@ class Rehearsed:
                 storage=self.fake.storage,
             )
 
-    @contextmanager
-    def attending(self, model: Any) -> Iterator[None]:
+    def attending(self, model: Any) -> AbstractContextManager[None]:
         """Let a model's attention keep to rows while it trains, where the method's does."""
-        from peftkit.kernels import row_attention
+        from peftkit.kernels.row_attention import attending
 
-        native = native_model(model)
-        before = native.config._attn_implementation
-        if self.way.by_rows:
-            row_attention.register()
-            native.set_attn_implementation(row_attention.NAME)
-        yield
-        if self.way.by_rows:
-            native.set_attn_implementation(before)
+        return attending(native_model(model), by_rows=self.way.by_rows)
 
     def loss_at(self, point: Point) -> Loss:
         """Return the loss that is run at a point, where labels have no values."""

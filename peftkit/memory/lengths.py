@@ -68,15 +68,26 @@ def lengths_of(rows: Dataset, method: Method, labels: Labels | None = None) -> R
     lengths.num_rows = len(rows)
     lengths.num_labels = len(labels.outputs) if labels else 0
     if "loss" in method.speeds and "labels" in rows.column_names:
-        lengths.trained = [count_trained(labels) for labels in rows["labels"]]
+        lengths.trained = count_trained(rows)
     if method.target_option is not None and "labels" in rows.column_names:
         lengths.longest_target = max(column_lengths(rows, "labels"), default=0)
     return lengths
 
 
-def count_trained(labels: Sequence[int]) -> int:
-    """Count the positions that predict a label."""
-    return sum(label != IGNORED for label in labels[1:])
+def count_trained(rows: Dataset) -> list[int]:
+    """Count the positions of each row that predict a label, which its first token is of none."""
+    import numpy as np
+
+    counts: list[int] = []
+    for batch in rows.with_format("arrow").iter(10_000):
+        labels = batch["labels"].combine_chunks()
+        ends = np.cumsum(labels.value_lengths().to_numpy())
+        is_trained = labels.flatten().to_numpy() != IGNORED
+        starts = np.concatenate([[0], ends[:-1]])
+        is_trained[starts[starts < ends]] = False
+        total = np.concatenate([[0], np.cumsum(is_trained)])
+        counts += (total[ends] - total[starts]).tolist()
+    return counts
 
 
 def scored_share(lengths: Sequence[int] | None, num_rows: int) -> float:

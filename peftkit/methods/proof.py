@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import first_line
-from peftkit.methods.trained_positions import FlatCollator, go_by_rows
+from peftkit.kernels.row_attention import attending
+from peftkit.methods.trained_positions import FlatCollator
 from peftkit.plugins.native import native_model
 from peftkit.plugins.speed import Way
-from peftkit.plugins.trained_loss import TrainedLoss, hidden_states
+from peftkit.plugins.trained_loss import TrainedLoss, head_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,17 +29,22 @@ def disagreement(way: Way, model: Any, loss: TrainedLoss) -> str | None:
 
     The model, its random state and its attention are afterwards what they were.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     native = native_model(model)
+    if way.scores_trained and isinstance(native.get_output_embeddings(), BaseTunerLayer):
+        return "the head is adapted, and an adapter begins by changing nothing that could be seen"
     with _as_used(model, native):
         try:
             wanted = _own_logits(model, native)
-            if way.by_rows:
-                go_by_rows(model)
-            found = _logits(way, model, native, loss)
+            with attending(native, by_rows=way.by_rows):
+                found = _logits(way, model, native, loss)
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
             return f"{type(native).__name__} cannot go this way: {first_line(error)}"
     import torch
 
+    if found.shape != wanted.shape:
+        return f"{type(native).__name__} reads other positions this way"
     tolerance = torch.finfo(native.dtype).eps ** 0.5
     distance = float((found - wanted).norm() / wanted.norm())
     if distance <= tolerance:
@@ -53,7 +59,7 @@ def _rows(native: Any) -> list[list[int]]:
 
 
 def _own_logits(model: Any, native: Any) -> torch.Tensor:
-    """Return the logits of each row by itself, one after another, from the second position on."""
+    """Return the logits of each row by itself, one after another, but for its last position."""
     import torch
 
     device = native.get_input_embeddings().weight.device
@@ -62,31 +68,22 @@ def _own_logits(model: Any, native: Any) -> torch.Tensor:
         ids = torch.tensor([row], device=device)
         mask = torch.ones_like(ids)
         found.append(model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0, :-1])
-    return torch.cat(
-        [one[-len(row) + 1 :] for one, row in zip(found, _rows(native), strict=True)]
-    ).float()
+    return torch.cat(found).float()
 
 
 def _logits(way: Way, model: Any, native: Any, loss: TrainedLoss) -> torch.Tensor:
     import torch
     from torch.nn.functional import linear
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from peftkit.kernels.head_loss import bent
 
     device = native.get_input_embeddings().weight.device
-    examples = [{"input_ids": row, "labels": row} for row in _rows(native)]
-    if way.by_rows:
-        batch = FlatCollator(pad_token_id=0)(examples)
-    else:
-        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-        batch = DataCollatorForLanguageModeling(pad_token_id=0)(examples)
+    collate = FlatCollator(0) if way.by_rows else DataCollatorForLanguageModeling(0)
+    batch = collate([{"input_ids": row, "labels": row} for row in _rows(native)])
     batch = {n: v.to(device) if isinstance(v, torch.Tensor) else v for n, v in batch.items()}
-    head = native.get_output_embeddings()
-    hidden = hidden_states(model, native, batch)[:, -batch["labels"].shape[1] :]
-    at, _ = loss.positions(batch["labels"])
-    chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
-    return bent(linear(chosen, head.weight, head.bias).float(), loss.scoring)
+    chosen, _ = loss.read(model, native, batch)
+    return bent(linear(chosen, *head_of(native)).float(), loss.scoring)
 
 
 @contextmanager
@@ -97,7 +94,7 @@ def _as_used(model: Any, native: Any) -> Iterator[None]:
     """
     import torch
 
-    was_training, attention = model.training, native.config._attn_implementation
+    was_training = model.training
     is_packed = getattr(native, "hf_quantizer", None) is not None
     state = torch.get_rng_state()
     if not is_packed:
@@ -108,5 +105,3 @@ def _as_used(model: Any, native: Any) -> Iterator[None]:
     finally:
         model.train(was_training)
         torch.set_rng_state(state)
-        if native.config._attn_implementation != attention:
-            native.set_attn_implementation(attention)

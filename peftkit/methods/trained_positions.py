@@ -159,7 +159,7 @@ def fast_trainer(trainer_class: type[Trainer]) -> type[Trainer]:
             return_outputs: bool = False,
             num_items_in_batch: Any | None = None,
         ) -> Any:
-            """Return the loss; outputs are not kept, and whoever asks for them is not served."""
+            """Return the loss; who asks for outputs too gets the trainer's own, with its logits."""
             if return_outputs:
                 return super().compute_loss(
                     model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch

@@ -48,14 +48,24 @@ class TrainedLoss:
         from peftkit.kernels.head_loss import head_loss
 
         native = native_model(model) if native is None else native
-        labels = batch["labels"]
-        hidden = hidden_states(model, native, batch)[:, -labels.shape[1] :]
-        at, targets = self.positions(labels)
-        chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
-        head = native.get_output_embeddings()
-        total = head_loss(chosen, head.weight, head.bias, targets, self.scoring)
+        chosen, targets = self.read(model, native, batch)
+        total = head_loss(chosen, *head_of(native), targets, self.scoring)
         num = len(targets) if num_items is None else num_items
         return total / (num.clamp(min=1) if hasattr(num, "clamp") else max(num, 1))
+
+    def read(
+        self, model: Any, native: Any, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the head would read at trained positions, and the labels there."""
+        hidden = hidden_states(model, native, batch)
+        at, targets = self.positions(batch["labels"])
+        return hidden.reshape(-1, hidden.shape[-1]).index_select(0, at), targets
+
+
+def head_of(native: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a head's weight and bias; PEFT's wrapper of trained rows merges them, and has none."""
+    head = native.get_output_embeddings()
+    return head.weight, getattr(head, "bias", None)
 
 
 def hidden_states(model: Any, native: Any, batch: Mapping[str, Any]) -> torch.Tensor:

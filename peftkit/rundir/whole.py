@@ -54,12 +54,9 @@ def check_weights(run_dir: RunDir) -> None:
 
 def find_training_damage(run_dir: RunDir) -> str | None:
     """Say what is missing or damaged of what a training left; None where all is whole."""
-    if not run_dir.measured.exists():
-        return f"{run_dir.measured.name} is missing"
-    try:
-        measured = run_dir.read_json(run_dir.measured)
-    except ArtefactError:
-        return f"{run_dir.measured.name} is damaged"
+    if problem := _find_fault(run_dir, run_dir.measured):
+        return problem
+    measured = _read(run_dir, run_dir.measured)
     problem = find_trained_damage(run_dir.trained, _text(measured, _TRAINED))
     if problem:
         return f"{run_dir.trained.name} {problem}"
@@ -81,13 +78,9 @@ def find_metrics_damage(run_dir: RunDir) -> str | None:
 
 def find_score_damage(run_dir: RunDir) -> str | None:
     """Say what is missing or damaged of a run's own scores; None where all is whole."""
-    if not run_dir.scores.exists():
-        return f"{run_dir.scores.name} is missing"
-    try:
-        scores = run_dir.read_json(run_dir.scores)
-    except ArtefactError:
-        return f"{run_dir.scores.name} is damaged"
-    return _differs(run_dir.samples, _text(scores, _SAMPLES))
+    if problem := _find_fault(run_dir, run_dir.scores):
+        return problem
+    return _differs(run_dir.samples, _text(_read(run_dir, run_dir.scores), _SAMPLES))
 
 
 def find_lost(run_dir: RunDir, *, is_scored: bool) -> Iterator[str]:
@@ -97,12 +90,8 @@ def find_lost(run_dir: RunDir, *, is_scored: bool) -> Iterator[str]:
         is_scored: whether its recipe asks for scores.
     """
     found = [find_training_damage(run_dir), find_score_damage(run_dir) if is_scored else None]
+    found += [_find_fault(run_dir, file) for file in (run_dir.versions, run_dir.data)]
     yield from filter(None, found)
-    for file in (run_dir.versions, run_dir.data):
-        if not file.is_file():
-            yield f"{file.name} is missing"
-        elif is_damaged(run_dir, file):
-            yield f"{file.name} is damaged"
     if is_damaged(run_dir, run_dir.plan):
         yield f"{run_dir.plan.name} is damaged"
     try:
@@ -125,6 +114,13 @@ def is_damaged(run_dir: RunDir, file: Path) -> bool:
     except ArtefactError:
         return True
     return False
+
+
+def _find_fault(run_dir: RunDir, file: Path) -> str | None:
+    """Say whether one of a run's JSON files is missing, or not what was written."""
+    if not file.is_file():
+        return f"{file.name} is missing"
+    return f"{file.name} is damaged" if is_damaged(run_dir, file) else None
 
 
 def _has(file: Path) -> bool:

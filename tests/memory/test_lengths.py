@@ -8,8 +8,16 @@ import preferences
 import real_step
 import tiny
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
-from peftkit.memory.lengths import lengths_of, longest_rows, row_lengths, rows_at_most
+from peftkit.memory.lengths import (
+    count_trained,
+    lengths_of,
+    longest_rows,
+    row_lengths,
+    rows_at_most,
+)
 from peftkit.methods.classify import Classify
 from peftkit.methods.seq2seq import Seq2Seq
 from peftkit.methods.sft import SFT
@@ -85,3 +93,16 @@ def test_no_batch_has_more_rows_than_there_are() -> None:
     assert rows_at_most(8, packed) == 2
     assert rows_at_most(1, packed) == 1
     assert rows_at_most(8, [3, 3]) == rows_at_most(8, None) == 8
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from([-100, 5, 6]), min_size=0, max_size=6), min_size=1, max_size=8
+    )
+)
+def test_trained_positions_are_those_whose_next_token_is_a_label(rows: list[list[int]]) -> None:
+    from datasets import Features, List, Value
+
+    made = Dataset.from_dict({"labels": rows}, features=Features({"labels": List(Value("int64"))}))
+    expected = [sum(label != -100 for label in row[1:]) for row in rows]
+    assert count_trained(made) == expected

@@ -105,3 +105,51 @@ def test_a_model_with_experts_keeps_the_loss_that_balances_them() -> None:
     way = way_of(config, Speed(), is_flat=False)
     assert not way.scores_trained
     assert "balancing loss" in way.why_not[0]
+
+
+def test_a_head_that_is_adapted_is_not_left_out() -> None:
+    """An adapter that begins at nothing changes no logit, so that no comparison would find it."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(
+        make(real_step.LLAMA, **TWO_LAYERS), LoraConfig(target_modules=["lm_head"])
+    )
+    found = disagreement(BOTH, model, loss_of(model))
+    assert found is not None
+    assert "head is adapted" in found
+
+
+def test_a_head_that_is_trained_whole_or_by_rows_is_read_as_it_is() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    options: list[dict] = [
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": {"embed_tokens": [7, 8], "lm_head": [7, 8]}},
+    ]
+    for one in options:
+        config = LoraConfig(target_modules=["q_proj"], **one)
+        model = get_peft_model(make(real_step.LLAMA, **TWO_LAYERS), config)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora" not in name:
+                parameter.data += 0.5
+        assert disagreement(BOTH, model, loss_of(model)) is None
+        batch = real_step.token_batch(2, 9)
+        loss_of(model)(model, batch).backward()
+        found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        model.zero_grad()
+        model(**batch).loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                torch.testing.assert_close(
+                    found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name
+                )
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+def test_prompts_of_an_adapter_that_goes_on_are_not_taken_for_tokens() -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = get_peft_model(make(real_step.LLAMA, **TWO_LAYERS), config)
+    assert disagreement(BOTH, model, loss_of(model)) is not None
+    assert disagreement(Way(scores_trained=True), model, loss_of(model)) is not None
