@@ -20,6 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+_MOST_SHOWN = 200
+"""Problems of a file that are laid out; `check --json` has them all."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -145,12 +148,15 @@ def first_line(error: BaseException) -> str:
 
 def render_problems(file: str, problems: list[Problem]) -> str:
     """Lay problems out as aligned lines under the file's name."""
+    shown = problems[:_MOST_SHOWN]
     noun = "problem" if len(problems) == 1 else "problems"
-    places = [p.place for p in problems]
+    places = [p.place for p in shown]
     width_place = max((len(place) for place in places), default=0)
-    width_key = max((len(p.key) for p in problems), default=0)
+    width_key = max((len(p.key) for p in shown), default=0)
     rows = [
         f"  {place:<{width_place}}  {p.key:<{width_key}}  {p}"
-        for place, p in zip(places, problems, strict=True)
+        for place, p in zip(places, shown, strict=True)
     ]
+    if len(problems) > len(shown):
+        rows.append(f"  and {len(problems) - len(shown):,} more")
     return "\n".join([f"{file}: {len(problems)} {noun}", *rows])

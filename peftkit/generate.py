@@ -178,7 +178,7 @@ def _rows_of(file: Path, bad: BadLines) -> Iterator[Row]:
     """Give a file's rows by whatever source reads it."""
     from peftkit.plugins import find
     from peftkit.sources.json_rows import read_json
-    from peftkit.sources.paths import open_bytes
+    from peftkit.sources.paths import lines_of, open_bytes
     from peftkit.sources.recognise import recognise
     from peftkit.sources.rows import Row
 
@@ -187,7 +187,7 @@ def _rows_of(file: Path, bad: BadLines) -> Iterator[Row]:
         yield from read_json([file], None, bad)
     elif found.source == "text":
         with open_bytes(file) as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in lines_of(file, stream):
                 try:
                     prompt = line.decode("utf-8").strip()
                 except UnicodeDecodeError:

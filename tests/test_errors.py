@@ -68,3 +68,11 @@ def test_every_kind_arrives_whole_in_another_process() -> None:
         arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
         assert type(arrived) is type(error)
         assert vars(arrived) == vars(error)
+
+
+def test_of_thousands_of_problems_the_first_are_laid_out() -> None:
+    problems = [errors.Problem("r.yaml", line, "k", "wrong") for line in range(1, 2001)]
+    lines = str(errors.RecipeError("r.yaml", problems)).splitlines()
+    assert lines[0] == "r.yaml: 2000 problems"
+    assert lines[-1] == "  and 1,800 more"
+    assert len(lines) == 202

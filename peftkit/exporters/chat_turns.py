@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftkit.errors import ArtefactError
+from peftkit.system.templates import RefusedByTemplateError, render_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -104,13 +105,10 @@ def held_out(turns: Turns) -> Iterator[list[Message]]:
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str | None:
     """Render a conversation by the chat template itself; None where it refuses it."""
-    from jinja2 import TemplateError
-
+    plain = [dict(message) for message in messages]
     try:
-        text: str = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-        )
-    except TemplateError:
+        text: str = render_template(tokenizer, plain, tokenize=False, add_generation_prompt=True)
+    except RefusedByTemplateError:
         return None
     return text
 

@@ -24,6 +24,7 @@ from peftkit.exporters.model_folder import ModelFolder, load_tokenizer, open_mod
 from peftkit.models.logit_parity import SENTENCES
 from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
+from peftkit.system.templates import render_template
 
 if TYPE_CHECKING:
     import numpy as np
@@ -342,6 +343,4 @@ def _probes(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterato
     yield from texts
     if isinstance(tokenizer.chat_template, str):
         messages = [{"role": "user", "content": SENTENCES[0]}]
-        yield str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+        yield str(render_template(tokenizer, messages, tokenize=False, add_generation_prompt=True))

@@ -16,6 +16,7 @@ from peftkit.models.load_errors import explain_load_error
 from peftkit.models.new_tokens import NewTokens, extend, new_tokens
 from peftkit.plugins import Decision
 from peftkit.system.quiet import quiet_stack
+from peftkit.system.templates import RefusedByTemplateError, render_template
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -174,13 +175,11 @@ def _adding(missing: Sequence[str], lacking: Sequence[str]) -> str:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase) -> str:
     """Render a conversation of plain words; some templates take texts as parts only."""
-    from jinja2.exceptions import TemplateError
-
     parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in _PROBE]
     for messages in (list(_PROBE), parts):
         try:
-            return str(tokenizer.apply_chat_template(messages, tokenize=False))
-        except (TemplateError, TypeError, ValueError):
+            return str(render_template(tokenizer, messages, tokenize=False))
+        except RefusedByTemplateError:
             continue
     return ""
 

@@ -19,6 +19,7 @@ from peftkit.embedded.named_templates import OWN_TEMPLATES
 from peftkit.errors import DataError
 from peftkit.plugins.examples import PICTURE, Message
 from peftkit.plugins.rendering import Rendering
+from peftkit.system.templates import RefusedByTemplateError, render_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,23 +68,17 @@ class ChatTemplate:
 
         Raises:
             DataError: the template refuses them.
+            ArtefactError: it computes without an end.
         """
-        from jinja2.exceptions import TemplateError as JinjaError
-
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                self._told(messages),
-                tools=[dict(tool) for tool in tools] or None,
-                chat_template=self._with_tools if tools else self.source,
-                tokenize=False,
-                add_generation_prompt=is_prompt,
-                **self.rendering.chat_template_kwargs,
-            )
-        except (JinjaError, TypeError, ValueError) as error:
-            raise DataError(
-                f"the chat template refuses the messages: {error}",
-                hint="mend those rows, or give another template as `model.chat_template: NAME`",
-            ) from None
+        text: str = render_template(
+            self.tokenizer,
+            self._told(messages),
+            tools=[dict(tool) for tool in tools] or None,
+            chat_template=self._with_tools if tools else self.source,
+            tokenize=False,
+            add_generation_prompt=is_prompt,
+            **self.rendering.chat_template_kwargs,
+        )
         return text
 
     def _told(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -100,15 +95,14 @@ class ChatTemplate:
     @cached_property
     def _takes_parts(self) -> bool:
         """Tell whether texts must be lists of parts, as in templates of models that see images."""
-        from jinja2.exceptions import TemplateError as JinjaError
 
         def shows(content: Any) -> bool:
             try:
                 turn = [{"role": "user", "content": content}]
-                return "QxQ" in self.tokenizer.apply_chat_template(
-                    turn, chat_template=self.source, tokenize=False
+                return "QxQ" in render_template(
+                    self.tokenizer, turn, chat_template=self.source, tokenize=False
                 )
-            except (JinjaError, TypeError, ValueError):
+            except RefusedByTemplateError:
                 return False
 
         return not shows("QxQ") and shows([{"type": "text", "text": "QxQ"}])

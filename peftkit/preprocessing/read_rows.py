@@ -184,6 +184,7 @@ class RowReader:
         label = part.part.label if len(self.built.parts) > 1 else ""
         drops_empty = self.built.recipe.data.rows.empty == "drop"
         dialogue = self.built.recipe.data.dialogue
+        largest = self.built.recipe.data.rows.max_mib
         for piece in plan.native[name]:
             table = self._table(part, piece, name)
             rows = self._rows(piece, len(table), part.part, name)
@@ -194,6 +195,7 @@ class RowReader:
             for at, row in zip(rows, chosen, strict=True):
                 hint, is_left_out = None, False
                 try:
+                    check_size(row, largest)
                     made = part.task.example(row).rendered(rendering_for(dialogue, row))
                     example, reason = spell(made, declared), ""
                     check_kind(example, self.built, part.part)
@@ -292,6 +294,30 @@ class UnusableRow(Exception):  # noqa: N818 - it carries the error that is shown
     def __init__(self, problem: DataError) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+def check_size(row: Mapping[str, Any], max_mib: float) -> None:
+    """Refuse a row whose texts are together larger than a text that can be encoded.
+
+    Raises:
+        DataError: names the option that takes it.
+    """
+    if _num_characters(row) > max_mib * (1 << 20):
+        raise DataError(
+            f"the row holds more than {max_mib:g} MiB of text",
+            hint="cut it into several, or data.rows.max_mib=N takes it",
+        )
+
+
+def _num_characters(value: Any) -> int:
+    match value:
+        case str():
+            return len(value)
+        case Mapping():
+            return sum(map(_num_characters, value.values()))
+        case list():
+            return sum(map(_num_characters, value))
+    return 0
 
 
 def check_kind(example: Example, built: Built, part: Part) -> None:

@@ -21,6 +21,7 @@ from peftkit.preprocessing.chat_template import (
     ChatTemplate,
     no_end,
 )
+from peftkit.system.templates import template_bounds
 
 _SENTINELS = 0x100000
 
@@ -146,13 +147,14 @@ def _check_marks(
     from transformers.utils.chat_template_utils import render_jinja_template
 
     told = [{k: v for k, v in one.items() if v is not None} for one in template._told(messages)]
-    _, (spans,) = render_jinja_template(
-        [told],
-        tools=[dict(tool) for tool in tools] or None,
-        chat_template=template._with_tools if tools else template.source,
-        return_assistant_tokens_mask=True,
-        **{**template.tokenizer.special_tokens_map, **template.rendering.chat_template_kwargs},
-    )
+    with template_bounds(str(template.tokenizer.name_or_path)):
+        _, (spans,) = render_jinja_template(
+            [told],
+            tools=[dict(tool) for tool in tools] or None,
+            chat_template=template._with_tools if tools else template.source,
+            return_assistant_tokens_mask=True,
+            **{**template.tokenizer.special_tokens_map, **template.rendering.chat_template_kwargs},
+        )
     num_marked = sum(bool(text[start:stop].strip()) for start, stop in spans)
     num_turns = sum(message["role"] == "assistant" for message in messages)
     if num_marked < len(turns):

@@ -144,6 +144,9 @@ class RowsSection:
     empty: Literal["refuse", "drop"] = "refuse"
     """Rows without a text, a label or an answer: `refuse` counts them as unusable, an error beyond
     `data.audit.max_dropped`; `drop` leaves out however many there are."""
+    max_mib: float = 4.0
+    """Largest text of a row, in MiB: a million tokens. To encode a text takes 160 times its size,
+    so that a larger one, which is mostly a mistake in the file, counts as unusable."""
 
 
 @dataclass(frozen=True)

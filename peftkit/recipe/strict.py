@@ -28,6 +28,8 @@ from peftkit.recipe.tables import (
 from peftkit.recipe.yaml_file import join, parent_of, split
 
 _YES_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_MOST_SUGGESTED = 100
+"""Unknown keys of a recipe for which the nearest is looked for, which takes milliseconds each."""
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -52,6 +54,7 @@ class Gate:
         self.elsewhere: dict[str, Collection[str]] = {}
         """Section -> its keys, to say where a misplaced key belongs."""
         self._unknown: list[tuple[int, str, str]] = []
+        self._num_unknown = 0
 
     def refuse(self, key: str, problem: str, suggestion: str | None = None) -> None:
         """Note a problem at a key, or at the nearest key above it that has a line."""
@@ -171,9 +174,13 @@ class Gate:
     ) -> None:
         """Refuse a key that its class does not know, with the nearest one that it does."""
         names = [option for option in signature.options if option not in owned]
+        section = parent_of(path)
+        self._num_unknown += 1
+        if self._num_unknown > _MOST_SUGGESTED:
+            self.refuse(path, f"{_title(section, signature)} has no such key")
+            return
         is_renamed = any(new in names for new in RENAMED.get(name, ()))
         is_sure = is_renamed or bool(get_close_matches(name, names, n=1, cutoff=0.85))
-        section = parent_of(path)
         if not is_sure:
             self._unknown.append((len(self.problems), name, section))
         suggestion = suggest(name, names)

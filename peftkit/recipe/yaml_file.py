@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,8 +241,7 @@ class _Reader:
                 self.lines[path] = child.start_mark.line + 1
                 items.append(self.construct(child, path, depth + 1))
             return items
-        if not isinstance(node, yaml.MappingNode):
-            raise TypeError(f"PyYAML composed {node!r}")
+        assert isinstance(node, yaml.MappingNode)  # noqa: S101 - PyYAML composes no other
         self._refuse_tag(node, key, "map")
         return self._mapping(node, key, depth)
 
@@ -253,6 +252,8 @@ class _Reader:
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
                 merged.update(self._merge(value_node, key, depth))
+        if merged:
+            self._forget(key, {join(key, str(one.value)) for one, _ in node.value})
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
                 continue
@@ -270,7 +271,6 @@ class _Reader:
                 )
                 continue
             first_line[name] = line
-            self._forget(path)
             self.lines[path] = line
             own[name] = self.construct(value_node, path, depth + 1)
         return {**{k: v for k, v in merged.items() if k not in own}, **own}
@@ -288,9 +288,10 @@ class _Reader:
             merged.update(self.construct(child, key, depth + 1))
         return merged
 
-    def _forget(self, path: str) -> None:
-        """Drop the lines of a merged value that this mapping replaces."""
-        for old in [k for k in self.lines if k.startswith(path + ".")]:
+    def _forget(self, key: str, paths: set[str]) -> None:
+        """Drop the lines of the merged values that a mapping replaces."""
+        below = [line for line in self.lines if line.startswith(key)]
+        for old in [one for one in below if not paths.isdisjoint(_above(one))]:
             del self.lines[old]
 
     def _key(self, node: yaml.Node, parent: str) -> str | None:
@@ -330,6 +331,11 @@ class _Reader:
 
     def _problem(self, line: int, key: str, problem: str, suggestion: str | None = None) -> None:
         self.problems.append(Problem(self.file, line, key, problem, suggestion))
+
+
+def _above(key: str) -> Iterator[str]:
+    """Give the keys that a dotted key stands under; where a quoted name has dots, others too."""
+    return (key[:at] for at, sign in enumerate(key) if sign == ".")
 
 
 def _to_int(text: str) -> int | str:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from peftkit.system.templates import RefusedByTemplateError, render_template
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -45,13 +47,11 @@ def structure_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def _around_turns(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    from jinja2.exceptions import TemplateError
-
     written: list[int] = []
     for roles in (("user",), ("user", "assistant"), ("system", "user")):
         turns = [{"role": role, "content": "a"} for role in roles]
-        with suppress(TemplateError):  # Gemma's refuses a system message
-            written += tokenizer.apply_chat_template(
-                turns, add_generation_prompt=roles[-1] == "user", return_dict=True
+        with suppress(RefusedByTemplateError):  # Gemma's refuses a system message
+            written += render_template(
+                tokenizer, turns, add_generation_prompt=roles[-1] == "user", return_dict=True
             )["input_ids"]
     return written

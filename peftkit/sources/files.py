@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from peftkit.errors import DataError
 from peftkit.plugins import Source
 from peftkit.sources import json_rows
-from peftkit.sources.paths import by_split, find_files, not_utf8, open_bytes
+from peftkit.sources.paths import (
+    MAX_LINE_BYTES,
+    by_split,
+    find_files,
+    lines_of,
+    not_utf8,
+    open_bytes,
+    too_long,
+)
 from peftkit.sources.rows import BadLines, Row, build_table, to_dataset
 
 if TYPE_CHECKING:
@@ -163,7 +170,10 @@ def _read_csv(files: Sequence[Path], config: CsvConfig, bad: BadLines) -> Iterat
             with open_bytes(path) as stream, _wide_cells():
                 text = io.TextIOWrapper(stream, encoding=config.encoding, newline="")
                 lines = csv.reader(
-                    text, delimiter=separator, quotechar=config.quotechar, strict=True
+                    _bounded(path, text),
+                    delimiter=separator,
+                    quotechar=config.quotechar,
+                    strict=True,
                 )
                 yield from _read_cells(path, lines, config.column_names, bad)
         except UnicodeDecodeError as error:
@@ -176,6 +186,15 @@ def _read_csv(files: Sequence[Path], config: CsvConfig, bad: BadLines) -> Iterat
             ) from None
         except TypeError as error:
             raise DataError(f"sep {separator!r} or quotechar: {error}") from None
+
+
+def _bounded(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    number = 1
+    while line := text.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise too_long(path, number)
+        yield line
+        number += 1
 
 
 def _read_cells(
@@ -221,8 +240,8 @@ def _check_header(path: Path, names: list[str]) -> list[str]:
 
 @contextmanager
 def _wide_cells() -> Iterator[None]:
-    """Allow cells beyond 128 KiB, the csv module's process-wide limit."""
-    limit = csv.field_size_limit(sys.maxsize)
+    """Allow cells beyond 128 KiB, the csv module's process-wide limit, up to that of a line."""
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
         yield
     finally:
@@ -258,7 +277,7 @@ def _read_text(files: Sequence[Path], sample_by: str, bad: BadLines) -> Iterator
 def _decoded_lines(path: Path) -> Iterator[str]:
     with open_bytes(path) as stream:
         offset = stream.tell()
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in lines_of(path, stream):
             try:
                 yield raw.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:

@@ -7,11 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, ResourceError
 from peftkit.sources.columns import describe_kind
-from peftkit.sources.paths import not_utf8, open_bytes
+from peftkit.sources.paths import lines_of, not_utf8, open_bytes
 from peftkit.sources.rows import BadLines, Row
+from peftkit.system.units import gibibytes
 
+_SMALL_BYTES = 8 << 20
+"""Of a document that is read without asking how much memory it takes."""
+_VALUE_BYTES = 80
+"""What CPython takes for a small value and its place in a list, or in an object."""
 HINT = "each line holds one JSON object: check that line with `python -m json.tool`"
 
 
@@ -24,6 +29,7 @@ def read_json(files: Sequence[Path], field: str | None, bad: BadLines) -> Iterat
 
     Raises:
         DataError: a file is not UTF-8, or a whole document is malformed.
+        ResourceError: a whole document does not fit in memory.
     """
     for path in files:
         if field is not None or _is_list(path):
@@ -46,7 +52,7 @@ def _read_lines(path: Path, bad: BadLines) -> Iterator[Row]:
     offset = 0
     with open_bytes(path) as stream:
         offset = stream.tell()
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in lines_of(path, stream):
             try:
                 values = json.loads(raw.decode("utf-8")) if raw.strip() else None
             except UnicodeDecodeError as error:
@@ -98,6 +104,7 @@ def _load_document(path: Path) -> Any:
     with open_bytes(path) as stream:
         start = stream.tell()
         raw = stream.read()
+    _check_room(path, raw)
     try:
         return json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -111,6 +118,22 @@ def _load_document(path: Path) -> Any:
         ) from None
     except (RecursionError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _check_room(path: Path, raw: bytes) -> None:
+    """Refuse a document that would not fit in memory once it is parsed, which is all at once."""
+    from peftkit.system.machine import host_memory
+
+    if len(raw) < _SMALL_BYTES:
+        return
+    num_values = sum(map(raw.count, (b",", b"[", b"{")))
+    needed, free = 2 * len(raw) + _VALUE_BYTES * num_values, host_memory()[1]
+    if needed > free:
+        raise ResourceError(
+            f"{path} is one document, which takes about {gibibytes(needed)} of memory to read, of"
+            f" which {gibibytes(free)} are free",
+            hint=f"write it as JSON lines: jq -c '.[]' {path} > rows.jsonl",
+        )
 
 
 def _refuse_object(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import UsageError
-from peftkit.sources.paths import open_bytes, suffix_of
+from peftkit.sources.paths import lines_of, open_bytes, suffix_of
 
 FORMATS = {
     ".jsonl": "json",
@@ -131,7 +131,7 @@ def _columns(head: str, sign: str) -> int:
 def _is_utf8(file: Path) -> bool:
     with open_bytes(file) as stream:
         try:
-            for line in stream:
+            for _, line in lines_of(file, stream):
                 line.decode("utf-8")
         except UnicodeDecodeError:
             return False

@@ -138,3 +138,18 @@ def test_files_that_no_split_reads_are_said(make):
     assert inspect_rows(built, tokenizer).notes == (
         "the files for validation are not read: data.splits says {'train': 'train'}",
     )
+
+
+def test_a_row_of_more_text_than_can_be_encoded_is_unusable(make, tmp_path):
+    rows = tiny.rows(40)
+    rows[7]["document"] = "x " * 1000
+    tiny.write_jsonl(tmp_path / "long.jsonl", rows)
+    data = {
+        "source": {"json": {"files": "long.jsonl"}},
+        "task": {"summarize": {"document": "document", "summary": "summary"}},
+        "rows": {"max_mib": 0.001},
+    }
+    audit = inspect_rows(*make(data)).audit
+    assert audit["train"].dropped == {"the row holds more than 0.001 MiB of text": 1}
+    data["rows"]["max_mib"] = 1
+    assert not inspect_rows(*make(data)).audit["train"].dropped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -215,3 +216,13 @@ def test_a_misplaced_key_is_sent_home() -> None:
     gate.elsewhere["model"] = ("path", "dtype")
     gate.check_options("a", {"needed": "x", "dtype": "float32"}, signature_of(Options))
     assert [p.suggestion for p in gate.sorted_problems()] == ["dtype is a key of model"]
+
+
+def test_thousands_of_unknown_keys_are_all_named_and_the_first_explained() -> None:
+    began = time.process_time()
+    gate = Gate("r.yaml", {})
+    options = {f"learning_rat{number}": 1 for number in range(19_000)}
+    gate.check_options("method.sft", options, signature_of("trl:SFTConfig"))
+    assert len(gate.sorted_problems()) == 19_000
+    assert gate.problems[0].suggestion == "did you mean learning_rate?"
+    assert time.process_time() - began < 5

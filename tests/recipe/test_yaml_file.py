@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,12 @@ def test_any_text_is_data_or_a_recipe_error(text: str) -> None:
 def test_what_is_no_dotted_key_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="not a dotted key"):
         split(key)
+
+
+def test_many_keys_beside_merged_ones_are_read_at_once() -> None:
+    keys = "".join(f"  k{number}: 1\n" for number in range(6_000))
+    began = time.process_time()
+    document = parse(f"a: &a\n{keys}b:\n  <<: *a\n{keys}", "x.yaml")
+    assert document.lines["b.k5999"] == 12_003
+    assert len(document.data["b"]) == 6_000
+    assert time.process_time() - began < 10

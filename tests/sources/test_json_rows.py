@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftkit.errors import DataError
+from peftkit.errors import DataError, ResourceError
 from peftkit.sources.json_rows import read_json
 from peftkit.sources.rows import BadLines
 
@@ -140,3 +140,11 @@ def test_any_bytes_give_rows_or_a_data_error(tmp_path_factory, content):
     else:
         assert all(isinstance(values, dict) for _, values in rows)
         assert bad.num_lines <= content.count(b"\n") + 1
+
+
+def test_a_document_that_does_not_fit_in_memory_is_not_parsed(here, monkeypatch):
+    monkeypatch.setattr("peftkit.system.machine.host_memory", lambda: (1 << 30, 300 << 20))
+    file = here / "rows.json"
+    file.write_bytes(b"[" + b"[]," * (5 << 20) + b"[]]")
+    with pytest.raises(ResourceError, match=r"takes about 8\d\d MiB of memory .* which 300"):
+        read(file)

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from peftkit.errors import DataError
-from peftkit.sources.paths import by_split, find_files, open_bytes, split_of, suffix_of
+from peftkit.sources import paths
+from peftkit.sources.paths import (
+    by_split,
+    find_files,
+    lines_of,
+    open_bytes,
+    split_of,
+    suffix_of,
+)
 
 
 @pytest.fixture
@@ -116,3 +124,32 @@ def test_a_file_that_cannot_be_opened_says_so(here):
 def test_files_are_named_for_splits_by_whole_words(name, split):
     assert split_of(Path(name)) == split
     assert suffix_of(Path(name + ".gz")) == Path(name).suffix
+
+
+def test_gzip_of_zeros_is_refused_soon(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with gzip.open(file, "wb") as stream:
+        for _ in range(80):
+            stream.write(bytes(1 << 20))
+    said = "unpacks to more than 200 times its size"
+    with pytest.raises(DataError, match=said) as caught, open_bytes(file) as stream:
+        stream.read()
+    assert f"gunzip -k {file}" in str(caught.value)
+
+
+def test_gzip_of_rows_is_read_from_any_place(tmp_path: Path) -> None:
+    file, text = tmp_path / "rows.jsonl", b"".join(b'{"a": %d}\n' % n for n in range(9000))
+    file.write_bytes(gzip.compress(text))
+    with open_bytes(file) as stream:
+        assert stream.read() == text
+        stream.seek(9)
+        assert stream.readline() == text.splitlines(keepends=True)[1]
+
+
+def test_a_line_longer_than_any_row_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(paths, "MAX_LINE_BYTES", 1 << 20)
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"1\n" + b"x" * (2 << 20) + b"\n3\n")
+    said = r"rows\.jsonl:2: the line is longer than 1 MiB"
+    with pytest.raises(DataError, match=said), open_bytes(file) as stream:
+        list(lines_of(file, stream))
