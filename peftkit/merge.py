@@ -71,10 +71,10 @@ def merge(  # noqa: PLR0913
     identity = _identity(inputs, checkpoint, chosen)
     task = _Task(out, inputs, chosen, identity, progress or (lambda _: None))
     folders.prepare_out(out, [inputs.base, *([inputs.adapter] if inputs.adapter else [])])
-    if inputs.quantize is None and "quantization_config" not in config:
-        result = _merge_full(task, checkpoint, config, verify=verify)
-    else:
-        result = _merge_quantized(task, checkpoint, config, verify=verify)
+    is_plain = inputs.quantize is None and "quantization_config" not in config
+    write = _merge_full if is_plain else _merge_quantized
+    with folders.alone_in(out):
+        result = write(task, checkpoint, config, verify=verify)
     return replace(result, seconds=round(time.monotonic() - started, 3))
 
 

@@ -11,7 +11,7 @@ from peftkit.errors import ArtefactError, UsageError
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
 from peftkit.rundir.base_record import FILE, check_base, record_base
-from peftkit.rundir.metrics import restore_metrics
+from peftkit.rundir.metrics import note_kept, restore_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.rundir.status import RunStatus
 from peftkit.rundir.whole import (
@@ -70,7 +70,7 @@ def run(
     status = RunStatus(run_dir)
     with (
         catching_signals(process) as stop,
-        run_state.claimed(run_dir),
+        run_state.claimed(run_dir) as status.held,
         run_state.recorded(status),
         exhaustion_explained("running"),
     ):
@@ -244,9 +244,11 @@ def train_from(
         screen.say(f"  resuming at step {start.step}")
         session.stop.consequence = f"the same command resumes at step {start.step}"
         process.by_main(mend_metrics, run_dir, start, screen)
+    if start is not None and keeps_best(job):
+        process.by_main(resume.check_best, start, identity=job.identity)
     if start is not None and resume.is_last(start):
         with process.together(), resume.loading(start):
-            model = load_last(job, start.path, screen)
+            model = load_last(job, process.by_main(kept_of, job, start), screen)
         keep_trained(job, model, session)
         return model
     process.by_main(check_can_train_again, run_dir)
@@ -254,6 +256,22 @@ def train_from(
         model = load_model(job, screen)
     train_model(job, model, start, session)
     return model
+
+
+def keeps_best(job: Job) -> bool:
+    """Tell whether a training leaves its best weights, and not the last."""
+    options = job.built.resolved["method"][job.recipe.method.name]
+    return bool(options.get("load_best_model_at_end"))
+
+
+def kept_of(job: Job, last: resume.Checkpoint) -> Path:
+    """Return the checkpoint that a training which ended with this one leaves."""
+    found = resume.best_of(last) if keeps_best(job) else None
+    if found is None:
+        return last.path
+    best, metric = found
+    note_kept(job.run_dir.metrics, step=last.step, kept_step=best.step, best_metric=metric)
+    return best.path
 
 
 def mend_metrics(run_dir: RunDir, start: resume.Checkpoint, screen: Screen) -> None:

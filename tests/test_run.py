@@ -19,8 +19,10 @@ from plan_fixture import each_plan_made_once
 from rich.console import Console
 from training_fixture import (
     LORA,
+    SignalAt,
     files_of_at_most,
     losses,
+    planned_only_within_a_budget,
     sha256,
     train,
     train_until,
@@ -328,6 +330,24 @@ def test_a_signal_before_the_first_step_loses_nothing_and_says_so(
     name = signal.Signals(number).name
     assert str(error) == f"stopped by {name}: no step was trained; the same command starts over"
     assert error.exit_code == 75
+
+
+def test_a_directory_that_goes_while_it_trains_is_missed_at_once(
+    recipe: Path, tmp_path: Path
+) -> None:
+    class Deleting(SignalAt):
+        def act(self) -> None:
+            shutil.rmtree(tmp_path / "run")
+
+    loaded = load_recipe(recipe)
+    console = Console(file=Deleting("  probed ", 0), width=200)
+    with pytest.raises(ResourceError) as caught, planned_only_within_a_budget(loaded):
+        run(loaded, out=tmp_path / "run", console=console)
+    assert caught.value.message == (
+        f"{tmp_path / 'run'} was deleted, moved or replaced while this run went on in it"
+    )
+    assert not (tmp_path / "run" / "status.json").exists()
+    assert not list(tmp_path.glob("run/checkpoints/*"))
 
 
 def test_a_signal_during_the_evaluation_keeps_the_training(

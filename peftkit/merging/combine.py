@@ -191,6 +191,33 @@ def _settle_onto(inputs: Sequence[Inputs], onto: Onto | None) -> None:
             )
 
 
+def _write_model(
+    result: CombineResult,
+    inputs: Sequence[Inputs],
+    plan: Plan,
+    identity: str,
+    say: Callable[[str], None],
+) -> None:
+    """Write weights, side files, configuration and, last, the manifest."""
+    out, base = result.out, inputs[0].base
+    changed = write_weights(out, plan, identity, say)
+    with writing_to(out):
+        tokenizer, _ = _tokenizer_from(inputs)
+        files = folders.write_side_files(
+            out, base=base, adapter=tokenizer, index=index_of(plan.shards)
+        )
+        card = write_combined_card(result, config=plan.config, num_changed=len(changed))
+        manifest = {
+            "identity": identity,
+            "source": " + ".join(str(i.source) for i in inputs),
+            "base": str(base),
+            "method": {result.method: dict(result.options)},
+            "changed": changed,
+        }
+        shards = [shard.name for shard in plan.shards]
+        seal(out, base, plan.config, [*shards, *files, card], manifest)
+
+
 def _into_base(
     result: CombineResult, task: _Task, plan: Plan, say: Callable[[str], None]
 ) -> CombineResult:
@@ -199,23 +226,9 @@ def _into_base(
     out, base = result.out, inputs[0].base
     identity = _identity(result, inputs)
     folders.prepare_out(out, [base, *(i.adapter for i in inputs if i.adapter)])
-    if not is_done(out, identity):
-        changed = write_weights(out, plan, identity, say)
-        with writing_to(out):
-            tokenizer, _ = _tokenizer_from(inputs)
-            files = folders.write_side_files(
-                out, base=base, adapter=tokenizer, index=index_of(plan.shards)
-            )
-            card = write_combined_card(result, config=plan.config, num_changed=len(changed))
-            manifest = {
-                "identity": identity,
-                "source": " + ".join(str(i.source) for i in inputs),
-                "base": str(base),
-                "method": {result.method: dict(result.options)},
-                "changed": changed,
-            }
-            shards = [shard.name for shard in plan.shards]
-            seal(out, base, plan.config, [*shards, *files, card], manifest)
+    with folders.alone_in(out):
+        if not is_done(out, identity):
+            _write_model(result, inputs, plan, identity, say)
     manifest = folders.read_manifest(out) or {}
     return replace(
         result,

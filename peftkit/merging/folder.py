@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from peftkit.errors import ArtefactError, UsageError
+from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.merging.writer import JOURNAL, PARTIAL
 from peftkit.rundir.paths import write_atomically
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.foreign_fields import check_config_fields, check_model_sizes
+from peftkit.system.held_folder import held_folder
 from peftkit.system.weight_folders import check_inside
 
 MANIFEST = "merge.json"
@@ -61,6 +63,25 @@ def prepare_out(out: Path, inputs: list[Path]) -> None:
         raise UsageError(
             f"--out {out} holds something else: {listed[:200]}", hint="give a new or empty folder"
         )
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Write into an output folder as the only process that does.
+
+    Raises:
+        ResourceError: another one is writing into it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held_folder(out))
+        except BlockingIOError:
+            raise ResourceError(
+                f"another process is writing to {out}",
+                hint="wait for it: the same merge then takes over what it wrote; or give another"
+                " folder with --out",
+            ) from None
+        yield
 
 
 def read_manifest(out: Path) -> dict[str, Any] | None:

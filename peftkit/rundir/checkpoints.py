@@ -128,7 +128,50 @@ def history_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 def is_last(checkpoint: Checkpoint) -> bool:
     """Tell whether a checkpoint is the end of its training, so that there is nothing to resume."""
     step, total = read_progress(checkpoint)
-    return step >= total
+    return step >= total or _has_lost_patience(checkpoint)
+
+
+def _has_lost_patience(checkpoint: Checkpoint) -> bool:
+    """Tell whether early stopping ended the training here, as its callback's own state says."""
+    found = read_json(checkpoint.path / _STATE).get("stateful_callbacks")
+    callback = found.get("Patience") if isinstance(found, dict) else None
+    try:
+        counted = callback["attributes"]["early_stopping_patience_counter"]  # type: ignore[index]
+        return bool(counted >= callback["args"]["early_stopping_patience"])  # type: ignore[index]
+    except (TypeError, KeyError):
+        return False
+
+
+def best_of(checkpoint: Checkpoint) -> tuple[Checkpoint, float | None] | None:
+    """Return the best checkpoint up to this one with its metric; None where nothing was compared.
+
+    Its state says where that lay; the run may have been moved since, all checkpoints together.
+    """
+    state = read_json(checkpoint.path / _STATE)
+    best, metric = state.get("best_model_checkpoint"), state.get("best_metric")
+    name = Path(best).name if isinstance(best, str) else ""
+    number = name.removeprefix(_DONE if name.startswith(_DONE) else _NATIVE)
+    if not number.isdecimal():
+        return None
+    folder = sealed_folder(checkpoint.path.parent, int(number))
+    return Checkpoint(folder, int(number)), metric if isinstance(metric, float | int) else None
+
+
+def check_best(checkpoint: Checkpoint, *, identity: str) -> None:
+    """Refuse to go on from a checkpoint whose best is lost: an older one finds it again.
+
+    Raises:
+        UnloadableError: says what is wrong with the best.
+    """
+    found = best_of(checkpoint)
+    if found is None or found[0].step == checkpoint.step:
+        return
+    problem = find_damage(found[0].path, identity=identity)
+    if problem is not None:
+        raise UnloadableError(
+            f"{checkpoint.path.name}: the best checkpoint up to it, {found[0].path.name}, cannot be"
+            f" kept: {problem}"
+        )
 
 
 @contextmanager

@@ -25,6 +25,13 @@ def restore_metrics(file: Path, history: list[dict[str, Any]]) -> None:
     _write(file, [{"step": line["step"], **line} for line in kept])
 
 
+def note_kept(file: Path, *, step: int, kept_step: int, best_metric: float | None) -> None:
+    """Note which checkpoint a training kept at its end, unless that was noted."""
+    lines = read_metrics(file)
+    if not any("kept_step" in line for line in lines):
+        _write(file, [*lines, {"step": step, "kept_step": kept_step, "best_metric": best_metric}])
+
+
 def _write(file: Path, lines: list[dict[str, Any]]) -> None:
     write_atomically(file, "".join(json.dumps(line) + "\n" for line in lines))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError, RecipeError, ResourceError
 from peftkit.rundir.records import read_record
+from peftkit.system.held_folder import HeldFolder, held_folder, is_held
 from peftkit.system.process import ALONE, Process
 from peftkit.system.seals import check_text_seal, sealed
 
@@ -120,8 +121,18 @@ class RunDir:
             document = read_yaml(self.resolved)
         except RecipeError as error:
             raise ArtefactError(f"{self.resolved} is no recipe: {error.problems[0]}") from None
-        check_text_seal(document.text, self.resolved)
+        if not check_text_seal(document.text, self.resolved) and self._is_sealed():
+            raise ArtefactError(
+                f"{self.resolved} is not what was written: its end with the seal is missing",
+                hint="bring the file back, or delete it: the same recipe writes it again",
+            )
         return document.data
+
+    def _is_sealed(self) -> bool:
+        """Tell whether a version that seals what it writes was at work here."""
+        with suppress(OSError, UnicodeDecodeError):
+            return '\n  "seal": "' in self.status.read_text(encoding="utf-8")
+        return False
 
     def read_if_there(self, file: Path) -> dict[str, Any]:
         """Read one of this run's JSON files; empty where it was not written."""
@@ -142,8 +153,13 @@ def write_atomically(file: Path, text: str) -> None:
     """Replace a file in one step, so that a reader or a crash never sees half of it.
 
     Raises:
+        ArtefactError: a folder lies there.
         ResourceError: the disk is full.
     """
+    if file.is_dir():
+        raise ArtefactError(
+            f"{file} is a folder, and a file is written there", hint=f"move it away: mv {file} ..."
+        )
     partial = file.with_name(f".{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as stream:
@@ -164,8 +180,10 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def locked(run_dir: RunDir) -> Iterator[None]:
+def locked(run_dir: RunDir) -> Iterator[HeldFolder]:
     """Hold the run directory for this process; the kernel frees it if the process dies.
+
+    The folder itself is locked; the file in it says by whom, and is what earlier versions lock.
 
     Raises:
         ResourceError: another process is running in it.
@@ -173,26 +191,29 @@ def locked(run_dir: RunDir) -> Iterator[None]:
     import fcntl
 
     lock = run_dir.path / ".lock"
-    with lock.open("a+") as stream:
+    with ExitStack() as stack:
         try:
+            held = stack.enter_context(held_folder(run_dir.path))
+            stream = stack.enter_context(lock.open("a+"))
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.seek(0)
-            owner = stream.read().strip() or "unknown"
+            owner = lock.read_text(encoding="utf-8").strip() if lock.is_file() else ""
             raise ResourceError(
-                f"{run_dir.path} is in use by process {owner}",
+                f"{run_dir.path} is in use by process {owner or 'unknown'}",
                 hint="wait for it, or give this run another directory with --out DIR",
             ) from None
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
-        yield
+        yield held
 
 
 def is_locked(run_dir: RunDir) -> bool:
     """Tell whether a process is running in the run directory now."""
     import fcntl
 
+    if is_held(run_dir.path):
+        return True
     try:
         with (run_dir.path / ".lock").open("r") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ from peftkit.errors import ArtefactError, PeftkitError, ResourceError, StoppedEr
 from peftkit.rundir.checkpoints import differences, identity_of, list_checkpoints, read_progress
 from peftkit.rundir.paths import RunDir, locked, write_json
 from peftkit.rundir.whole import find_training_damage
+from peftkit.system.held_folder import HeldFolder
 
 _ROOM_BYTES = 16 << 10
 """More than status.json takes, in whole blocks of any disk."""
@@ -21,8 +22,10 @@ _MOST_SHOWN = 12
 
 
 @contextmanager
-def claimed(run_dir: RunDir) -> Iterator[None]:
+def claimed(run_dir: RunDir) -> Iterator[HeldFolder]:
     """Make the run directory if need be, and hold it for this run, by its main process.
+
+    Returns: the folder, to be known again later.
 
     Raises:
         UsageError: the path is a file, cannot be written, or holds something that is no run.
@@ -30,15 +33,14 @@ def claimed(run_dir: RunDir) -> Iterator[None]:
     """
     try:
         with ExitStack() as held:
-            run_dir.process.by_main(_claim, run_dir, held)
-            yield
+            yield run_dir.process.by_main(_claim, run_dir, held)
     except PermissionError as error:
         raise UsageError(
             f"{run_dir.path} cannot be written: {error.strerror}", hint="choose another --out DIR"
         ) from error
 
 
-def _claim(run_dir: RunDir, held: ExitStack) -> None:
+def _claim(run_dir: RunDir, held: ExitStack) -> HeldFolder:
     path = run_dir.path
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,7 @@ def _claim(run_dir: RunDir, held: ExitStack) -> None:
             f"{run_dir.checkpoints} is a link, and unfinished checkpoints are deleted in it",
             hint=f"link {path} itself to the other disk",
         )
-    held.enter_context(locked(run_dir))
+    return held.enter_context(locked(run_dir))
 
 
 @dataclass
@@ -71,6 +73,20 @@ class RunStatus:
     """Set once this run is known to own the directory."""
     step: int = 0
     total_steps: int | None = None
+    held: HeldFolder | None = None
+    """The folder that this run began in; set once it is claimed."""
+
+    def check_place(self) -> None:
+        """Refuse to go on in a directory that is gone, or is another by now.
+
+        Raises:
+            ResourceError: nothing of the run is left there.
+        """
+        if self.held is not None and not self.held.is_there:
+            raise ResourceError(
+                f"{self.run_dir.path} was deleted, moved or replaced while this run went on in it",
+                hint="move it back and run the same command, or begin again with --out DIR",
+            )
 
     def write(self, state: str, *, exit_code: int | None = None, message: str = "") -> None:
         """Write the state: `running`, `stopped`, `failed` or `finished`; by the main process.
@@ -79,6 +95,7 @@ class RunStatus:
         """
         if not self.run_dir.process.is_main:
             return
+        self.check_place()
         content = {
             "identity": self.identity,
             "state": state,

@@ -41,8 +41,10 @@ def seal_text(text: str) -> str:
     return f"{text}{_LAST_LINE}{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
-def check_text_seal(text: str, file: Path) -> None:
+def check_text_seal(text: str, file: Path) -> bool:
     """Refuse a text of ours that is not what was sealed; one without a seal is not looked at.
+
+    Returns: whether it has one.
 
     Raises:
         ArtefactError: it was changed.
@@ -53,6 +55,7 @@ def check_text_seal(text: str, file: Path) -> None:
             f"{file} is not what was written: it was changed or damaged since",
             hint="bring the file back; a changed recipe is another run: edit a copy elsewhere",
         )
+    return start >= 0
 
 
 def _digest_of(content: Mapping[str, Any]) -> str:

@@ -278,10 +278,18 @@ class Patience(EarlyStoppingCallback):  # type: ignore[misc] # transformers is u
 class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Seal checkpoints, prune old ones, and stop at a step's end once a signal has come."""
 
-    def __init__(self, stop: StopRequest, status: RunStatus) -> None:
-        self._stop, self._status = stop, status
+    def __init__(self, stop: StopRequest, status: RunStatus, best: Path | None = None) -> None:
+        """Take the best checkpoint up to the one that is resumed, if any was compared."""
+        self._stop, self._status, self._best = stop, status, best
         self._process = status.run_dir.process
         self._is_owed = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Name the best checkpoint where the run lies now: the state says where it lay then."""
+        if self._best is not None:
+            state.best_model_checkpoint = str(self._best)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -291,6 +299,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         An evaluation at the end of an epoch draws random numbers: a checkpoint before it would
         resume without them, and differ from a run that was never stopped.
         """
+        self._process.by_main(self._status.check_place)  # before a checkpoint makes it anew
         if state.global_step >= state.max_steps:
             control.should_log = True  # so that the metrics end with the training
         if self._stop.poll():

@@ -46,7 +46,7 @@ def train_model(
     bar, put_back = TrainingBar(session.screen), switches_of(model)
     with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"), refusal_explained(job.recipe):
-            trainer = _make_trainer(job, model, session)
+            trainer = _make_trainer(job, model, session, start)
         if way := job.built.method.taken.describe():
             session.screen.say(f"  speed    {way}")
         if start is None:
@@ -74,6 +74,7 @@ def train_model(
 
 def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> None:
     """Save trained weights, and last of all measured.json, which says that training is over."""
+    job.run_dir.process.by_main(session.status.check_place)
     job.run_dir.process.by_main(_keep, job, model)
     session.stop.consequence = "the trained weights are saved; the same command evaluates them"
 
@@ -107,11 +108,14 @@ def _clean(run_dir: RunDir, start: Checkpoint | None) -> float:
     return float(lines[-1]["seconds"]) if lines else 0.0
 
 
-def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> Trainer:
+def _make_trainer(
+    job: Job, model: PreTrainedModel | PeftModel, session: Session, start: Checkpoint | None
+) -> Trainer:
     from peftkit.training.callbacks import Ceiling, Finite, Keeper, Patience
 
     adapter, stopping, above = job.built.adapter, job.recipe.early_stopping, job.recipe.stop_above
     patience = [Patience(stopping.patience, stopping.threshold)] if stopping else []
+    best = resume.best_of(start) if start else None
     ceiling = [Ceiling(above.loss, above.steps, job.run_dir)] if above else []
     return job.built.method.trainer(
         Training(
@@ -124,7 +128,7 @@ def _make_trainer(job: Job, model: PreTrainedModel | PeftModel, session: Session
                 *patience,
                 *ceiling,
                 Finite(job.recipe.method.name, job.run_dir),
-                Keeper(session.stop, session.status),
+                Keeper(session.stop, session.status, best[0].path if best else None),
             ),
             output_dir=job.run_dir.checkpoints,
             task=job.built.task,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from peftkit.errors import ArtefactError, UsageError
+from peftkit.errors import ArtefactError, ResourceError, UsageError
 from peftkit.merging import folder as folders
 
 
@@ -85,6 +85,15 @@ def test_a_model_that_no_merge_wrote_is_not_overwritten(base, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         folders.prepare_out(tmp_path / "file", [base])
+
+
+def test_one_process_writes_to_a_folder_at_a_time(out) -> None:
+    with (
+        folders.alone_in(out),
+        pytest.raises(ResourceError, match="another process is writing to"),
+        folders.alone_in(out),
+    ):
+        pass
 
 
 def test_complete_means_every_file_at_its_size(out) -> None:

@@ -61,6 +61,9 @@ def test_the_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
             locked(RunDir(tmp_path)),
         ):
             pass
+        (tmp_path / ".lock").unlink()  # as people do who think that it is left over
+        with pytest.raises(ResourceError, match="is in use by"), locked(RunDir(tmp_path)):
+            pass
         owner.kill()
     with locked(RunDir(tmp_path)):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())

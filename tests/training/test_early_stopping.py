@@ -53,3 +53,38 @@ def test_stops_keeps_the_best_and_counts_on_after_a_resume(recipe: Path, tmp_pat
     assert training_fixture.losses(part) == training_fixture.losses(run_dir)
     assert training_fixture.sha256(part) == training_fixture.sha256(run_dir)
     assert json.loads(part.measured.read_text())["num_steps"] == 3
+
+
+FALLING = ("method.sft.learning_rate=0.01", "method.sft.greater_is_better=true")
+"""Weights change and the loss falls, which is taken for worse: the first checkpoint is the best."""
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_moved_run_keeps_the_best_whose_place_was_another(
+    recipe: Path, tmp_path: Path, step: int
+) -> None:
+    overrides = FALLING
+    run_dir = training_fixture.train(recipe, tmp_path / "run", *overrides)
+    assert json.loads(run_dir.measured.read_text())["kept_step"] == 1
+    moved = RunDir(tmp_path / "moved")
+    shutil.copytree(run_dir.path, moved.path)
+    training_fixture.cut_back(moved, step=step)
+    shutil.move(run_dir.path, tmp_path / "gone")
+    training_fixture.train(recipe, moved.path, *overrides)
+    gone = RunDir(tmp_path / "gone")
+    assert training_fixture.sha256(moved) == training_fixture.sha256(gone)
+    measured = json.loads(moved.measured.read_text())
+    assert (measured["num_steps"], measured["kept_step"]) == (3, 1)
+
+
+def test_a_best_that_is_lost_is_found_again_from_an_older_checkpoint(
+    recipe: Path, tmp_path: Path
+) -> None:
+    overrides = (*FALLING, "method.sft.save_total_limit=5")
+    whole = training_fixture.train(recipe, tmp_path / "run", *overrides)
+    part = RunDir(tmp_path / "part")
+    shutil.copytree(whole.path, part.path)
+    training_fixture.cut_back(part, step=3)
+    (part.checkpoints / "step-1" / "adapter_model.safetensors").unlink()
+    training_fixture.train(recipe, part.path, *overrides)
+    assert training_fixture.sha256(part) == training_fixture.sha256(whole)
