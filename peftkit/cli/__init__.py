@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -16,9 +17,12 @@ import typer
 from peftkit.cli import artefacts, memory, recipes, runs  # noqa: F401 - each registers its commands
 from peftkit.cli.app import CommandLineError, app, explain_failure, explain_usage, print_error
 from peftkit.errors import ArtefactError, PeftkitError, RecipeError, UsageError
+from peftkit.system.launcher import leave_for_launcher
+from peftkit.system.process import this_process
 from peftkit.system.signals import SIGNALS
 
 INTERRUPTED = 130
+SECONDS_FOR_LAST_WORDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,7 +92,8 @@ class Interrupt:
 def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool) -> int:
     """Run one command line and return its exit code, having printed why it failed."""
     try:
-        code: int = app(args=arguments, prog_name="peftkit", standalone_mode=False) or 0
+        words = ["--traceback"] * with_traceback + [*arguments]
+        code: int = app(args=words, prog_name="peftkit", standalone_mode=False) or 0
         if code == RecipeError.exit_code and (meant := _meant(arguments)):
             typer.echo(f"  try: {meant}", err=True)
         return code
@@ -109,8 +114,21 @@ def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool
             failure = explain_failure(error)
         if isinstance(failure, (UsageError, ArtefactError, RecipeError)):
             failure.hint = _meant(arguments) or failure.hint
-        print_error(failure, as_json="--json" in arguments)
+        _say_failure(failure, as_json="--json" in arguments)
         return failure.exit_code
+
+
+def _say_failure(failure: PeftkitError, *, as_json: bool) -> None:
+    """Print why a command failed; of a launcher's processes the main one speaks.
+
+    The launcher knows what the others left, and ends all of them as soon as one is out: they give
+    the main one the time to write down how the run ended.
+    """
+    left = leave_for_launcher(str(failure), failure.exit_code)
+    if left and not this_process().is_main:
+        time.sleep(SECONDS_FOR_LAST_WORDS)
+    else:
+        print_error(failure, as_json=as_json)
 
 
 def _meant(arguments: Sequence[str]) -> str | None:

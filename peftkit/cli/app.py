@@ -16,8 +16,8 @@ from peftkit.cli import completion
 from peftkit.errors import PeftkitError, RecipeError, ResourceError, UsageError
 
 WORKFLOW = (
-    *("init", "check", "explain", "data", "plan", "fit", "run", "evaluate", "generate", "report"),
-    *("runs", "merge", "export", "push", "bench", "recipes", "plugins", "doctor"),
+    *("init", "check", "explain", "data", "plan", "fit", "run", "launch", "evaluate", "generate"),
+    *("report", "runs", "merge", "export", "push", "bench", "recipes", "plugins", "doctor"),
 )
 """The verbs as a person meets them; others follow."""
 
@@ -84,6 +84,15 @@ AllowOtherBase = Annotated[
     typer.Option("--allow-other-base", help="Go on although the base has other weights now."),
 ]
 
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ddp|fsdp2|zero2|zero3",
+        help="How processes share the model; ddp, or fsdp2 where the recipe says fsdp.",
+    ),
+]
+
 # typer has a copy of click of its own in some versions; this is the class in use either way.
 CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 _ENVIRONMENT = frozenset(
@@ -103,7 +112,7 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
-    traceback: Annotated[  # noqa: ARG001 - main takes it out, wherever it stands
+    traceback: Annotated[  # noqa: ARG001 - main finds it wherever it stands, and puts it first
         bool, typer.Option("--traceback", help="Show Python's traceback for any error.")
     ] = False,
     no_plugins: Annotated[
@@ -121,6 +130,14 @@ def options(
         from peftkit.plugins import only_builtins
 
         context.with_resource(only_builtins())
+
+
+def global_options(context: typer.Context) -> tuple[str, ...]:
+    """Return the options before the verb that another process of the same command needs."""
+    given = context.find_root().params
+    return tuple(
+        f"--{name.replace('_', '-')}" for name in ("traceback", "no_plugins") if given[name]
+    )
 
 
 def say(text: str = "") -> None:

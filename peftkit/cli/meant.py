@@ -35,7 +35,7 @@ def command_for(program: Any, given: Sequence[str]) -> str | None:
         given: what was typed after the program's name.
     """
     words = [word for word in given if word != "--traceback"]
-    if not words:
+    if not words or "--" in words:  # what follows it are words of another program
         return None
     verb, rest = _verb(program, words)
     if not verb:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,11 +13,13 @@ from peftkit.cli import completion
 from peftkit.cli.app import (
     AllowOtherBase,
     Base,
+    EngineName,
     Json,
     Overrides,
     RecipeFile,
     RunPath,
     app,
+    global_options,
     print_json,
     say,
     show,
@@ -38,8 +40,12 @@ Columns = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of the split.")]
 
 
+Launcher = Literal["accelerate"]
+
+
 @app.command()
 def run(
+    context: typer.Context,
     recipe: Annotated[
         Path,
         typer.Argument(
@@ -52,20 +58,55 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME otherwise.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but train.")] = False,
     allow_other_base: AllowOtherBase = False,
+    launcher: Annotated[
+        Launcher | None,
+        typer.Option(
+            "--launch", help="Start it in several processes: ... --launch accelerate -- OPTIONS."
+        ),
+    ] = None,
+    engine: EngineName = None,
 ) -> None:
-    """Train, evaluate, report; go on where a stopped run ended."""
+    """Train, evaluate, report; go on where a stopped run ended.
+
+    With --launch accelerate, what follows -- are options of `accelerate launch`, as in
+    `peftkit run r.yaml --launch accelerate --engine fsdp2 -- --num_processes 2`.
+    """
     from peftkit.recipe.load import load_recipe
     from peftkit.run import run as run_recipe
     from peftkit.rundir.paths import RunDir
 
+    keys, behind = _split(overrides or (), launcher, engine)
     earlier = RunDir(recipe)
     is_run = earlier.resolved.is_file()
-    run_recipe(
-        load_recipe(earlier.resolved if is_run else recipe, overrides or ()),
-        out=recipe if is_run and out is None else out,
-        dry_run=dry_run,
-        allow_other_base=allow_other_base,
+    found = load_recipe(earlier.resolved if is_run else recipe, keys)
+    out_here = recipe if is_run and out is None else out
+    if launcher is None:
+        run_recipe(found, out=out_here, dry_run=dry_run, allow_other_base=allow_other_base)
+        return
+    from peftkit.launching.launched import LaunchedRun, launch
+    from peftkit.launching.words import run_options
+
+    options = run_options(out, dry_run=dry_run, allow_other_base=allow_other_base)
+    asked = LaunchedRun(
+        recipe, tuple(keys), engine, tuple(behind), options, global_options(context)
     )
+    raise typer.Exit(launch(asked, found, RunDir(out_here or Path("runs") / found.name)))
+
+
+def _split(
+    words: Sequence[str], launcher: str | None, engine: str | None
+) -> tuple[list[str], list[str]]:
+    """Part KEY=VALUE from what stood behind `--`, and refuse the latter without a launcher."""
+    from peftkit.launching.words import split_words
+
+    keys, behind = split_words(words)
+    if launcher is None and (behind or engine):
+        given = " ".join(behind) or f"--engine {engine}"
+        raise UsageError(
+            f"{given} is for a run in several processes",
+            hint="--launch accelerate -- --num_processes 2",
+        )
+    return keys, behind
 
 
 @app.command()

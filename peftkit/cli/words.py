@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        ("train", "finetune", "fine-tune", "tune", "start", "resume", "continue", "sft", "launch"),
+        ("train", "finetune", "fine-tune", "tune", "start", "resume", "continue", "sft"),
         ("run",),
     ),
     **dict.fromkeys(
