@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, UsageError
+from peftkit.errors import ArtefactError
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
 from peftkit.rundir.base_record import FILE, check_base, record_base
@@ -22,13 +22,14 @@ from peftkit.rundir.whole import (
     is_damaged,
 )
 from peftkit.system.exhaustion import exhaustion_explained
-from peftkit.system.process import Process, this_process
+from peftkit.system.process import this_process
 from peftkit.system.screen import Screen
 from peftkit.system.seals import seal_text
 from peftkit.system.signals import catching_signals
 from peftkit.system.units import duration, gibibytes
 from peftkit.training.load import load_last, load_model, load_trained
 from peftkit.training.prepare import Job, Session, prepare
+from peftkit.training.processes import check_alike, check_device, loss_of_others_explained
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -54,14 +55,15 @@ def run(
         allow_other_base: resume although the base's weights are other ones than before.
 
     Raises:
-        UsageError: the directory belongs to another run, or this is one of several processes.
+        UsageError: the directory belongs to another run, or the processes are not of one run.
         DataError: the audit refuses the rows; no weight was read.
         ResourceError: memory, the budget or the disk does not suffice.
         DivergedError: a step's loss is not a number; the last checkpoint is kept.
         StoppedError: a signal came; says what is on disk.
     """
     process = this_process()
-    check_alone(recipe, process)
+    check_device(process)
+    check_alike(recipe, process)
     screen, run_dir = Screen(console, process), RunDir(out or Path("runs") / recipe.name, process)
     if dry_run:
         load_model(prepare(recipe, run_dir, screen), screen)
@@ -72,6 +74,7 @@ def run(
         catching_signals(process) as stop,
         run_state.claimed(run_dir) as status.held,
         run_state.recorded(status),
+        loss_of_others_explained(process, stop),
         exhaustion_explained("running"),
     ):
         session = Session(screen, stop, status)
@@ -83,25 +86,6 @@ def run(
                 evaluate(job, train(job, session), screen)
             process.by_main(finish, job, session)
     return run_dir
-
-
-def check_alone(recipe: Recipe, process: Process) -> None:
-    """Refuse to train among other processes: they would all write the same run.
-
-    Raises:
-        UsageError: a launcher started several processes, or the recipe shards its model over them.
-    """
-    planned = f"`peftkit plan {recipe.file} --num-processes N` says what several would take"
-    if not process.is_alone:
-        raise UsageError(
-            f"a launcher started {process.world_size} processes, and a run trains in one",
-            hint=f"start it alone: peftkit run {recipe.file}; {planned}",
-        )
-    if recipe.method.options.get("fsdp"):
-        raise UsageError(
-            f"method.{recipe.method.name}.fsdp shards a model over processes, and a run has one",
-            hint=f"delete it; {planned}",
-        )
 
 
 def is_finished(job: Job, screen: Screen) -> bool:
@@ -183,7 +167,8 @@ def admit(job: Job, screen: Screen) -> None:
     if run_state.has_training(job.run_dir) and not is_damaged(job.run_dir, job.run_dir.plan):
         return
     lengths = lengths_of(job.prepared.encoded["train"], job.built.method, job.prepared.labels)
-    made, reason = plan_run(job.recipe, job.machine, lengths)
+    num_processes = job.run_dir.process.world_size
+    made, reason = plan_run(job.recipe, job.machine, lengths, num_processes=num_processes)
     if made is None:
         job.run_dir.plan.unlink(missing_ok=True)  # of an earlier call that was refused
         screen.say(f"  plan     none: {reason}")
@@ -319,9 +304,7 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
     from peftkit.evaluate import evaluate as score
     from peftkit.evaluate import render_scores, write_scores
 
-    process = job.run_dir.process
     with (
-        process.together(),
         exhaustion_explained("evaluating"),
         screen.counting("evaluating") as progress,
     ):
@@ -334,7 +317,7 @@ def evaluate(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> No
             limit=section.limit,
             progress=progress,
         )
-    process.by_main(write_scores, job.run_dir, scores)
+    job.run_dir.process.by_main(write_scores, job.run_dir, scores)
     with suppress(OSError):
         screen.console.print(render_scores(scores))
 

@@ -65,6 +65,8 @@ SPEAK_OF_PROCESSES = {
     "launching/arguments.py",
     "launching/processes.py",
     "system/launcher.py",
+    "training/callbacks.py",
+    "training/processes.py",
 }
 
 

@@ -68,19 +68,6 @@ def recipe_of(finished: RunDir) -> Path:
     return finished.path.parent / "r.json"
 
 
-def test_one_of_several_processes_is_refused_before_anything_is_written(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sharded = load_recipe(recipe, ["method.sft.fsdp=true"])
-    with pytest.raises(UsageError, match=r"method\.sft\.fsdp") as caught:
-        run(sharded, out=tmp_path / "run")
-    assert "--num-processes" in str(caught.value.hint)
-    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate do
-    with pytest.raises(UsageError, match="2 processes"):
-        run(load_recipe(recipe), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_the_line_is_the_same_for_two_processes_as_for_one(
     tmp_path: Path, tiny_model: Path

@@ -205,8 +205,6 @@ def stopped_training(process: Process, folder: Path) -> dict[str, Any]:
 
 def whole_run(process: Process, folder: Path) -> dict[str, str]:
     """Run `recipe.json` until a signal comes to the second process, and the same command again."""
-    from unittest.mock import patch
-
     from rich.console import Console
     from training_fixture import planned_only_within_a_budget
 
@@ -221,10 +219,31 @@ def whole_run(process: Process, folder: Path) -> dict[str, str]:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def go() -> None:
-        # No recipe asks for several processes yet: the line is walked past the refusal.
-        with patch("peftkit.run.check_alone"), planned_only_within_a_budget(recipe):
+        with planned_only_within_a_budget(recipe):
             run(recipe, out=folder / "run", console=Console(file=shown, width=200))
 
     if process.rank == 1:
         threading.Thread(target=stop_later, daemon=True).start()
     return {"stopped": said(go), "resumed": said(go), "shown": shown.getvalue()}
+
+
+def several_runs(process: Process, folder: Path) -> dict[str, str]:
+    """Run each `*.recipe.json` to its end, beside it under its name; say how it ended."""
+    from rich.console import Console
+    from training_fixture import planned_only_within_a_budget
+
+    from peftkit.recipe.load import load_recipe
+    from peftkit.run import run
+
+    ended = {}
+    for file in sorted(folder.glob("*.recipe.json")):
+        recipe, shown = load_recipe(file), io.StringIO()
+        name = file.name.removesuffix(".recipe.json")
+
+        def go(recipe: Any = recipe, shown: Any = shown, name: str = name) -> None:
+            with planned_only_within_a_budget(recipe):
+                run(recipe, out=folder / name, console=Console(file=shown, width=200))
+
+        ended[name] = said(go)
+        (folder / f"{name}.{process.rank}.txt").write_text(shown.getvalue(), encoding="utf-8")
+    return ended

@@ -293,7 +293,7 @@ def _rehearsed(  # noqa: PLR0913, PLR0917
 
 
 def plan_run(
-    recipe: Recipe, machine: Machine, lengths: Sequence[int]
+    recipe: Recipe, machine: Machine, lengths: Sequence[int], *, num_processes: int = 1
 ) -> tuple[Plan | None, str | None]:
     """Plan a run from its real rows; None and the reason where it cannot be planned.
 
@@ -301,7 +301,8 @@ def plan_run(
     included, keeps it from starting.
     """
     try:
-        return plan(recipe, lengths=lengths, machine=machine), None
+        made = plan(recipe, lengths=lengths, machine=machine, num_processes=num_processes)
+        return made, None
     except PeftkitError as error:
         return None, error.message
     except Exception as error:

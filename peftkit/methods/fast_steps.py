@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
 from peftkit.plugins import Method, Training, make_trainer
+from peftkit.plugins.rows import IGNORED
 from peftkit.plugins.speed import Way
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PretrainedConfig, Trainer
 
     from peftkit.plugins.losses import Loss
@@ -32,6 +35,12 @@ class FastSteps(Method):
         from peftkit.methods.trained_positions import way_of
 
         return way_of(config, self.speed, is_flat=self.is_flat)
+
+    def untrained(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the row without a trained token: a step divides by those of all processes."""
+        if not self.config.average_tokens_across_devices:
+            return None
+        return {**row, "labels": [IGNORED] * len(row["labels"])}
 
     def proved(self, model: Any) -> Way:
         """Try this method's way on two rows, and take it; else the trainer's own.

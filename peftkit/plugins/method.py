@@ -199,6 +199,15 @@ class Method(Plugin):
         del tokenizer
         return rows
 
+    def untrained(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return an arranged row of which nothing is trained, or counted in its step's loss.
+
+        It fills the last batch where several processes need as many rows. None where every row of
+        a batch counts, as in a mean over rows: the first rows are read again there.
+        """
+        del row
+        return None
+
     def check_rows(self, rows: Dataset) -> None:
         """Refuse, by DataError, arranged training rows that nothing can be learned from."""
         del rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class Training:
     """Where it writes checkpoints; the native config does not know it."""
     task: Task | None = None
     """That of the rows, whose metrics a method may reward."""
+    spread: Callable[[type[Trainer]], type[Trainer]] | None = None
+    """Makes a class one whose processes read rows together; None where there is one process."""
 
 
 def make_trainer(
@@ -53,6 +55,8 @@ def make_trainer(
 
     args = copy.copy(config)
     args.output_dir = str(parts.output_dir)
+    if parts.spread is not None:
+        trainer_class = parts.spread(trainer_class)
     trained = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
     trainer = trainer_class(
         args=args,

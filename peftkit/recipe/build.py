@@ -6,8 +6,6 @@ errors come back with the recipe's file, line and key.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -347,30 +345,6 @@ def _plain(value: Any) -> Any:
         return to_plain(value)
     except TypeError:
         return repr(value)
-
-
-def identity(resolved: Mapping[str, Any], fingerprint: str) -> str:
-    """Return the sha256 that tells one run from another: its resolved recipe and its rows.
-
-    Where data files lie does not count, since the fingerprint stands for what is in them; where
-    the base model and a continued adapter lie does.
-    """
-    counted = {key: value for key, value in resolved.items() if key != "decisions"}
-    counted["data"] = _without_folders(counted.get("data"))
-    model = dict(counted.get("model") or {})
-    if isinstance(model.get("chat_template"), str):
-        model["chat_template"] = Path(model["chat_template"]).name
-    counted["model"] = model
-    text = json.dumps([counted, fingerprint], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
-    return [_without_folders(item) for item in value] if isinstance(value, list) else value
 
 
 def dump_resolved(built: Built) -> str:

@@ -17,6 +17,8 @@ from peftkit.system.held_folder import HeldFolder
 
 _ROOM_BYTES = 16 << 10
 """More than status.json takes, in whole blocks of any disk."""
+PROCESSES = "processes"
+"""What a resolved recipe records the number of processes by, where they are several."""
 _MOST_SHOWN = 12
 """Differences listed before the rest is only counted."""
 
@@ -182,8 +184,21 @@ def is_trained(run_dir: RunDir) -> bool:
     return find_training_damage(run_dir) is None
 
 
-def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
+def num_processes_of(resolved: Mapping[str, Any]) -> int:
+    """Return how many processes trained a run when its resolved recipe was last written."""
+    decisions = resolved.get("decisions")
+    for one in decisions if isinstance(decisions, list) else ():
+        if isinstance(one, dict) and one.get("key") == PROCESSES:
+            number = one.get("value")
+            return number if isinstance(number, int) and number > 0 else 1
+    return 1
+
+
+def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any], num_processes: int = 1) -> None:
     """Refuse a directory in which another recipe has trained.
+
+    Args:
+        num_processes: how many train now.
 
     Raises:
         UsageError: lists what differs, as `key: old -> new`.
@@ -192,7 +207,7 @@ def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
         return
     import yaml
 
-    from peftkit.recipe.build import identity
+    from peftkit.recipe.identity import identity
 
     try:
         earlier = run_dir.read_resolved()
@@ -202,14 +217,35 @@ def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any]) -> None:
         return  # the run's identity alone is left, which `check_same_run` asks for
     # Through YAML and back, so that a tuple equals the list that it was written as.
     now = yaml.safe_load(yaml.safe_dump(dict(resolved)))
-    if identity(earlier, "") == identity(now, ""):
+    before = num_processes_of(earlier)
+    if identity(earlier, "", num_processes=before) == identity(
+        now, "", num_processes=num_processes
+    ):
         return
-    found = differences(earlier, now)
+    found = differences({PROCESSES: before, **earlier}, {PROCESSES: num_processes, **now})
     lines = [f"  {key}: {_show(old)} -> {_show(new)}" for key, (old, new) in found.items()]
     rest = [f"  and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
     raise UsageError(
         "\n".join([f"{run_dir.path} is another run:", *lines[:_MOST_SHOWN], *rest]),
-        hint="--out ANOTHER_DIR for this one, or the recipe as it was to resume",
+        hint=_same_rows(earlier, before, now, num_processes)
+        or "--out ANOTHER_DIR for this one, or the recipe as it was to resume",
+    )
+
+
+def _same_rows(
+    earlier: Mapping[str, Any], before: int, now: Mapping[str, Any], num_processes: int
+) -> str | None:
+    """Say how so many processes read as many rows a step as the run did before, if they can."""
+    from peftkit.recipe.identity import rows_per_step
+
+    (name, options), wanted = next(iter(now["method"].items())), rows_per_step(earlier, before)
+    per_pass = int(options.get("per_device_train_batch_size") or 1) * num_processes
+    if before == num_processes or wanted % per_pass:
+        return None
+    number = wanted // per_pass
+    return (
+        f"method.{name}.gradient_accumulation_steps={number}, with which {num_processes}"
+        f" process{'es' * (num_processes > 1)} read the same {wanted} rows a step"
     )
 
 

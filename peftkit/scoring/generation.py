@@ -18,6 +18,7 @@ from peftkit.preprocessing.seq2seq_rows import cut_before_closing, encode_source
 from peftkit.recipe.strict import instead, suggest
 from peftkit.recipe.tables import OWNED
 from peftkit.scoring.answer_text import AnswerText
+from peftkit.scoring.shared import shared
 from peftkit.system.exhaustion import in_batches
 
 if TYPE_CHECKING:
@@ -215,9 +216,7 @@ def answer(  # noqa: PLR0913
     settle_start(model, tokenizer)
     order = sorted(range(len(prompts.input_ids)), key=lambda i: -len(prompts.input_ids[i]))
     is_soft = num_virtual_tokens(model) > 0
-    texts: dict[int, str] = {}
     text_of = AnswerText(tokenizer)
-    num_unfinished = 0
 
     def answers(chosen: Sequence[int]) -> list[tuple[list[int], bool]]:
         if is_soft:
@@ -233,15 +232,21 @@ def answer(  # noqa: PLR0913
             hint="a smaller evaluate.generation.max_new_tokens",
         )
 
-    with evaluating(model), torch.random.fork_rng(), _quiet():
-        torch.manual_seed(0)  # of consequence only where the options ask for sampling
-        for batch in in_batches(order, batch_size, answers, refusal):
-            for index, (ids, is_finished) in batch:
-                texts[index], is_stopped = before_stop(text_of.decode(ids), config)
-                num_unfinished += not (is_finished or is_stopped)
-            if progress:
-                progress(len(texts), len(order))
-    return Answers(tuple(texts[i] for i in range(len(order))), num_unfinished)
+    def answer_all(order: Sequence[int]) -> dict[int, tuple[str, bool]]:
+        found: dict[int, tuple[str, bool]] = {}
+        with evaluating(model), torch.random.fork_rng(), _quiet():
+            torch.manual_seed(0)  # of consequence only where the options ask for sampling
+            for batch in in_batches(order, batch_size, answers, refusal):
+                for index, (ids, is_finished) in batch:
+                    text, is_stopped = before_stop(text_of.decode(ids), config)
+                    found[index] = text, is_finished or is_stopped
+                if progress:
+                    progress(len(found), len(order))
+        return found
+
+    found = shared(order, answer_all)
+    texts = tuple(found[i][0] for i in range(len(order)))
+    return Answers(texts, sum(not is_ended for _, is_ended in found.values()))
 
 
 def stream_answer(  # noqa: PLR0913

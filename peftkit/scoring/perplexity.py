@@ -17,6 +17,7 @@ from peftkit.plugins.native import accepted_inputs, num_virtual_tokens
 from peftkit.plugins.rows import IGNORED
 from peftkit.scoring.at_once import tokens_at_once
 from peftkit.scoring.generation import evaluating
+from peftkit.scoring.shared import shared
 
 if TYPE_CHECKING:
     import torch
@@ -88,17 +89,19 @@ def row_nats(
 
     batch_nats = _target_nats if model.config.is_encoder_decoder else _batch_nats
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    found = [0.0] * len(rows)
-    done = 0
-    with evaluating(model), torch.no_grad():
-        for indices in _batches(order, rows, model):
-            nats = batch_nats(model, [rows[i] for i in indices])
-            for index, value in zip(indices, nats, strict=True):
-                found[index] = value
-            done += len(indices)
-            if progress:
-                progress(done, len(rows))
-    return found
+
+    def read(order: Sequence[int]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        with evaluating(model), torch.no_grad():
+            for indices in _batches(order, rows, model):
+                nats = batch_nats(model, [rows[i] for i in indices])
+                found.update(zip(indices, nats, strict=True))
+                if progress:
+                    progress(len(found), len(order))
+        return found
+
+    found = shared(order, read)
+    return [found[index] for index in range(len(rows))]
 
 
 def windows(

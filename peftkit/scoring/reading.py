@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from peftkit.errors import ResourceError
 from peftkit.scoring.generation import evaluating
+from peftkit.scoring.shared import shared
 from peftkit.system.exhaustion import in_batches
 
 if TYPE_CHECKING:
@@ -37,18 +38,20 @@ def longest_first(  # noqa: PLR0913 - a model with what it reads, how, and how m
     """
     import torch
 
-    found: dict[int, Found] = {}
-
     def refusal(index: int) -> ResourceError:
         return ResourceError(
             f"a {called} of {lengths[index]} tokens does not fit into device memory",
             hint="a smaller max_length",
         )
 
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    with evaluating(model), torch.no_grad():
-        for batch in in_batches(order, batch_size, read, refusal):
-            found.update(batch)
-            if progress:
-                progress(len(found), len(lengths))
+    def read_all(order: Sequence[int]) -> dict[int, Found]:
+        found: dict[int, Found] = {}
+        with evaluating(model), torch.no_grad():
+            for batch in in_batches(order, batch_size, read, refusal):
+                found.update(batch)
+                if progress:
+                    progress(len(found), len(order))
+        return found
+
+    found = shared(sorted(range(len(lengths)), key=lambda i: -lengths[i]), read_all)
     return [found[index] for index in range(len(lengths))]

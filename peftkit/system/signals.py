@@ -64,7 +64,8 @@ class StopRequest:
     def _first(self) -> signal.Signals | None:
         # Another's signal is not noted as this one's own, which may be still to come: a Ctrl-C goes
         # to all of them, and would count as the second.
-        return next((one for one in self._process.gather(self.signal) if one is not None), None)
+        number = self._process.most(self.signal or 0)
+        return signal.Signals(number) if number else None
 
     def _stopped(self, by: signal.Signals) -> StoppedError:
         return StoppedError(f"stopped by {by.name}: {self.consequence}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -128,6 +129,8 @@ class Watch(TrainerCallback):  # type: ignore[misc] # transformers is untyped
 
     def _most_taken(self, own: Peak) -> Peak:
         """Return the peak of the process that took most."""
+        if self._process.is_alone:
+            return own
         return max(self._process.gather(own), key=lambda peak: peak.taken_bytes)
 
     @staticmethod
@@ -190,8 +193,9 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         if args.fp16 or model is None:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).item()
-        if self._process.any_of(not math.isfinite(norm)):
+        # One number in all processes: theirs are reduced already, or it is reduced here.
+        norm = _whole(torch.nn.utils.get_total_norm(gradients)).item()
+        if not math.isfinite(norm):
             what = "the gradient is not a finite number, so the step was not taken"
             raise self._diverged(state.global_step + 1, what, args)
 
@@ -207,10 +211,9 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         logs = logs or {}
         if "loss" not in logs:
             return
-        losses = self._process.gather(logs["loss"])
-        wrong = next((loss for loss in losses if not math.isfinite(loss)), None)
-        if wrong is not None:
-            raise self._diverged(state.global_step, f"the loss is {wrong}", args)
+        loss = logs["loss"]  # the mean over all processes
+        if not math.isfinite(loss):
+            raise self._diverged(state.global_step, f"the loss is {loss}", args)
 
     def on_save(
         self,
@@ -344,6 +347,11 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model
         resume.prune(checkpoints, keep=args.save_total_limit, also=Path(best) if best else None)
         self._status.write("running")
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """Return a number that lies in parts over processes as one."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _is_epoch_end(state: TrainerState) -> bool:

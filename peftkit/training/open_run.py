@@ -11,6 +11,7 @@ from peftkit.errors import ArtefactError, UsageError
 from peftkit.plugins.native import trains_head
 from peftkit.rundir.base_record import check_base
 from peftkit.rundir.whole import check_weights
+from peftkit.system.process import this_process
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -98,14 +99,15 @@ def load_base_of(
     """
     from peftkit.models.base import load_base
 
-    return load_base(
-        built.recipe.model,
-        kind=built.method.kind,
-        quantizer=built.quantizer,
-        device=device,
-        config_options=config_options,
-        brought=brought,
-    )
+    with this_process().together():
+        return load_base(
+            built.recipe.model,
+            kind=built.method.kind,
+            quantizer=built.quantizer,
+            device=device,
+            config_options=config_options,
+            brought=brought,
+        )
 
 
 def load_tuned(run: TrainedRun) -> PreTrainedModel | PeftModel:

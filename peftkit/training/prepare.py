@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +15,7 @@ from peftkit.plugins import Decision, Machine
 from peftkit.recipe.trackers import ALL, OPTION, reported_to
 from peftkit.rundir import status as run_state
 from peftkit.rundir.paths import RunDir
-from peftkit.rundir.status import RunStatus
+from peftkit.rundir.status import PROCESSES, RunStatus
 from peftkit.system.process import Process
 from peftkit.system.screen import Screen
 from peftkit.system.signals import StopRequest
@@ -72,7 +74,8 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     from peftkit.models.load_errors import check_trains
     from peftkit.preprocessing.pipeline import prepare as prepare_data
     from peftkit.recipe.blame import blamed
-    from peftkit.recipe.build import build, identity
+    from peftkit.recipe.build import build
+    from peftkit.recipe.identity import identity
 
     process = run_dir.process
     machine = weakest_machine(process)
@@ -81,8 +84,8 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         machine = _as_cpu(machine)
     with blamed(recipe, "model.path", "model"):
         fetch_dtype(recipe)
-    built = build(recipe, machine)
-    process.by_main(run_state.check_same_recipe, run_dir, built.resolved)
+    built = shared(build(recipe, machine), process)
+    process.by_main(run_state.check_same_recipe, run_dir, built.resolved, process.world_size)
     screen.say(f"{recipe.name} -> {run_dir.path}")
     for line in recipe.replaced:
         screen.say(f"  decided  {line}")
@@ -102,13 +105,18 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     say_decisions([d for d in built.decisions if d.key == DATE], screen)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
     process.by_main(run_state.check_same_data, run_dir, prepared.fingerprint)
+    say_data(prepared, screen)
+    check_adapter_names(recipe, built)
+    told = identity(built.resolved, prepared.fingerprint, num_processes=process.world_size)
+    return Job(run_dir, recipe, machine, built, tokenizer, prepared, told)
+
+
+def say_data(prepared: Prepared, screen: Screen) -> None:
+    """Say what the rows of each split are, and what was done to them."""
     for split, audit in prepared.audit.items():
         screen.say(f"  data     {split}: {audit.describe()}")
     for note in prepared.notes:
         screen.say(f"  data     {note}")
-    check_adapter_names(recipe, built)
-    run_identity = identity(built.resolved, prepared.fingerprint)
-    return Job(run_dir, recipe, machine, built, tokenizer, prepared, run_identity)
 
 
 def on_its_day(recipe: Recipe, run_dir: RunDir) -> Recipe:
@@ -146,18 +154,34 @@ def _with_date(recipe: Recipe, day: str) -> Recipe:
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dialogue=dialogue))
 
 
+def shared(built: Built, process: Process) -> Built:
+    """Record how many processes share each step, where they are several."""
+    if process.is_alone:
+        return built
+    config = built.method.config
+    batch, accumulated = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    rows = batch * accumulated * process.world_size
+    why = f"a launcher started them; {batch} x {accumulated} rows each, {rows} a step"
+    decision = Decision(PROCESSES, process.world_size, why)
+    return dataclasses.replace(built, decisions=(*built.decisions, decision))
+
+
 def weakest_machine(process: Process) -> Machine:
     """Describe what every process has: the main one's machine, with the least memory of any.
 
-    What is decided from it is then the same in all of them.
+    What is decided from it is then the same in all of them. Processes without an accelerator
+    share the memory of their host.
     """
     from peftkit.system.machine import describe_machine
 
-    found = process.gather(describe_machine())
+    found = process.gather((platform.node(), describe_machine()))
+    hosts = Counter(host for host, _ in found)
+    sharing = [hosts[host] if one.device == "cpu" else 1 for host, one in found]
+    machines = [one for _, one in found]
     return dataclasses.replace(
-        found[0],
-        total_bytes=min(one.total_bytes for one in found),
-        free_bytes=min(one.free_bytes for one in found),
+        machines[0],
+        total_bytes=min(one.total_bytes for one in machines),
+        free_bytes=min(one.free_bytes // num for one, num in zip(machines, sharing, strict=True)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, first_line
@@ -18,8 +19,10 @@ from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.diverged import diverged, find_broken
+from peftkit.training.processes import repeated_rows
 from peftkit.training.refused import refusal_explained
 from peftkit.training.save import save_trained
+from peftkit.training.spread import spread
 from peftkit.training.switches import switches_of
 
 if TYPE_CHECKING:
@@ -49,6 +52,11 @@ def train_model(
             trainer = _make_trainer(job, model, session, start)
         if way := job.built.method.taken.describe():
             session.screen.say(f"  speed    {way}")
+        if again := repeated_rows(job.built.method, job.prepared.encoded["train"], run_dir.process):
+            session.screen.say(
+                f"  data     {again} rows of an epoch are read twice, so that every process has as"
+                " many"
+            )
         if start is None:
             _probe(trainer, job, session)
         watch = _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
@@ -116,6 +124,8 @@ def _make_trainer(
     adapter, stopping, above = job.built.adapter, job.recipe.early_stopping, job.recipe.stop_above
     patience = [Patience(stopping.patience, stopping.threshold)] if stopping else []
     best = resume.best_of(start) if start else None
+    process = job.run_dir.process
+    spread_over = partial(spread, process=process, blank_of=job.built.method.untrained)
     ceiling = [Ceiling(above.loss, above.steps, job.run_dir)] if above else []
     return job.built.method.trainer(
         Training(
@@ -132,6 +142,7 @@ def _make_trainer(
             ),
             output_dir=job.run_dir.checkpoints,
             task=job.built.task,
+            spread=None if process.is_alone else spread_over,
         )
     )
 

@@ -9,7 +9,7 @@ from wrong.cases import GOOD, write_files
 
 from peftkit.errors import RecipeError
 from peftkit.plugins import Machine
-from peftkit.recipe.build import Built, build, construct, dump_resolved, identity
+from peftkit.recipe.build import Built, build, construct, dump_resolved
 from peftkit.recipe.load import load_recipe
 from peftkit.recipe.yaml_file import parse
 
@@ -134,19 +134,3 @@ def test_defaults_that_decide_a_run_are_recorded(tmp_path: Path) -> None:
     assert resolved["method"]["sft"]["optim"]
     assert resolved["data"]["task"]["summarize"]["document"] == "document"
     assert resolved["memory"] == {"budget": "6 GiB"}
-
-
-def test_identity_changes_with_what_is_trained_and_not_with_where_it_lies(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    text = GOOD.replace("path: model", f"path: {tmp_path / 'a' / 'model'}")
-    here, there = make(tmp_path / "a", text), make(tmp_path / "b", text)
-    assert here.resolved != there.resolved
-    assert identity(here.resolved, "f") == identity(there.resolved, "f")
-    other = make(tmp_path / "a", text, "method.sft.seed=1")
-    moved = make(tmp_path / "b")
-    identities = {identity(b.resolved, "f") for b in (here, other, moved)}
-    assert len(identities) == 3
-    assert identity(here.resolved, "f") != identity(here.resolved, "g")
