@@ -62,11 +62,6 @@ class PeftAdapter(Adapter):
             raise UsageError(self.refused, hint=self.way_out)
         self.config = config
 
-    @property
-    def adds_positions(self) -> bool:
-        """Tell whether this is prompt learning."""
-        return bool(self.config.is_prompt_learning)
-
     def with_tokens(self, ids: Sequence[int]) -> PeftAdapter:
         """Return the adapter that trains the rows of these tokens, unless its options say which."""
         made = copy.copy(self)
@@ -169,6 +164,12 @@ class ReadsWeights(PeftAdapter):
     """A method that computes with the base weights' own values, which packed ones do not show."""
 
     fewest_bits = 16
+
+
+class PromptLearning(PeftAdapter):
+    """A method that learns positions of its own, which come before those of a row."""
+
+    adds_positions = True
 
 
 class ReadsPackedBytes(PeftAdapter):

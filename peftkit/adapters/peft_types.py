@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftkit.adapters import adalora_schedule
-from peftkit.adapters.base import PeftAdapter, ReadsPackedBytes, ReadsWeights
+from peftkit.adapters.base import PeftAdapter, PromptLearning, ReadsPackedBytes, ReadsWeights
 from peftkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class C3A(PeftAdapter):
     way_out = "say a block_size that divides both sides of every targeted module"
 
 
-class Cartridge(PeftAdapter):
+class Cartridge(PromptLearning):
     """Learn a key/value cache that stands for a long context."""
 
     Config = "peft:CartridgeConfig"
@@ -63,7 +63,7 @@ class Cartridge(PeftAdapter):
     checkpoints_activations = False
 
 
-class Cpt(PeftAdapter):
+class Cpt(PromptLearning):
     """Refine the embeddings of an in-context prompt (context-aware prompt tuning)."""
 
     Config = "peft:CPTConfig"
@@ -174,14 +174,14 @@ class Shira(PeftAdapter):
     way_out = "say a smaller r: r * (rows + columns) is how many elements it trains"
 
 
-class PromptTuning(PeftAdapter):
+class PromptTuning(PromptLearning):
     """Learn embeddings that stand before every input."""
 
     Config = "peft:PromptTuningConfig"
     needs = ("num_virtual_tokens", "how many tokens to learn, e.g. 20")
 
 
-class MultitaskPromptTuning(PeftAdapter):
+class MultitaskPromptTuning(PromptLearning):
     """Learn one prompt for many tasks, and a low-rank part for each."""
 
     Config = "peft:MultitaskPromptTuningConfig"
@@ -198,7 +198,7 @@ class Osf(ReadsWeights):
     Config = "peft:OSFConfig"
 
 
-class PTuning(PeftAdapter):
+class PTuning(PromptLearning):
     """Learn virtual tokens through a small encoder."""
 
     Config = "peft:PromptEncoderConfig"
@@ -234,7 +234,7 @@ class Poly(PeftAdapter):
     way_out = "train one lora a task"
 
 
-class PrefixTuning(PeftAdapter):
+class PrefixTuning(PromptLearning):
     """Learn key/value prefixes for every layer."""
 
     Config = "peft:PrefixTuningConfig"

@@ -218,10 +218,8 @@ class Adapter(Plugin):
     is_fused: bool = False
     """Whether they are to be, where the base has layers that are served."""
 
-    @property
-    def adds_positions(self) -> bool:
-        """Tell whether a row gets positions before those of its tokens, as in prompt learning."""
-        return False
+    adds_positions: ClassVar[bool] = False
+    """Whether a row gets positions before those of its tokens, as in prompt learning."""
 
     @property
     def has_names(self) -> bool:

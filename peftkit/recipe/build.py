@@ -110,7 +110,7 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     quantizer = builder.quantizer(_chosen("model.quantize.", decisions))
     refuse_packed(builder.gate, recipe, adapter, quantizer)
     check_limits(builder.gate, recipe, method)
-    settle_speed(builder.gate, recipe, method, adapter)
+    settle_speed(recipe, method, adapter)
     builder.generation()
     builder.check_stack("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()

@@ -16,6 +16,7 @@ from peftkit.plugins import find, plugin_names
 from peftkit.recipe import (
     lora_contradictions,
     row_contradictions,
+    speed,
     token_contradictions,
     trackers,
     training_contradictions,
@@ -36,6 +37,7 @@ def find_contradictions(gate: Gate, sections: Mapping[str, Any]) -> None:
         **{name: sections[name] for name in ("model", "data", "adapter", "method", "evaluate")},
         stops_early=sections["early_stopping"] is not None,
         per_epoch=sections["per_epoch"],
+        speed=sections["speed"],
         splits=None if data is None or data.source is None or is_split_wrong else data.all_splits,
     )
     for rule in RULES:
@@ -333,6 +335,7 @@ RULES: tuple[Callable[[Stated], Found], ...] = (
     *training_contradictions.RULES,
     *trackers.RULES,
     *row_contradictions.RULES,
+    *speed.RULES,
     _splits,
     _mixed,
     _evaluate,

@@ -6,20 +6,20 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from peftkit.plugins import Adapter, Method
+from peftkit.errors import UsageError
+from peftkit.plugins import Adapter, Method, find
 from peftkit.plugins.speed import Speed
+from peftkit.recipe.schema import AdapterSection, Choice, ModelSection
+from peftkit.recipe.stated import Found, Stated
 
 if TYPE_CHECKING:
     from peftkit.recipe.schema import Recipe
-    from peftkit.recipe.strict import Gate
 
 _OFF = {"loss": "native", "unpad": "off", "fused_adapter": "off"}
 
 
-def settle_speed(
-    gate: Gate, recipe: Recipe, method: Method | None, adapter: Adapter | None
-) -> None:
-    """Tell method and adapter what is asked of them; refuse what is stated and cannot be.
+def settle_speed(recipe: Recipe, method: Method | None, adapter: Adapter | None) -> None:
+    """Tell method and adapter what is asked of them, but for what cannot be.
 
     Args:
         method: None where it was refused.
@@ -27,44 +27,80 @@ def settle_speed(
     if method is None:
         return
     asked = dataclasses.asdict(recipe.speed)
-    for key, reason, hint in _obstacles(recipe, method, adapter):
-        if asked[key] not in ("auto", _OFF[key]):
-            gate.refuse(f"speed.{key}", f"{asked[key]} is not possible: {reason}", hint)
+    for key, _, _ in _obstacles(recipe.model, recipe.method, recipe.adapter):
         asked[key] = _OFF[key]
     method.speed = Speed(**asked)
     if adapter is not None:
         adapter.is_fused = adapter.can_fuse and asked["fused_adapter"] != "off"
 
 
+def _asked(stated: Stated) -> Found:
+    """Refuse what is asked for and cannot be with this method, adapter or attention."""
+    if stated.speed is None:
+        return
+    asked = dataclasses.asdict(stated.speed)
+    for key, reason, hint in _obstacles(stated.model, stated.method, stated.adapter):
+        if asked[key] not in ("auto", _OFF[key]):
+            yield f"speed.{key}", f"{asked[key]} is not possible: {reason}", hint
+
+
 def _obstacles(
-    recipe: Recipe, method: Method, adapter: Adapter | None
+    model: ModelSection | None, method: Choice | None, adapter: AdapterSection | None
 ) -> Iterator[tuple[str, str, str]]:
     """Give each key that is in someone's way, with the reason and what to write."""
-    name, args = recipe.method.name, method.config
-    for key in ("loss", "unpad"):
-        if key not in method.speeds:
-            yield key, f"method {name} computes its steps by its trainer alone", f"speed.{key}=auto"
-    attention = recipe.model.attn_implementation
+    found = list(_of_method(method)) if method else []
+    attention = model.attn_implementation if model else None
     if attention not in (None, "sdpa"):
-        yield (
-            "unpad",
-            f"model.attn_implementation: {attention} is asked for, and rows without padding have"
-            " an attention of their own",
-            "delete model.attn_implementation",
+        found.append(
+            (
+                "unpad",
+                f"model.attn_implementation: {attention} is asked for, and rows without padding"
+                " have an attention of their own",
+                "delete model.attn_implementation",
+            )
         )
-    if getattr(args, "neftune_noise_alpha", None):
+    if adapter is not None:
+        found += _of_adapter(adapter)
+    # One reason is enough of each key.
+    yield from {key: (key, reason, hint) for key, reason, hint in reversed(found)}.values()
+
+
+def _of_method(method: Choice) -> Iterator[tuple[str, str, str]]:
+    name = method.name
+    try:
+        speeds = find("methods", name).speeds
+    except UsageError:
+        return  # refused where it is named
+    for key in ("loss", "unpad"):
+        if key not in speeds:
+            yield key, f"method {name} computes its steps by its trainer alone", f"speed.{key}=auto"
+    if method.options.get("neftune_noise_alpha"):
         yield (
             "unpad",
             f"method.{name}.neftune_noise_alpha scales its noise by the length of a row, which a"
             " batch without padding does not have",
             f"delete method.{name}.neftune_noise_alpha",
         )
-    if adapter is not None and adapter.adds_positions:
+
+
+def _of_adapter(adapter: AdapterSection) -> Iterator[tuple[str, str, str]]:
+    if adapter.choice is None:
+        if adapter.is_full:
+            yield "fused_adapter", "adapter: full has no adapter", "speed.fused_adapter=auto"
+        return
+    try:
+        plugin = find("adapters", adapter.choice.name)
+    except UsageError:
+        return
+    if plugin.adds_positions:
         for key in ("loss", "unpad"):
             yield (
                 key,
                 "this adapter puts positions of its own before each row",
                 f"speed.{key}=auto",
             )
-    if adapter is not None and not adapter.can_fuse:
+    if not plugin.can_fuse:
         yield "fused_adapter", "only layers of adapter: lora can be", "speed.fused_adapter=auto"
+
+
+RULES = (_asked,)

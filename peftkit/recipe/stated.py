@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from peftkit.plugins.speed import Speed
 from peftkit.recipe.schema import (
     AdapterSection,
     Choice,
@@ -33,6 +34,7 @@ class Stated:
     splits: Mapping[str, str] | None
     """Our splits; None when that part of the recipe could not be read."""
     per_epoch: PerEpochSection | None = None
+    speed: Speed | None = None
 
     @property
     def options(self) -> Mapping[str, Any]:

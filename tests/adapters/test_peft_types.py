@@ -204,6 +204,11 @@ def test_trains_saves_and_loads_back(name: str, bases: Bases, tmp_path: Path, ca
     capsys.readouterr()
 
 
+def test_prompt_learning_is_known_before_anything_is_built() -> None:
+    said = {name for name in TRAINED if plugin(name).adds_positions}
+    assert said == {name for name in TRAINED if native_config(name).is_prompt_learning}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refuses_with_a_way_out_before_anything_is_built(name: str) -> None:
     kind = plugin(name)
