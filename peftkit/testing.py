@@ -23,6 +23,7 @@ from peftkit.plugins import (
     Method,
     Source,
     Task,
+    Work,
     problem_of,
 )
 from peftkit.plugins.combined import Compression
@@ -275,6 +276,22 @@ def check_exporter(cls: type, options: Mapping[str, Any], trained: Trained, out:
     for proof in exported.proofs:
         _require(proof.holds, f"{proof.what}: {proof.measured} is above {proof.tolerance}")
     return exported
+
+
+def check_scheduler(cls: type, options: Mapping[str, Any]) -> None:
+    """Check a scheduler: the command stands in its file, whole, and the same one at each start."""
+    _check_class(cls, "schedulers", options)
+    scheduler: Any = cls(_config(cls, options))
+    most = scheduler.most_machines
+    _require(most is None or most >= 1, f"most_machines is {most!r}")
+    launcher = ("--launch", "accelerate")
+    for num_machines in (1,) if most == 1 else (1, 2):
+        work = Work("check", ("peftkit", "run", "recipe.yaml"), launcher, num_machines, 4)
+        rendered = [scheduler.render(work) for _ in range(2)]
+        _require(rendered[0] == rendered[1], "render() differs when called twice")
+        start = f"peftkit run recipe.yaml --launch accelerate -- --num_processes {4 * num_machines}"
+        _require(start in rendered[0].text, f"render() leaves out `{start}`")
+        _require("FILE" in rendered[0].submitted_by, "submitted_by does not name FILE")
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:

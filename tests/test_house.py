@@ -31,7 +31,7 @@ FLOORS = [
     {"init", "methods"},
     {"memory", "merging"},
     {"exporters", "launching", "merge", "planning", "quantizers", "reporting"},
-    {"benching", "export", "fit", "plan", "push", "report", "training"},
+    {"benching", "export", "fit", "launch", "plan", "push", "report", "training"},
     {"bench", "data", "doctor", "evaluate", "generate", "testing"},
     {"run"},
     {"cli"},
@@ -161,6 +161,7 @@ PLUGINS = {
     "adapters",
     "exporters",
     "importers",
+    "launching",
     "merges",
     "methods",
     "quantizers",
@@ -285,7 +286,7 @@ def test_every_entry_point_of_ours_resolves_to_its_protocol() -> None:
             "sources": plugins.Source, "tasks": plugins.Task, "adapters": plugins.Adapter,
             "methods": plugins.Method, "quantizers": Quantizer, "merges": plugins.Merge,
             "exporters": plugins.Exporter, "rewards": plugins.Reward,
-            "importers": plugins.Importer,
+            "importers": plugins.Importer, "schedulers": plugins.Scheduler,
         }[group]  # fmt: skip
         members = [m for m in dir(protocol) if not m.startswith("_")]
         for point in entry_points(group=f"peftkit.{group}"):

@@ -14,7 +14,7 @@ from types import FrameType
 
 import typer
 
-from peftkit.cli import artefacts, memory, recipes, runs  # noqa: F401 - each registers its commands
+from peftkit.cli import artefacts, jobs, memory, recipes, runs  # noqa: F401 - each registers its commands
 from peftkit.cli.app import CommandLineError, app, explain_failure, explain_usage, print_error
 from peftkit.errors import ArtefactError, PeftkitError, RecipeError, UsageError
 from peftkit.system.launcher import leave_for_launcher

@@ -98,3 +98,10 @@ def _below(incomplete: str, suffixes: tuple[str, ...] = ()) -> Iterator[str]:
             yield f"{one}/"
         elif one.suffix in suffixes:
             yield str(one)
+
+
+def complete_scheduler(incomplete: str) -> list[str]:
+    """Offer the job systems."""
+    from peftkit.plugins import plugin_names
+
+    return _starting(plugin_names("schedulers"), incomplete)

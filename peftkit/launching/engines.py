@@ -75,11 +75,6 @@ def overrides_for(engine: Engine, recipe: Recipe) -> list[str]:
 def find_problems(engine: Engine, recipe: Recipe, quantizer: Quantizer | None) -> list[str]:
     """Say what keeps an engine from running a recipe, as far as no weight is needed to tell."""
     found, key = [], f"method.{recipe.method.name}"
-    if engine.package is not None and find_spec(engine.package) is None:
-        found.append(
-            f"--engine {engine.name} needs the package {engine.package}, which is not installed:"
-            f" pip install {engine.package}"
-        )
     if recipe.method.options.get("fsdp") and not engine.is_fsdp:
         found.append(
             f"--engine {engine.name} and {key}.fsdp exclude each other: {key}.fsdp=false, or"
@@ -91,6 +86,16 @@ def find_problems(engine: Engine, recipe: Recipe, quantizer: Quantizer | None) -
     if engine.cuts_weights and quantizer is not None:
         found += _uncut(engine, quantizer)
     return found
+
+
+def find_missing(engine: Engine) -> list[str]:
+    """Say which package an engine needs that this machine lacks."""
+    if engine.package is None or find_spec(engine.package) is not None:
+        return []
+    return [
+        f"--engine {engine.name} needs the package {engine.package}, which is not installed:"
+        f" pip install {engine.package}"
+    ]
 
 
 def _uncut(engine: Engine, quantizer: Quantizer) -> list[str]:

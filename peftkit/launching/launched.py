@@ -25,7 +25,13 @@ from peftkit.launching.arguments import (
     find_machine_problems,
     read_arguments,
 )
-from peftkit.launching.engines import Engine, engine_of, find_problems, overrides_for
+from peftkit.launching.engines import (
+    Engine,
+    engine_of,
+    find_missing,
+    find_problems,
+    overrides_for,
+)
 from peftkit.launching.processes import Failure, run_processes
 from peftkit.rundir import status as run_state
 from peftkit.rundir.checkpoints import list_checkpoints
@@ -103,7 +109,8 @@ def check_launch(asked: LaunchedRun, recipe: Recipe) -> Checked:
             problems.append("--engine and --config_file exclude each other: drop one of them")
     elif engine is not None:
         overrides = overrides_for(engine, recipe)
-        problems += find_problems(engine, recipe, _quantizer_of(recipe, engine))
+        problems += find_missing(engine)
+        problems += find_problems(engine, recipe, quantizer_of(recipe, engine))
     uses_cpu = bool(recipe.method.options.get("use_cpu"))
     problems += find_machine_problems(arguments, uses_cpu=uses_cpu)
     if problems:
@@ -115,7 +122,7 @@ def check_launch(asked: LaunchedRun, recipe: Recipe) -> Checked:
     return Checked(engine, arguments, tuple(overrides))
 
 
-def _quantizer_of(recipe: Recipe, engine: Engine) -> Quantizer | None:
+def quantizer_of(recipe: Recipe, engine: Engine) -> Quantizer | None:
     """Construct a recipe's quantizer, where an engine has to know it."""
     if recipe.model.quantize is None or not engine.cuts_weights:
         return None

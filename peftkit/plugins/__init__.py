@@ -36,7 +36,16 @@ from peftkit.plugins.kinds import (
 )
 from peftkit.plugins.machine import Chosen, Decision, Machine
 from peftkit.plugins.method import Method
-from peftkit.plugins.parts import Adapter, Exporter, Merge, Plugin, Reward, Source, Task
+from peftkit.plugins.parts import (
+    Adapter,
+    Exporter,
+    Merge,
+    Plugin,
+    Reward,
+    Scheduler,
+    Source,
+    Task,
+)
 from peftkit.plugins.picture import Picture
 from peftkit.plugins.pictured import Pictured
 from peftkit.plugins.quantizer import Quantizer, Storage
@@ -61,6 +70,7 @@ from peftkit.plugins.rows import (
     column_lengths,
     count_sequence,
 )
+from peftkit.plugins.scheduled import Rendered, Work
 from peftkit.plugins.trainer import Training, make_trainer
 
 __all__ = [
@@ -108,10 +118,12 @@ __all__ = [
     "Quantizer",
     "Question",
     "Rated",
+    "Rendered",
     "Reply",
     "Reward",
     "Row",
     "RowCount",
+    "Scheduler",
     "Scoring",
     "Source",
     "Span",
@@ -121,6 +133,7 @@ __all__ = [
     "Text",
     "Training",
     "Verdict",
+    "Work",
     "all_plugins",
     "available",
     "checked_rows",

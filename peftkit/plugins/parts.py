@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from peftkit.plugins.combined import Compression
     from peftkit.plugins.exported import Exported, Trained
     from peftkit.plugins.machine import Decision
+    from peftkit.plugins.scheduled import Rendered, Work
 
 
 class Plugin(ABC):
@@ -321,3 +322,14 @@ class Exporter(Plugin):
     @abstractmethod
     def export(self, trained: Trained, out: Path) -> Exported:
         """Write into an empty folder and measure it; ArtefactError for what cannot be written."""
+
+
+class Scheduler(Plugin):
+    """Render the file by which a job system runs a recipe, and starts it again where it stopped."""
+
+    most_machines: ClassVar[int | None] = None
+    """How many machines one job can have; None for any number."""
+
+    @abstractmethod
+    def render(self, work: Work) -> Rendered:
+        """Return the file; `work.shell` is the command, the same at each start."""

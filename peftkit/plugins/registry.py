@@ -21,7 +21,7 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.plugins.importer import Importer
 from peftkit.plugins.method import Method
-from peftkit.plugins.parts import Adapter, Exporter, Merge, Reward, Source, Task
+from peftkit.plugins.parts import Adapter, Exporter, Merge, Reward, Scheduler, Source, Task
 from peftkit.plugins.quantizer import Quantizer
 
 _BASES: dict[str, type] = {
@@ -34,6 +34,7 @@ _BASES: dict[str, type] = {
     "exporters": Exporter,
     "rewards": Reward,
     "importers": Importer,
+    "schedulers": Scheduler,
 }
 GROUPS = tuple(_BASES)
 

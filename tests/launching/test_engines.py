@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from peftkit.errors import UsageError
-from peftkit.launching.engines import ENGINES, engine_of, find_problems, overrides_for
+from peftkit.launching.engines import ENGINES, engine_of, find_missing, find_problems, overrides_for
 from peftkit.recipe.load import load_recipe
 
 RECIPE = "recipes/summarize-lora.yaml"
@@ -80,9 +80,9 @@ def test_what_an_engine_cannot_do_is_said_from_the_recipe_alone() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peftkit.launching.engines.find_spec", lambda _: None)
-    plain = load_recipe(RECIPE)
-    [missing] = find_problems(ENGINES["zero2"], plain, None)
+    [missing] = find_missing(ENGINES["zero2"])
     assert "pip install deepspeed" in missing
+    assert find_missing(ENGINES["fsdp2"]) == []
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_quantized_base_is_cut_only_where_its_quantizer_says_so(
-    options: dict[str, Any], engine: str, says: str | None, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], engine: str, says: str | None
 ) -> None:
     from transformers import BitsAndBytesConfig
 
     from peftkit.quantizers.bitsandbytes import BitsAndBytes
 
-    monkeypatch.setattr("peftkit.launching.engines.find_spec", lambda _: True)
     quantizer = BitsAndBytes(BitsAndBytesConfig(**options))
     found = find_problems(ENGINES[engine], load_recipe(RECIPE), quantizer)
     assert [says in problem for problem in found] == ([True] if says else [])
