@@ -18,7 +18,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
 def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Import the page's Python blocks, in their order, as one module."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     folder = tmp_path_factory.mktemp("page")
     (folder / "test_of_the_page.py").write_text("\n".join(blocks), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -95,6 +95,16 @@ def test_the_quantizer_needs_nothing_else(written: Any) -> None:
     (kept,) = written.Mine.decide({}, dtype="float32", kept_modules=("classifier",))
     assert (kept.option, kept.value) == ("modules_to_not_convert", ["classifier"])
     assert written.Mine(None).storage is None
+
+
+def test_the_scheduler_keeps_its_contract(written: Any) -> None:
+    from peftkit.plugins import Work
+    from peftkit.testing import check_scheduler
+
+    check_scheduler(written.Lsf, {"queue": "gpu"})
+    text = written.Lsf(written.Options()).render(Work("a run", ("peftkit", "run", "r"))).text
+    assert "-J a-run -q normal" in text
+    assert "-wt 2 -wa TERM" in text
 
 
 def test_the_importer_says_what_became_of_every_key(written: Any, tmp_path: Path) -> None:

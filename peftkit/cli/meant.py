@@ -21,7 +21,7 @@ from peftkit.cli.words import (
 )
 from peftkit.errors import PeftkitError
 
-OF_RECIPES = frozenset({"run", "check", "data", "plan", "fit"})
+OF_RECIPES = frozenset({"run", "launch", "check", "data", "plan", "fit"})
 OF_RUNS = frozenset({"evaluate", "generate", "report", "export", "push", "merge"})
 RUNS = Path("runs")
 _HELP = frozenset({"--help", "-h"})
