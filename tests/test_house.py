@@ -64,6 +64,7 @@ SPEAK_OF_PROCESSES = {
     "adapters/extra_state.py",
     "launching/arguments.py",
     "launching/processes.py",
+    "plugins/scheduled.py",
     "system/launcher.py",
     "training/callbacks.py",
     "training/processes.py",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from peftkit.cli import completion
 from peftkit.cli.app import EngineName, Overrides, RecipeFile, app, say
 from peftkit.cli.terminal import note
+
+if TYPE_CHECKING:
+    from peftkit.plugins import Rendered
 
 
 @app.command()
@@ -41,7 +44,7 @@ def launch(
     out: Annotated[Path | None, typer.Option(help="The file to write; stdout otherwise.")] = None,
 ) -> None:
     """Write the file by which a job system runs a recipe, and resumes it after each stop."""
-    from peftkit.launch import Machines, write_file
+    from peftkit.launch import Machines
     from peftkit.launch import launch as render
     from peftkit.recipe.load import load_recipe
 
@@ -54,6 +57,13 @@ def launch(
         out=run_dir,
         options=options or (),
     )
+    _give(rendered, out)
+
+
+def _give(rendered: Rendered, out: Path | None) -> None:
+    """Print or write a job's file, and say how it is submitted."""
+    from peftkit.launch import write_file
+
     if out is None:
         say(rendered.text.rstrip("\n"))
     else:
