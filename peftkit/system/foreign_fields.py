@@ -29,6 +29,15 @@ _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers", "deco
 _MOST_LAYERS = 1000
 """The deepest models have as many; building more, even without weights, takes minutes."""
 _LARGEST = 1 << 30
+_TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
+"""-1 stands for none in some."""
+_GENERATION: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 100), "top_k": (-1, _LARGEST), "top_p": (0, 1), "min_p": (0, 1),
+    "typical_p": (0, 1), "repetition_penalty": (0, 100), "max_new_tokens": (0, _LARGEST),
+    "max_length": (0, _LARGEST), "num_beams": (1, 1000), "num_return_sequences": (1, 1000),
+    "no_repeat_ngram_size": (0, _LARGEST), "length_penalty": (-100, 100),
+}  # fmt: skip
+"""Field of generation_config.json -> the numbers that can be meant."""
 _RANKS = ("r", "init_r", "target_r")
 _MOST_RANK = 1 << 16
 _NUMBERS = ("lora_alpha", "alpha", "lora_dropout")
@@ -61,10 +70,31 @@ def check_model_sizes(config: Mapping[str, Any], where: str) -> None:
         key = path[-1]
         if key not in (*_SIZES, *_LAYERS) or value is None or isinstance(value, list):
             continue
-        is_count = isinstance(value, int) and not isinstance(value, bool)
         least, most = (0, _MOST_LAYERS) if key in _LAYERS else (1, _LARGEST)
-        if not is_count or not least <= value <= most:
+        if not _is_count(value) or not least <= value <= most:
             raise _wrong(where, ".".join(path), value, f"a number from {least} to {most:,}")
+
+
+def check_generation_fields(config: Mapping[str, Any], where: str) -> None:
+    """Refuse what a folder says of generating where no program could generate so.
+
+    Raises:
+        ArtefactError: names the field.
+    """
+    for key in _TOKENS:
+        ids = config.get(key)
+        for one in ids if isinstance(ids, list) else [ids]:
+            if one is not None and not (_is_count(one) and -1 <= one < _LARGEST):
+                raise _wrong(where, key, one, "the number of a token")
+    for key, (least, most) in _GENERATION.items():
+        value = config.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and least <= value <= most):
+            raise _wrong(where, key, value, f"a number from {least:g} to {most:,}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_adapter_fields(config: Mapping[str, Any], where: str) -> None:

@@ -95,7 +95,7 @@ def test_a_template_out_of_reach_is_refused_before_anything_is_written(tmp_path:
 def test_stops_and_sampling_come_from_the_generation_config(tmp_path: Path) -> None:
     folder = _model(tmp_path, chat_templates.CHATML)
     stated = {"eos_token_id": [0, 4], "do_sample": True, "temperature": 0.6, "top_k": 20,
-              "repetition_penalty": 1.05, "top_p": True}  # fmt: skip
+              "repetition_penalty": 1.05}  # fmt: skip
     (folder / "generation_config.json").write_text(json.dumps(stated))
     check_exporter(Ollama, {}, Trained("tiny", folder), tmp_path / "out")
     commands = read_modelfile((tmp_path / "out" / "Modelfile").read_text())

@@ -13,6 +13,7 @@ from peftkit.errors import ArtefactError
 from peftkit.system.foreign_fields import (
     check_adapter_fields,
     check_config_fields,
+    check_generation_fields,
     check_model_sizes,
     find_redirecting,
 )
@@ -83,3 +84,30 @@ def test_only_what_leads_elsewhere_than_peft_writes_is_redirecting() -> None:
     assert find_redirecting({**foreign, "tokenizer_kwargs": {"trust_remote_code": True}}) == [
         "auto_mapping", "megatron_core", "tokenizer_kwargs",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": float("inf")}, {"temperature": float("nan")}, {"temperature": "1"},
+        {"eos_token_id": -5}, {"eos_token_id": [0, 1 << 40]}, {"pad_token_id": [[1]]},
+        {"top_k": 1 << 62}, {"top_k": True}, {"num_beams": 100_000}, {"max_new_tokens": {}},
+    ],
+)  # fmt: skip
+def test_generation_of_a_stranger_has_numbers_that_can_be_meant(fields: dict[str, Any]) -> None:
+    with pytest.raises(ArtefactError, match=next(iter(fields))):
+        check_generation_fields(fields, "generation_config.json")
+
+
+def test_what_models_say_of_generating_passes() -> None:
+    import transformers
+
+    check_generation_fields(transformers.GenerationConfig().to_dict(), "generation_config.json")
+    stated = {"eos_token_id": [128001, 128009], "pad_token_id": -1, "temperature": 0.6, "top_k": 20}
+    check_generation_fields(stated, "generation_config.json")
+
+
+@given(st.dictionaries(st.sampled_from(["temperature", "eos_token_id", "top_k", "other"]), ANY))
+def test_anything_said_of_generating_passes_or_is_named(fields: dict[str, Any]) -> None:
+    with suppress(ArtefactError):
+        check_generation_fields(fields, "generation_config.json")
