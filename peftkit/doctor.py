@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import PeftkitError, first_line
+from peftkit.errors import PeftkitError, UsageError, first_line
 from peftkit.models.versions import STACK
 from peftkit.plugins import all_plugins, find
 from peftkit.system.units import gibibytes
@@ -222,6 +222,30 @@ def _hub() -> Finding:
         return Finding("hub", "hub", "no", f"{ENDPOINT} is out of reach: {first_line(error)}")
     who = f"as {name}" if name else "without a token, so no gated models"
     return Finding("hub", "hub", "ok", f"{ENDPOINT} answers in {seconds:.1f} s, {who}")
+
+
+def write_problem_report(found: Examination, run: Path | None) -> Path:
+    """Write one file about a problem into the current folder, beside earlier ones.
+
+    Args:
+        run: the run that went wrong, where one did.
+
+    Raises:
+        UsageError: there is no such run.
+        ResourceError: the file cannot be written.
+    """
+    from peftkit.reporting.problem_report import problem_report
+    from peftkit.rundir.paths import RunDir, write_atomically
+    from peftkit.system.last_failure import last_failure
+
+    run_dir = None if run is None else RunDir(run)
+    if run_dir is not None and not run_dir.is_begun:
+        raise UsageError(f"{run} is no run", hint="peftkit runs lists them")
+    findings = [asdict(finding) for finding in found.findings]
+    names = ("peftkit-report.txt", *(f"peftkit-report-{number}.txt" for number in range(2, 1000)))
+    file = next(Path(name) for name in names if not Path(name).exists())
+    write_atomically(file, problem_report(findings, run_dir, last_failure()))
+    return file
 
 
 def render_doctor(found: Examination) -> RenderableType:

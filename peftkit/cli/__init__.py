@@ -17,6 +17,7 @@ import typer
 from peftkit.cli import artefacts, jobs, memory, recipes, runs  # noqa: F401 - each registers its commands
 from peftkit.cli.app import CommandLineError, app, explain_failure, explain_usage, print_error
 from peftkit.errors import ArtefactError, PeftkitError, RecipeError, UsageError
+from peftkit.system.last_failure import keep_failure
 from peftkit.system.launcher import leave_for_launcher
 from peftkit.system.process import this_process
 from peftkit.system.signals import SIGNALS
@@ -106,12 +107,7 @@ def _run(arguments: Sequence[str], interrupt: Interrupt, *, with_traceback: bool
             return interrupt.code
         if with_traceback:
             raise
-        if isinstance(error, PeftkitError):
-            failure = error
-        elif isinstance(error, CommandLineError):
-            failure = explain_usage(error)
-        else:
-            failure = explain_failure(error)
+        failure = _explain(error, arguments)
         if isinstance(failure, (UsageError, ArtefactError, RecipeError)):
             failure.hint = _meant(arguments) or failure.hint
         _say_failure(failure, as_json="--json" in arguments)
@@ -129,6 +125,18 @@ def _say_failure(failure: PeftkitError, *, as_json: bool) -> None:
         time.sleep(SECONDS_FOR_LAST_WORDS)
     else:
         print_error(failure, as_json=as_json)
+
+
+def _explain(error: Exception, arguments: Sequence[str]) -> PeftkitError:
+    """Say what an error means; a bug of ours is kept for a report."""
+    if isinstance(error, PeftkitError):
+        return error
+    if isinstance(error, CommandLineError):
+        return explain_usage(error)
+    failure = explain_failure(error)
+    if failure.exit_code == PeftkitError.exit_code:
+        keep_failure(arguments, error)
+    return failure
 
 
 def _meant(arguments: Sequence[str]) -> str | None:

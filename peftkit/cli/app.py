@@ -199,5 +199,6 @@ def explain_failure(error: Exception) -> PeftkitError:
         return ResourceError(f"{error.filename or 'the system'}: {error.strerror}")
     return PeftkitError(
         f"{type(error).__name__}: {error}",
-        hint="this is a bug in peftkit: add --traceback and report what it prints",
+        hint="this is a bug in peftkit: `peftkit doctor --report` writes down what mends it,"
+        " without your data; --traceback shows where it is",
     )

@@ -133,13 +133,29 @@ def plugins(as_json: Json = False) -> None:
 @app.command()
 def doctor(
     hub: Annotated[bool, typer.Option("--hub", help="Try to reach the Hub, too.")] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Write one file for whoever mends a problem: no secrets, no rows of data.",
+        ),
+    ] = False,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN", help="The run that went wrong.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what works in this environment, each thing really tried."""
     from peftkit import doctor as examining
 
+    if run is not None and not report:
+        raise UsageError("--run says which run a report is of", hint="add --report")
     with busy("trying what works here"):
         found = examining.doctor(hub=hub)
+    if report:
+        file = examining.write_problem_report(found, run)
+        say(f"wrote {file}: read it before you send it to anybody")
+        return
     show(examining.render_doctor(found), found.to_json(), as_json)
     if not found.is_healthy:
         raise typer.Exit(ResourceError.exit_code)

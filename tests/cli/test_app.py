@@ -135,7 +135,8 @@ def test_a_bug_says_so_without_a_traceback_until_one_is_asked_for(failing) -> No
     assert found.code == 1
     assert found.refusal == (
         "ZeroDivisionError: oops\n"
-        "  try: this is a bug in peftkit: add --traceback and report what it prints"
+        "  try: this is a bug in peftkit: `peftkit doctor --report` writes down what mends it,"
+        " without your data; --traceback shows where it is"
     )
     assert json.loads(failing(ZeroDivisionError("oops"), "--json").out)["exit_code"] == 1
     for error in (ZeroDivisionError("oops"), errors.DataError("rows")):
