@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import UsageError
 from peftkit.memory.planner import Plan, Verdict, plan
 from peftkit.memory.scoring import planned_evaluation
+from peftkit.memory.sharing import DDP
 from peftkit.memory.terms import COLLECTIVES, TERMS
 from peftkit.planning.admission import available_bytes
+from peftkit.planning.communication import Exchange, communicated_bytes
 from peftkit.system.units import GIB, duration, gibibytes
 
 if TYPE_CHECKING:
@@ -49,6 +51,15 @@ class PlannedRecipe:
     price_per_hour: float | None = None
     """Of each device, in any currency."""
 
+    @property
+    def communicated_bytes(self) -> int | None:
+        """Return what each of several replicas sends in a step; None of shards, or of one."""
+        sharing = self.plan.sharing
+        if sharing.strategy != DDP:
+            return None
+        exchange = Exchange("ddp", self.plan.gradient_bytes)
+        return communicated_bytes(exchange, sharing.num_processes)
+
     def to_json(self) -> dict[str, Any]:
         """Return what `plan --json` prints: the plan, the devices, and what is predicted."""
         known = [forecast for forecast in self.forecasts if forecast is not None]
@@ -58,6 +69,7 @@ class PlannedRecipe:
             **self.plan.to_json(self.verdicts),
             "evaluation": None if evaluation is None else dataclasses.asdict(evaluation),
             "speeds": speeds,
+            "communicated_bytes": self.communicated_bytes,
         }
 
 
@@ -155,6 +167,9 @@ def render_plan(planned: PlannedRecipe) -> Group:
         head.append(f"\n{needed} must be free: what CUDA's caching allocator takes to serve it")
     if made.sharing.num_processes > 1:
         head.append(f"\npredicted for each of {made.sharing.describe()}")
+        if planned.communicated_bytes is not None:
+            sent = gibibytes(planned.communicated_bytes)
+            head.append(f"; each sends {sent} a step, and receives as much")
     parts: list[Any] = [head, Text(), _term_table(made), Text(), _device_table(made, verdicts)]
     if made.host_bytes:
         parts.append(Text(f"\nin pinned host memory beside it: {gibibytes(made.host_bytes)}"))

@@ -100,6 +100,9 @@ def test_several_processes_are_told_apart_and_get_no_time(planned) -> None:
     assert made.forecasts == (None,)
     content = made.to_json()
     assert (content["num_processes"], content["strategy"], content["speeds"]) == (4, "DDP", [])
+    # a ring's share of the gradients, which are float32 as PEFT makes them
+    sent = 2 * 3 / 4 * 4 * made.plan.num_trained
+    assert content["communicated_bytes"] == made.communicated_bytes == round(sent)
     with pytest.raises(UsageError, match="one process on this machine"):
         plan_recipe(load_recipe(planned[1]), here=True, num_processes=4)
 

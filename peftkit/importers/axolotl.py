@@ -34,7 +34,7 @@ from peftkit.plugins.importer import Fate, Foreign, Imported, Importer
 
 _HUB = no_effect("nothing is uploaded while training: `peftkit push RUN OWNER/NAME`")
 _SPEED = no_effect("how fast it computes, not what")
-_DEVICES = no_effect("a run is one process; `peftkit plan` says what it takes")
+_DEVICES = no_effect("a launcher says it: `peftkit run --launch accelerate`")
 _BY_ITSELF = implied("peftkit does it by itself")
 METHODS = {"dpo": ("dpo", {}), "ipo": ("dpo", {"loss_type": ["ipo"]}), "kto": ("kto", {}),
            "grpo": ("grpo", {"rewards": ["rougeL"]})}  # fmt: skip

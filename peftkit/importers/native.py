@@ -22,7 +22,7 @@ from peftkit.plugins.imported import (
 from peftkit.plugins.importer import Fate
 from peftkit.recipe.signatures import signature_of
 
-DEVICES = no_effect("a run is one process; `peftkit plan` says what it takes")
+DEVICES = no_effect("a launcher says it: `peftkit run --launch accelerate`")
 HUB = no_effect("nothing is uploaded while training: `peftkit push RUN OWNER/NAME`")
 SPEED = no_effect("how fast it computes, not what")
 ROWS_ENCODED = no_effect("rows are encoded once, at the beginning of a run")

@@ -161,8 +161,8 @@ TABLE: Mapping[str, Rule] = {
     "log_peak_memory_stats": _WATCHED,
     "log_level": _WATCHED,
     "cudnn_deterministic_mode": _SPEED,
-    "custom_sharded_layers": no_effect("a run is one process"),
-    "fsdp_cpu_offload": no_effect("a run is one process"),
+    "custom_sharded_layers": no_effect("where processes share a model, `fsdp_config` says it"),
+    "fsdp_cpu_offload": no_effect("where processes share a model, `fsdp_config` says it"),
 }  # fmt: skip
 _PREFIXES = (
     "profiler",

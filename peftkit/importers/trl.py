@@ -90,7 +90,7 @@ TABLE: Mapping[str, Rule] = {
     "dataset_kwargs": ROWS_ENCODED,
     "auto_insert_empty_system_msg": implied("the chat template writes what rows have"),
     "decontaminate": implied("the audit counts rows of a held-out split that stand in train"),
-    "ignore_bias_buffers": no_effect("a run is one process"),
+    "ignore_bias_buffers": no_effect("a launcher says it: `peftkit run --launch accelerate`"),
     "use_unsloth": SPEED,
     "config": no_effect("it is read with it"),
     "wandb_project": no_effect("the environment's WANDB_PROJECT says it"),

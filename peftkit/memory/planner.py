@@ -116,6 +116,8 @@ class Plan:
     are scored at once, or None for the recipe's own."""
     num_trained: int = 0
     """Numbers that are trained."""
+    gradient_bytes: int = 0
+    """Of their gradients, once."""
     num_virtual: int = 0
     """Positions that prompt learning puts before each row."""
     reserve: Callable[[int, int], int] | None = field(default=None, repr=False, compare=False)
@@ -369,6 +371,7 @@ def _sum_up(  # noqa: PLR0913
         scoring=scoring,
         num_virtual=rehearsed.virtual.num,
         num_trained=sum(parameter.numel() for parameter in rehearsed.trained),
+        gradient_bytes=sum(parameter.nbytes for parameter in rehearsed.trained),
         reserve=partial(_reserved, footprints, shape, runtime, rehearsed.method)
         if runtime.caches
         else None,
