@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftkit.errors import UsageError
 from peftkit.plugins import Method, Training, make_trainer
@@ -23,6 +23,8 @@ class FastSteps(Method):
     """Score trained positions only, and put rows one after another, where a model lets it."""
 
     speeds = frozenset({"loss"})
+    balances_experts: ClassVar[bool] = False
+    """Whether its trainer adds the loss that balances experts, and says what it weighs."""
 
     def way(self, config: PretrainedConfig) -> Way:
         """Say whether trained positions alone are scored, and rows not padded.
@@ -34,7 +36,9 @@ class FastSteps(Method):
             return Way()
         from peftkit.methods.trained_positions import way_of
 
-        return way_of(config, self.speed, is_flat=self.is_flat)
+        return way_of(
+            config, self.speed, is_flat=self.is_flat, balances_experts=self.balances_experts
+        )
 
     def untrained(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row without a trained token: a step divides by those of all processes."""

@@ -56,6 +56,7 @@ class SFT(FastSteps):
     owned = OWNED
     fuses_head = True
     speeds = frozenset({"loss", "unpad"})
+    balances_experts = True
 
     @classmethod
     def decide(
@@ -200,7 +201,11 @@ class SFT(FastSteps):
             native["data_collator"] = FlatCollator(parts.tokenizer.pad_token_id or 0)
             go_by_rows(parts.model)
         if way.scores_trained:
-            return self.fast_trainer(trainer_class, args, parts, **native)
+            trainer = self.fast_trainer(trainer_class, args, parts, **native)
+            is_smoothed = trainer.label_smoother is not None and args.loss_type == "nll"
+            if trainer.aux_loss_enabled and not is_smoothed:  # trl leaves it out where it smooths
+                trainer.balance = trainer.router_aux_loss_coef
+            return trainer
         return make_trainer(trainer_class, args, parts, **native)
 
     def loss(self) -> Loss | None:

@@ -25,11 +25,14 @@ _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers in which a row can be told from the next by attention alone."""
 
 
-def way_of(config: PretrainedConfig, speed: Speed, *, is_flat: bool) -> Way:
+def way_of(
+    config: PretrainedConfig, speed: Speed, *, is_flat: bool, balances_experts: bool = False
+) -> Way:
     """Say how a causal model's steps are computed.
 
     Args:
         is_flat: whether the recipe puts rows into one anyway, by packing.
+        balances_experts: whether the method adds the loss that balances experts by itself.
 
     Raises:
         UsageError: what is asked for is not to be had of such a model.
@@ -38,7 +41,7 @@ def way_of(config: PretrainedConfig, speed: Speed, *, is_flat: bool) -> Way:
 
     model_class = AutoModelForCausalLM._model_mapping.get(type(config), None)
     why_not = []
-    loss = None if speed.loss == "native" else _why_not_loss(config, model_class)
+    loss = None if speed.loss == "native" else _why_not_loss(config, model_class, balances_experts)
     if loss:
         _refuse(speed.loss == "trained", "speed.loss: trained", loss)
         why_not.append(f"the trainer's own loss: {loss}")
@@ -59,14 +62,15 @@ def _refuse(is_asked_for: bool, key: str, reason: str) -> None:
         raise UsageError(f"{key} is not possible with this model: {reason}", hint=hint)
 
 
-def _why_not_loss(config: PretrainedConfig, model_class: Any) -> str | None:
+def _why_not_loss(config: PretrainedConfig, model_class: Any, balances_experts: bool) -> str | None:
     text = config.get_text_config()
     if model_class is None:
         return f"{type(config).__name__} has no causal model"
     if "logits_to_keep" not in inspect.signature(model_class.forward).parameters:
         return f"{model_class.__name__} makes the logits of all positions"
-    if getattr(text, "output_router_logits", None) is not None and _num_experts(text):
-        return "a model with experts may need their balancing loss"
+    asks_routers = bool(getattr(text, "output_router_logits", None))
+    if asks_routers and _num_experts(text) and not balances_experts:
+        return "it adds the loss that balances its experts"
     return None
 
 
@@ -151,6 +155,8 @@ def fast_trainer(trainer_class: type[Trainer]) -> type[Trainer]:
         """Train by `TrainedLoss`, and count no metric of tokens."""
 
         trained_loss: TrainedLoss
+        balance: float = 0.0
+        """What trl's loss that balances experts weighs: a mean of each batch, not of tokens."""
 
         def compute_loss(
             self,
@@ -165,10 +171,15 @@ def fast_trainer(trainer_class: type[Trainer]) -> type[Trainer]:
                     model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
                 )
             native = native_model(self.accelerator.unwrap_model(model))
-            loss = self.trained_loss(model, inputs, native=native, num_items=num_items_in_batch)
-            if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-                # Gradients are averaged over processes, and the count is of all of them.
-                loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-            return loss
+            factor, balance = 1, self.balance
+            if num_items_in_batch is not None:
+                balance /= self.current_gradient_accumulation_steps
+                if self.args.average_tokens_across_devices:
+                    # Gradients are averaged over processes, and the count is of all of them.
+                    factor = self.accelerator.num_processes // self.get_tp_size()
+            loss = self.trained_loss(
+                model, inputs, native=native, num_items=num_items_in_batch, balance=balance / factor
+            )
+            return loss * factor
 
     return TrainedPositionsTrainer

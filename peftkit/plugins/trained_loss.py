@@ -38,26 +38,34 @@ class TrainedLoss:
         *,
         native: Any | None = None,
         num_items: Any | None = None,
+        balance: float = 0.0,
     ) -> torch.Tensor:
         """Return the loss.
 
         Args:
             native: the transformers model inside, where `model` is wrapped by more than an adapter.
             num_items: what the sum is divided by; the batch's own trained positions when absent.
+            balance: what the loss that balances experts weighs, which the model then computes.
         """
         from peftkit.kernels.head_loss import head_loss
 
         native = native_model(model) if native is None else native
-        chosen, targets = self.read(model, native, batch)
+        hidden, outputs = hidden_states(model, native, batch)
+        chosen, targets = self._chosen(hidden, batch)
         total = head_loss(chosen, *head_of(native), targets, self.scoring)
         num = len(targets) if num_items is None else num_items
-        return total / (num.clamp(min=1) if hasattr(num, "clamp") else max(num, 1))
+        loss = total / (num.clamp(min=1) if hasattr(num, "clamp") else max(num, 1))
+        return loss + balance * outputs.aux_loss if balance else loss
 
     def read(
         self, model: Any, native: Any, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what the head would read at trained positions, and the labels there."""
-        hidden = hidden_states(model, native, batch)
+        return self._chosen(hidden_states(model, native, batch)[0], batch)
+
+    def _chosen(
+        self, hidden: torch.Tensor, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         at, targets = self.positions(batch["labels"])
         return hidden.reshape(-1, hidden.shape[-1]).index_select(0, at), targets
 
@@ -68,8 +76,11 @@ def head_of(native: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     return head.weight, getattr(head, "bias", None)
 
 
-def hidden_states(model: Any, native: Any, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Return what a model's head would read: the whole model runs, its head over no position."""
+def hidden_states(model: Any, native: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
+    """Return what a model's head would read, and what else the model gave.
+
+    The whole model runs, its head over no position.
+    """
     import torch
 
     inputs = {name: value for name, value in batch.items() if name != "labels"}
@@ -81,7 +92,7 @@ def hidden_states(model: Any, native: Any, batch: Mapping[str, Any]) -> torch.Te
     )
     none = torch.empty(0, dtype=torch.int64, device=inputs["input_ids"].device)
     try:
-        model(**{**inputs, "use_cache": False, "logits_to_keep": none})
+        outputs = model(**{**inputs, "use_cache": False, "logits_to_keep": none})
     finally:
         hook.remove()
-    return kept[0]
+    return kept[0], outputs

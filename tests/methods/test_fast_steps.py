@@ -67,7 +67,7 @@ def test_a_way_that_is_asked_for_is_not_given_up_silently(speed: dict[str, str])
     ("speed", "values", "key"),
     [
         ({"unpad": "on"}, real_step.GEMMA2, "speed.unpad"),
-        ({"loss": "trained"}, {"model_type": "mixtral"}, "speed.loss"),
+        ({"loss": "trained"}, {"model_type": "prophetnet"}, "speed.loss"),
     ],
 )
 def test_what_a_family_does_not_let_is_refused_before_it_is_loaded(

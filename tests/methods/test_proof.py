@@ -100,11 +100,17 @@ def test_what_cannot_go_by_rows_says_why(values: dict, reason: str) -> None:
     assert any(reason in line for line in way.why_not), way.why_not
 
 
-def test_a_model_with_experts_keeps_the_loss_that_balances_them() -> None:
-    config = AutoConfig.for_model("mixtral", num_hidden_layers=1)
-    way = way_of(config, Speed(), is_flat=False)
-    assert not way.scores_trained
-    assert "balancing loss" in way.why_not[0]
+@pytest.mark.parametrize(
+    ("is_asked", "balances", "scores"),
+    [(True, False, False), (True, True, True), (False, False, True)],
+)
+def test_the_loss_that_balances_experts_is_not_lost(
+    is_asked: bool, balances: bool, scores: bool
+) -> None:
+    config = AutoConfig.for_model("mixtral", num_hidden_layers=1, output_router_logits=is_asked)
+    way = way_of(config, Speed(), is_flat=False, balances_experts=balances)
+    assert way.scores_trained is scores
+    assert scores or "balances its experts" in way.why_not[0]
 
 
 def test_a_head_that_is_adapted_is_not_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from training_fixture import LORA, losses, train, write_recipe
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from peftkit.errors import UsageError
 from peftkit.methods.trained_positions import FlatCollator, logit_scale
@@ -84,6 +86,29 @@ def test_an_evaluation_weighs_its_batches_as_trl_does(
     )  # fmt: skip
     assert len(plain[2]) == len(fast[2]) > 0
     assert fast[2] == pytest.approx(plain[2], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing_factor": 0.1}], ids=["plain", "smoothed"]
+)
+@pytest.mark.filterwarnings("ignore:`label_smoothing_factor` is deprecated:FutureWarning")
+def test_experts_are_balanced_as_by_trl(
+    tmp_path: Path, tiny_model: Path, rows: Path, options: dict[str, Any]
+) -> None:
+    """Over two micro-batches a step, padded ones in trl's way; not where trl smooths labels."""
+    base = tmp_path / "experts"
+    shutil.copytree(tiny_model, base, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "mixtral", vocab_size=AutoConfig.from_pretrained(tiny_model).vocab_size,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    sft = {**SFT, "max_steps": 3, "router_aux_loss_coef": 0.5, **options}
+    plain, fast = trained(tmp_path, base, rows, sft=sft)
+    assert plain[0][0] > 6 or options, "the balancing loss is a part of it"
+    assert fast[0] == pytest.approx(plain[0], abs=2e-5)
 
 
 def test_tokens_are_counted_without_padding(tmp_path: Path, tiny_model: Path, rows: Path) -> None:
