@@ -7,6 +7,7 @@ are gathered, each with its line, dotted key and the way out.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -224,16 +225,13 @@ class Gate:
         return False
 
     def resolve_paths(self, path: str, value: Any, kind: Kind) -> Any:
-        """Return a value whose paths are absolute, refusing those that do not exist.
-
-        A relative path starts at the recipe's folder; one with `*`, `?` or `[` is a pattern.
-        """
+        """Return a value whose paths are absolute, refusing those that do not exist."""
         branches = kind.items if kind.name == "union" else (kind,)
         may_be_other = any(branch.name == "str" for branch in branches)
         for branch in branches:
             if branch.name == "path" and isinstance(value, str):
                 # `str | Path` is a folder here or a name elsewhere, as `hub: {path: ...}`.
-                is_other = may_be_other and not (self.folder / value).exists()
+                is_other = may_be_other and not os.path.exists(self.folder / value)  # noqa: PTH110
                 return value if is_other else self.resolve_path(path, value)
             if branch.name == "list" and isinstance(value, list):
                 return [
@@ -248,8 +246,13 @@ class Gate:
         return value
 
     def resolve_path(self, key: str, text: str, what: str = "file or folder") -> str:
-        """Return one absolute path, refusing it where nothing lies there."""
-        path = self.folder / Path(text).expanduser()
+        """Return an absolute path or pattern from the recipe's folder; refuse what is not there."""
+        try:
+            path = self.folder / Path(text).expanduser()
+            _ = path.exists(), path.resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # too long; `~nobody`; a NUL
+            self.refuse(key, f"{text[:40]!r} is no path: {str(error)[:40]}")
+            return text
         if not path.exists() and self._place(key)[1] and Path(text).exists():
             path = Path(text).absolute()  # typed, where the shell completes it
         if split(key)[0] in self.unneeded and not path.exists():

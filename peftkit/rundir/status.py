@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, StoppedError, UsageError
+from peftkit.rundir.base_record import FILE
 from peftkit.rundir.checkpoints import differences, identity_of, list_checkpoints, read_progress
 from peftkit.rundir.paths import RunDir, locked, write_json
 from peftkit.rundir.whole import find_training_damage
+from peftkit.system.exhaustion import is_exhaustion
 from peftkit.system.held_folder import HeldFolder
 
 _ROOM_BYTES = 16 << 10
@@ -50,10 +52,13 @@ def _claim(run_dir: RunDir, held: ExitStack) -> HeldFolder:
     except FileExistsError:
         raise UsageError(f"{path} is a file", hint="choose another --out DIR") from None
     except OSError as error:
+        if is_exhaustion(error):
+            raise ResourceError(f"{path} cannot be made: {error.strerror}") from error
         raise UsageError(
             f"{path} cannot be made or read: {error.strerror}", hint="choose another --out DIR"
         ) from error
-    if strangers and not run_dir.is_begun:
+    # The base is recorded first of all: a kill may have left that alone.
+    if strangers not in ([], [FILE]) and not run_dir.is_begun:
         raise UsageError(
             f"{path} is not empty and no run: it holds {', '.join(strangers[:3])}",
             hint="choose another --out DIR, or an empty one",

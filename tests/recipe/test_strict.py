@@ -226,3 +226,10 @@ def test_thousands_of_unknown_keys_are_all_named_and_the_first_explained() -> No
     assert len(gate.sorted_problems()) == 19_000
     assert gate.problems[0].suggestion == "did you mean learning_rate?"
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "~nobody-of-this-name/x", "a\0b"])
+def test_what_can_be_no_path_is_refused(tmp_path: Path, text: str) -> None:
+    gate = Gate(str(tmp_path / "r.yaml"), {})
+    gate.resolve_path("data.source.json.files", text)
+    assert len(gate.problems) == 1

@@ -50,6 +50,15 @@ def test_a_directory_with_only_hidden_files_is_new(tmp_path: Path) -> None:
         assert not has_training(RunDir(tmp_path))
 
 
+def test_a_directory_in_which_only_the_base_was_recorded_is_new(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text("{}")
+    with claimed(RunDir(tmp_path)):
+        pass
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is not empty and no run"), claimed(RunDir(tmp_path)):
+        pass
+
+
 def test_a_directory_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
