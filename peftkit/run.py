@@ -11,6 +11,7 @@ from peftkit.errors import ArtefactError
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
 from peftkit.rundir.base_record import FILE, check_base, record_base
+from peftkit.rundir.drift import drift, with_earlier
 from peftkit.rundir.metrics import note_kept, restore_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.rundir.status import RunStatus
@@ -118,7 +119,6 @@ def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -
     Raises:
         UsageError: what has trained already did so on other weights of the base.
     """
-    from peftkit.models.versions import describe_versions
     from peftkit.preprocessing.masked_rows import data_json
     from peftkit.recipe.build import dump_resolved
 
@@ -133,8 +133,23 @@ def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -
     if job.recipe.file != run_dir.resolved:  # resumed by its folder, it keeps the user's recipe
         write_atomically(run_dir.recipe, job.recipe.text)
     write_atomically(run_dir.resolved, seal_text(dump_resolved(job.built)))
-    write_json(run_dir.versions, describe_versions(job.recipe, job.machine, out=run_dir.path))
+    settle_versions(job, screen)
     write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))
+
+
+def settle_versions(job: Job, screen: Screen) -> None:
+    """Record what computes this run, and say how that differs from what computed it before."""
+    from peftkit.models.versions import describe_versions
+
+    run_dir, earlier = job.run_dir, {}
+    if run_state.has_training(run_dir):
+        with suppress(ArtefactError):
+            earlier = run_dir.read_if_there(run_dir.versions)
+    now = describe_versions(job.recipe, job.machine, out=run_dir.path)
+    changed = list(drift(earlier, now))
+    for line in changed:
+        screen.say(f"  changed  {line}: from here on the same bits are not promised")
+    write_json(run_dir.versions, with_earlier(now, earlier, has_drifted=bool(changed)))
 
 
 def settle_base(job: Job, screen: Screen, allow_other_base: bool) -> None:

@@ -43,7 +43,7 @@ SHAPES: Mapping[str, dict[str, Shape]] = {
     },
     "versions.json": {
         "python": str, "platform": str, "packages": {"*": str}, "command": (str, list),
-        "model": (dict, _NONE),
+        "model": (dict, _NONE), "earlier": [dict],
     },
     "base.json": {"name": str, "sha256": [str], "revision": (str, _NONE), "others": [dict]},
 }  # fmt: skip
