@@ -178,6 +178,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         open_answerer(tmp_path)
 
 
+def test_what_was_looked_for_is_said_and_the_run_that_may_be_meant(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtefactError, match=r"nothing is not there \(looked for .*config\.json"):
+        open_answerer(tmp_path / "nothing")
+    with pytest.raises(ArtefactError) as caught:
+        open_answerer(tiny_run.parent / f"{tiny_run.name}s")
+    assert f"peftkit generate {tiny_run}" in str(caught.value.hint)
+
+
 def test_a_conversation_keeps_its_turns_where_the_run_learned_turns(
     chat_run: Path, base: Path
 ) -> None:

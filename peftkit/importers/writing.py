@@ -63,10 +63,11 @@ class Written:
         yield f"{self.source}: a config of {self.title} (keys as of {self.version})"
         yield from _table(self.fates)
         if self.unset:
-            yield f"{self.unset} keys have no value: the defaults there"
+            has = "key has" if self.unset == 1 else "keys have"
+            yield f"{self.unset} {has} no value: the defaults there"
         yield from self.notes
         counted = ", ".join(f"{self.counts[fate]} {fate}" for fate in Fate if self.counts[fate])
-        yield f"{len(self.fates)} keys: {counted}"
+        yield f"{len(self.fates)} {'key' if len(self.fates) == 1 else 'keys'}: {counted}"
         yield f"wrote {self.file}"
         for problem in self.problems:
             yield f"check, {problem.place}: {problem.key} {problem}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
 from peftkit.plugins.native import trains_head
 from peftkit.rundir.base_record import check_base
+from peftkit.rundir.paths import RunDir
 from peftkit.rundir.whole import check_weights
 from peftkit.system.process import this_process
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from peftkit.recipe.build import Built
-    from peftkit.rundir.paths import RunDir
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,7 @@ def open_run(
             of its adapter is not there.
     """
     if not run_dir.resolved.exists():
-        raise ArtefactError(
-            f"{run_dir.path} is not a run directory: it has no {run_dir.resolved.name}",
-            hint="`peftkit runs` lists the runs that exist",
-        )
+        raise _no_run(run_dir, use)
     check_weights(run_dir)
     from peftkit.models.load import identify_base
     from peftkit.models.reader import load_reader
@@ -80,6 +79,27 @@ def open_run(
     built.task.prepare_tokenizer(tokenizer)
     device = "cpu" if built.method.use_cpu else machine.device
     return TrainedRun(run_dir, built, tokenizer, device, other_base)
+
+
+def _no_run(run_dir: RunDir, use: str) -> ArtefactError:
+    """Say what was looked for, and name the run that may have been meant."""
+    path, looked = run_dir.path, f"{run_dir.resolved.name} of a run"
+    more = ""
+    if use == "generate":
+        looked += ", config.json of a model, adapter_config.json of an adapter"
+        more = "; `generate` also asks a model or an adapter: a folder, embedded:NAME or OWNER/NAME"
+    if path.exists():
+        what = f"{path} is not a run directory: it has no {run_dir.resolved.name}"
+        problem = f"{what} (looked for {looked})" if more else what
+    else:
+        problem = f"{path} is not there (looked for {looked})"
+    around = [*path.parent.glob("*/"), *Path("runs").glob("*/")]
+    runs = sorted({str(one) for one in around if RunDir(one).is_begun})
+    meant = [one for one in runs if Path(one).name == path.name]
+    near = meant or get_close_matches(str(path), runs, n=1, cutoff=0.5)
+    if near:
+        return ArtefactError(problem, hint=f"peftkit {use} {near[0]}{more}")
+    return ArtefactError(problem, hint=f"`peftkit runs` lists the runs that exist{more}")
 
 
 def load_base_of(
