@@ -115,7 +115,10 @@ def view(run_dir: RunDir) -> dict[str, Any]:
     return {
         "name": str(resolved.get("name") or run_dir.path.name),
         "state": _state(status),
-        "facts": _facts(resolved, measured, versions),
+        "facts": [
+            *_facts(resolved, measured, versions),
+            *_tracked(run_dir.read_if_there(run_dir.trackers)),
+        ],
         "scores": tabulate(scores),
         "label_lines": label_lines,
         "other_scores": _other_scores(run_dir),
@@ -186,6 +189,12 @@ def _state(status: Mapping[str, Any]) -> dict[str, str]:
     message = str(status.get("message") or "") if state != "finished" else ""
     return {"word": state, "sentence": " ".join(sentence.split()).replace(" .", "."),
             "message": message}  # fmt: skip
+
+
+def _tracked(trackers: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Say in which trackers the run is to be seen."""
+    found = {name: one for name, one in trackers.items() if isinstance(one, dict)}
+    return [("Tracked in", name, str(one.get("where", ""))) for name, one in found.items()]
 
 
 def _facts(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.recipe.trackers import reported_to
+from peftkit.reporting.trackers.tracking import tracking
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
 from peftkit.rundir.base_record import FILE, check_base, record_base
@@ -31,6 +33,7 @@ from peftkit.system.units import duration, gibibytes
 from peftkit.training.load import load_last, load_model, load_trained
 from peftkit.training.prepare import Job, Session, prepare
 from peftkit.training.processes import check_alike, check_device, loss_of_others_explained
+from peftkit.training.track import open_trackers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,8 +80,9 @@ def run(
         run_state.recorded(status),
         loss_of_others_explained(process, stop),
         exhaustion_explained("running"),
+        tracking(run_dir, reported_to(recipe.method.options), screen) as boards,
     ):
-        session = Session(screen, stop, status)
+        session = Session(screen, stop, status, boards)
         job = prepare(recipe, run_dir, screen)
         if not process.by_main(is_finished, job, screen):
             process.by_main(begin, job, status, screen, allow_other_base)
@@ -344,6 +348,9 @@ def finish(job: Job, session: Session) -> None:
 
     write_run_card(job)
     session.status.end("finished", exit_code=0)
+    num_steps = job.run_dir.read_json(job.run_dir.measured)["num_steps"]
+    open_trackers(job, session, step=num_steps)  # those of a run that an earlier call trained
     report = write_report(job.run_dir)
+    session.tracking.tell()
     session.screen.say(f"  wrote    {job.run_dir.trained}")
     session.screen.say(f"           {report}")

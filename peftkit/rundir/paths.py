@@ -103,6 +103,11 @@ class RunDir:
         return self.path / "status.json"
 
     @property
+    def trackers(self) -> Path:
+        """By which key each tracker knows this run, and where it is to be seen."""
+        return self.path / "trackers.json"
+
+    @property
     def is_begun(self) -> bool:
         """Tell whether a run began here, by any file that only a run writes first."""
         return any(file.exists() for file in (self.status, self.resolved, self.checkpoints))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.plugins import Decision, Machine
 from peftkit.recipe.trackers import ALL, OPTION, reported_to
+from peftkit.reporting.trackers.tracking import Tracking
 from peftkit.rundir import status as run_state
 from peftkit.rundir.paths import RunDir
 from peftkit.rundir.status import PROCESSES, RunStatus
@@ -58,11 +59,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Session:
-    """Hold what lives while one call runs: the screen, the signals, the state on disk."""
+    """Hold what lives while one call runs: screen, signals, state on disk, trackers."""
 
     screen: Screen
     stop: StopRequest
     status: RunStatus
+    tracking: Tracking
 
 
 def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:

@@ -24,6 +24,7 @@ from peftkit.training.refused import refusal_explained
 from peftkit.training.save import save_trained
 from peftkit.training.spread import spread
 from peftkit.training.switches import switches_of
+from peftkit.training.track import open_trackers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,6 +47,7 @@ def train_model(
     """
     run_dir, stop = job.run_dir, session.stop
     seconds_before = run_dir.process.by_main(_clean, run_dir, start)
+    run_dir.process.by_main(open_trackers, job, session, step=start.step if start else 0)
     bar, put_back = TrainingBar(session.screen), switches_of(model)
     with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"), refusal_explained(job.recipe):
