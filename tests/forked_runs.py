@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def _note(file: Path, _number: int) -> None:
 def _run(recipe: Path, out: Path, at_write: Callable[[int], None]) -> int:
     from peftkit.cli import main
 
+    warnings.resetwarnings()  # which are errors here, and none in a shell
     said = os.open(out.with_name("said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)

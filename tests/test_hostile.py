@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import hostile
@@ -112,6 +113,7 @@ def run_child(words: list[str], said: Path) -> tuple[int, float, int]:
 def call(words: list[str]) -> int:
     from peftkit.cli import main
 
+    warnings.resetwarnings()  # which are errors here, and none in a shell
     try:
         main(words)
     except SystemExit as left:

@@ -79,7 +79,7 @@ def _compare(folder: Path, out: Path) -> Proof:
 
     try:
         PeftConfig.from_pretrained(str(out))
-    except (TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # fields from anywhere raise whatever they lead to
         raise ArtefactError(f"{folder / _CONFIG}: PEFT does not take it: {error}") from error
     before, after = load_file(folder / _WEIGHTS), load_file(out / _WEIGHTS)
     for name, tensor in before.items():
