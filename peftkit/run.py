@@ -32,7 +32,13 @@ from peftkit.system.signals import catching_signals
 from peftkit.system.units import duration, gibibytes
 from peftkit.training.load import load_last, load_model, load_trained
 from peftkit.training.prepare import Job, Session, prepare
-from peftkit.training.processes import check_alike, check_device, loss_of_others_explained
+from peftkit.training.processes import (
+    check_alike,
+    check_device,
+    check_sharding,
+    loss_of_others_explained,
+)
+from peftkit.training.shards import is_sharded
 from peftkit.training.track import open_trackers
 
 if TYPE_CHECKING:
@@ -66,6 +72,7 @@ def run(
         StoppedError: a signal came; says what is on disk.
     """
     process = this_process()
+    check_sharding(recipe, process)
     check_device(process)
     check_alike(recipe, process)
     screen, run_dir = Screen(console, process), RunDir(out or Path("runs") / recipe.name, process)
@@ -259,7 +266,11 @@ def train_from(
     with process.together():
         model = load_model(job, screen)
     train_model(job, model, start, session)
-    return model
+    if job.recipe.evaluate is None or not is_sharded(model):
+        return model
+    del model  # in shards it cannot answer; what was saved is loaded whole
+    with process.together():
+        return load_trained(job, run_dir.trained)
 
 
 def keeps_best(job: Job) -> bool:

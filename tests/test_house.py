@@ -66,8 +66,8 @@ SPEAK_OF_PROCESSES = {
     "launching/processes.py",
     "plugins/scheduled.py",
     "system/launcher.py",
-    "training/callbacks.py",
     "training/processes.py",
+    "training/shards.py",
 }
 
 

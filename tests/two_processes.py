@@ -11,7 +11,8 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,28 @@ def in_two_processes(folder: Path, *parts: Part) -> list[dict[str, Any]]:
     Args:
         parts: functions of this module, which find and leave their files in the folder.
     """
+    return in_processes(2, folder, *parts)
+
+
+def in_processes(num_processes: int, folder: Path, *parts: Part) -> list[dict[str, Any]]:
+    """Do so in as many processes."""
     from torch import multiprocessing
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_be, (port, folder, parts), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text("utf-8")) for rank in range(2)]
+    multiprocessing.spawn(_be, (num_processes, port, folder, parts), nprocs=num_processes)
+    files = [folder / f"{rank}.json" for rank in range(num_processes)]
+    return [json.loads(file.read_text("utf-8")) for file in files]
 
 
-def _be(rank: int, port: int, folder: Path, parts: tuple[Part, ...]) -> None:
+def _be(rank: int, num_processes: int, port: int, folder: Path, parts: tuple[Part, ...]) -> None:
     """Be one of them."""
     import torch
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    stated = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    stated = {"RANK": rank, "WORLD_SIZE": num_processes, "LOCAL_RANK": rank, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in stated.items()})
     # The CPU also where there is one GPU, which two processes cannot share.
     os.environ.update(MASTER_ADDR="127.0.0.1", CUDA_VISIBLE_DEVICES="")
@@ -228,7 +235,10 @@ def whole_run(process: Process, folder: Path) -> dict[str, str]:
 
 
 def several_runs(process: Process, folder: Path) -> dict[str, str]:
-    """Run each `*.recipe.json` to its end, beside it under its name; say how it ended."""
+    """Run each of `runs.json`: [name, recipe, overrides]; say how it ended, and keep what it said.
+
+    A run whose recipe shards its model does so over CPUs, as it would over accelerators.
+    """
     from rich.console import Console
     from training_fixture import planned_only_within_a_budget
 
@@ -236,14 +246,46 @@ def several_runs(process: Process, folder: Path) -> dict[str, str]:
     from peftkit.run import run
 
     ended = {}
-    for file in sorted(folder.glob("*.recipe.json")):
-        recipe, shown = load_recipe(file), io.StringIO()
-        name = file.name.removesuffix(".recipe.json")
+    for name, file, overrides in json.loads((folder / "runs.json").read_text("utf-8")):
+        shown = io.StringIO()
 
-        def go(recipe: Any = recipe, shown: Any = shown, name: str = name) -> None:
-            with planned_only_within_a_budget(recipe):
+        def go(
+            name: str = name, file: str = file, overrides: Any = overrides, shown: Any = shown
+        ) -> None:
+            recipe = load_recipe(Path(file), overrides)
+            with planned_only_within_a_budget(recipe), sharding_on_cpus():
                 run(recipe, out=folder / name, console=Console(file=shown, width=200))
 
-        ended[name] = said(go)
+        try:
+            go()
+        except Exception as error:
+            ended[name] = f"{type(error).__name__}: {error}"
+        else:
+            ended[name] = "nothing"
         (folder / f"{name}.{process.rank}.txt").write_text(shown.getvalue(), encoding="utf-8")
     return ended
+
+
+@contextmanager
+def sharding_on_cpus() -> Iterator[None]:
+    """Let accelerate take processes without accelerators for such that have some.
+
+    Nothing else differs: `fully_shard` itself cuts what lies on CPUs, over gloo.
+    """
+    from unittest.mock import patch
+
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    made = AcceleratorState.__init__
+
+    def make(self: Any, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        made(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None and self.distributed_type is DistributedType.MULTI_CPU:
+            if self.mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self.mixed_precision)
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    with patch.object(AcceleratorState, "__init__", make), patch("peftkit.run.check_sharding"):
+        yield

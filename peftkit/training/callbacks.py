@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.tensor import DTensor
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -29,6 +28,7 @@ from peftkit.rundir import checkpoints as resume
 from peftkit.system.screen import Reading
 from peftkit.system.units import gibibytes
 from peftkit.training.diverged import diverged, find_broken, kept_checkpoint
+from peftkit.training.shards import whole
 
 if TYPE_CHECKING:
     from peftkit.rundir.paths import RunDir
@@ -194,7 +194,7 @@ class Finite(TrainerCallback):  # type: ignore[misc] # transformers is untyped
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         # One number in all processes: theirs are reduced already, or it is reduced here.
-        norm = _whole(torch.nn.utils.get_total_norm(gradients)).item()
+        norm = whole(torch.nn.utils.get_total_norm(gradients)).item()
         if not math.isfinite(norm):
             what = "the gradient is not a finite number, so the step was not taken"
             raise self._diverged(state.global_step + 1, what, args)
@@ -347,11 +347,6 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
         (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model
         resume.prune(checkpoints, keep=args.save_total_limit, also=Path(best) if best else None)
         self._status.write("running")
-
-
-def _whole(value: torch.Tensor) -> torch.Tensor:
-    """Return a number that lies in parts over processes as one."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _is_epoch_end(state: TrainerState) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import DivergedError
 from peftkit.rundir import checkpoints as resume
+from peftkit.training.shards import local
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +49,7 @@ def find_broken(model: nn.Module) -> str | None:
     """
     from peftkit.models.finite import describe, find_not_finite
 
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [(name, local(p)) for name, p in model.named_parameters() if p.requires_grad]
     wrong = find_not_finite(trained)
     if wrong:
         return f"{describe(wrong, len(trained))} hold NaN or infinity after it"

@@ -124,10 +124,19 @@ def load_base(job: Job, brought: Set[str] | None = None) -> PreTrainedModel:
             section,
             kind=kind,
             quantizer=job.built.quantizer,
-            device=job.machine.device,
+            device=_device(job),
             config_options=config_options,
             brought=brought,
         )
+
+
+def _device(job: Job) -> str:
+    """Say where a base is read to: the host where it is cut into shards, which may be all that fit.
+
+    A quantizer quantizes on the device.
+    """
+    is_cut = job.built.method.config.fsdp and job.built.quantizer is None
+    return "cpu" if is_cut else job.machine.device
 
 
 def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:

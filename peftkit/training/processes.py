@@ -37,6 +37,32 @@ def check_device(process: Process) -> None:
         )
 
 
+def check_sharding(recipe: Recipe, process: Process) -> None:
+    """Refuse to cut a model into shards where nothing is there to hold them.
+
+    Raises:
+        UsageError: there is one process, or there are no accelerators.
+    """
+    method = recipe.method
+    if not method.options.get("fsdp"):
+        return
+    key = f"method.{method.name}.fsdp"
+    if process.is_alone:
+        raise UsageError(
+            f"{key} shards a model over processes, and a run has one",
+            hint=f"delete it, or start several: peftkit run {recipe.file} --launch accelerate --"
+            f" --num_processes 2; `peftkit plan {recipe.file} --num-processes N` says what they"
+            " would take",
+        )
+    import torch
+
+    if method.options.get("use_cpu") or not torch.accelerator.is_available():
+        raise UsageError(
+            f"{key} shards a model over accelerators: accelerate has no FSDP for CPUs",
+            hint=f"{key}=false, with which every process holds all of it",
+        )
+
+
 def check_alike(recipe: Recipe, process: Process) -> None:
     """Refuse processes that were started with another recipe, or on another stack.
 

@@ -15,21 +15,28 @@ from peftkit.system.weight_folders import TRAINED, describe_files
 from peftkit.training.ends import settle_ends, with_taught_end
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from peftkit.recipe.schema import Recipe
     from peftkit.training.prepare import Job
 
 
-def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
+def save_trained(
+    job: Job, model: PreTrainedModel | PeftModel, weights: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write `adapter/`, or `model/` for a whole model: it is there whole or not at all.
 
     `adapter_config.json` names the base as plain PEFT needs it: a Hub id with its commit, or the
     folder that it was read from. A classifier's labels stand in a `config.json` beside it, which
     PEFT does not write.
+
+    Args:
+        weights: whole ones of a model that lies in shards; the model's own when absent.
     """
     is_adapter = is_adapted(model)
     folder = job.run_dir.adapter if is_adapter else job.run_dir.model
@@ -46,7 +53,7 @@ def save_trained(job: Job, model: PreTrainedModel | PeftModel) -> Path:
             tokenizer = with_taught_end(tokenizer)
     # Rows of new tokens are trained one by one: PEFT would save all of the embedding beside them.
     own = {"save_embedding_layers": False} if is_adapter and job.recipe.model.changes_tokens else {}
-    model.save_pretrained(partial, **own)
+    model.save_pretrained(partial, state_dict=weights, **own)
     if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
     if job.built.method.processor is not None:

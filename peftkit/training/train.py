@@ -22,12 +22,14 @@ from peftkit.training.diverged import diverged, find_broken
 from peftkit.training.processes import repeated_rows
 from peftkit.training.refused import refusal_explained
 from peftkit.training.save import save_trained
+from peftkit.training.shards import settle_shards, whole_state
 from peftkit.training.spread import spread
 from peftkit.training.switches import switches_of
 from peftkit.training.track import open_trackers
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel, Trainer
 
     from peftkit.rundir.checkpoints import Checkpoint
@@ -52,6 +54,8 @@ def train_model(
     with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
         with blamed(job.recipe, f"method.{job.recipe.method.name}"), refusal_explained(job.recipe):
             trainer = _make_trainer(job, model, session, start)
+        if trainer.is_fsdp_enabled:
+            settle_shards(trainer, f"method.{job.recipe.method.name}.fsdp")
         if way := job.built.method.taken.describe():
             session.screen.say(f"  speed    {way}")
         if again := repeated_rows(job.built.method, job.prepared.encoded["train"], run_dir.process):
@@ -84,21 +88,29 @@ def train_model(
 
 def keep_trained(job: Job, model: PreTrainedModel | PeftModel, session: Session) -> None:
     """Save trained weights, and last of all measured.json, which says that training is over."""
-    job.run_dir.process.by_main(session.status.check_place)
-    job.run_dir.process.by_main(_keep, job, model)
+    process = job.run_dir.process
+    process.by_main(session.status.check_place)
+    broken = next(filter(None, process.gather(find_broken(model))), None)
+    weights = whole_state(model, is_kept=process.is_main)
+    process.by_main(_keep, job, model, broken, weights)
     session.stop.consequence = "the trained weights are saved; the same command evaluates them"
 
 
-def _keep(job: Job, model: PreTrainedModel | PeftModel) -> None:
+def _keep(
+    job: Job,
+    model: PreTrainedModel | PeftModel,
+    broken: str | None,
+    weights: dict[str, Tensor] | None,
+) -> None:
     """Save weights that are numbers and compute some: nothing else looked at those of the end."""
-    broken, method = find_broken(model), job.built.method
+    method = job.built.method
     if broken:
         steps = _step_lines(job.run_dir)
         step = int(steps[-1]["step"]) if steps else 0
         with blamed(job.recipe):
             name, checkpoints = job.recipe.method.name, job.run_dir.checkpoints
             raise diverged(name, checkpoints, step, broken, method.config)
-    save_trained(job, model)
+    save_trained(job, model, weights)
     measured = _measured_before(job.run_dir) or _measure(job, model)
     write_json(job.run_dir.measured, {**measured, **seals_of_training(job.run_dir)})
 
@@ -154,6 +166,9 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
     from peftkit.memory.probe import probe_longest_batch
 
     method, process = job.built.method, job.run_dir.process
+    if trainer.is_fsdp_enabled:
+        session.screen.say("  probed   nothing: the model is cut into shards as training starts")
+        return
     with (
         _failure_explained(trainer.model),
         process.together(),

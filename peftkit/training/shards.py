@@ -1,0 +1,132 @@
+"""Weights that lie in shards over a run's processes, as FSDP2 cuts them, and made whole again.
+
+Making a tensor whole is an exchange: all processes do it, in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import Trainer
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether a model's weights lie in shards, be they gathered just now or not."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor; all of one that is not cut."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor, in every process."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_state(model: Any, *, is_kept: bool) -> dict[str, Tensor] | None:
+    """Return what a model saves with every tensor whole; None where nothing of it is cut.
+
+    Of an adapted model the frozen base is left out: nobody saves it, and it may be larger than
+    what one host holds. What several names share stays shared.
+
+    Args:
+        is_kept: whether this process keeps what it gathers; the others only take part.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if not is_sharded(model):
+        return None
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # some stay gathered after a forward
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    prefix = model.base_model.prefix if hasattr(model, "peft_config") else None
+    found: dict[str, Tensor] = {}
+    made: dict[int, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if prefix is not None and name in frozen and prefix not in name:
+            continue
+        if id(tensor) not in made:
+            gathered = whole(tensor.detach())
+            made[id(tensor)] = gathered.cpu() if is_kept else gathered.new_empty(0)
+            del gathered
+        found[name] = made[id(tensor)]
+    return found
+
+
+def settle_shards(trainer: Trainer, key: str) -> None:
+    """Say of a model what is cut together, and what is left whole in every process.
+
+    Left to itself accelerate cuts the classes that a model names for placement on devices, which
+    may hold its embedding, be absent, or be none.
+
+    Args:
+        key: the recipe's, which asks for shards.
+
+    Raises:
+        UsageError: a weight that cannot be cut is trained.
+    """
+    plugin = trainer.accelerator.state.fsdp_plugin
+    if plugin.transformer_cls_names_to_wrap is None:
+        plugin.transformer_cls_names_to_wrap = block_classes(trainer.model)
+    whole_ones = shared_modules(trainer.model, key)
+    for module in whole_ones:
+        module.to(trainer.args.device)
+    plugin.ignored_modules = whole_ones or None
+
+
+def block_classes(model: Any) -> list[str]:
+    """Name the classes of a model's blocks: each is cut, and gathered, by itself."""
+    from torch import nn
+
+    embedding = model.get_input_embeddings()
+    blocks = {
+        type(block)
+        for stack in model.modules() if isinstance(stack, nn.ModuleList)
+        for block in stack if embedding not in set(block.modules())
+    }  # fmt: skip
+    stated = {
+        type(module) for module in model.modules()
+        if type(module).__name__ in (model._no_split_modules or ()) and type(module) in blocks
+    }  # fmt: skip
+    return sorted(one.__name__ for one in stated or blocks)
+
+
+def shared_modules(model: Any, key: str) -> list[nn.Module]:
+    """Return the modules that read a frozen weight of others, too: each process keeps it whole.
+
+    FSDP2 cuts a shared weight only together with all modules that read it, and accelerate puts only
+    embedding and head together.
+
+    Raises:
+        UsageError: such a weight is trained.
+    """
+    together = {model.get_input_embeddings(), model.get_output_embeddings()}
+    readers: dict[nn.Parameter, list[tuple[str, nn.Module]]] = {}
+    for name, module in model.named_modules():
+        for weight in module.parameters(recurse=False):
+            readers.setdefault(weight, []).append((name, module))
+    found = []
+    for weight, modules in readers.items():
+        if len(modules) == 1 or {module for _, module in modules} <= together:
+            continue
+        if weight.requires_grad:
+            names = ", ".join(name for name, _ in modules)
+            raise UsageError(
+                f"{key}: {names} share a weight that is trained, and FSDP2 cannot cut it",
+                hint=f"{key}=false, with which every process holds all of the model",
+            )
+        found += [module for _, module in modules]
+    return found

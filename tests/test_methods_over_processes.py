@@ -1,0 +1,108 @@
+"""Every method over two processes, whole in each and in shards, beside the same in one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_fixture import losses, train
+from two_processes import in_two_processes, several_runs
+
+from peftkit.rundir.paths import RunDir
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+NUM_STEPS = 5
+_SHORT = (
+    "data.splits={train: 'train[:ROWS]'}", "evaluate=false", "method.METHOD.max_steps=5",
+    "method.METHOD.warmup_steps=0", "method.METHOD.per_device_train_batch_size=2",
+    "method.METHOD.logging_steps=1", "method.METHOD.save_strategy=no",
+    "method.METHOD.use_cpu=true",
+)  # fmt: skip
+_TEXTS = (
+    "data.source={embedded: {name: docstring-summaries}}",
+    "data.task={text: {text: document}}",
+    "model.config.num_hidden_layers=2",
+)
+CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "sft": ("summarize-lora", "sft", ()),
+    "sft-packed": ("summarize-lora", "sft", ("method.sft.packing=true",)),
+    "sft-dora": ("summarize-dora", "sft", ()),
+    "sft-full": ("summarize-full", "sft", ()),
+    "sft-native": ("summarize-lora", "sft", ("speed={loss: native, unpad: off}",)),
+    "sft-nf4": ("summarize-lora", "sft", (
+        "model.dtype=bfloat16", "model.quantize={bitsandbytes: {load_in_4bit: true}}")),
+    "seq2seq": ("translate-seq2seq-lora", "seq2seq", ()),
+    "classify": ("classify-pairs-lora", "classify", ("adapter.lora.lora_dropout=0",)),
+    "question_answering": ("answer-lora", "question_answering", ()),
+    "dpo": ("dpo-lora", "dpo", ()),
+    "kto": ("kto-lora", "kto", ()),
+    "reward": ("reward-lora", "reward", ()),
+    "vision_sft": ("vision-sft", "vision_sft", ("method.vision_sft.eval_strategy=no",)),
+    "pretrain_lm": ("pretrain-lm", "pretrain_lm", (*_TEXTS, "method.pretrain_lm.muon=false")),
+    "pretrain_bert": ("pretrain-bert", "pretrain_bert", (
+        *_TEXTS, "method.pretrain_bert.muon=false")),
+    "grpo": ("grpo-lora", "grpo", (
+        "method.grpo.num_generations=2", "method.grpo.max_completion_length=8",
+        "method.grpo.rewards=[similar_length]")),
+}  # fmt: skip
+
+
+BY_TOKENS = ("sft", "pretrain_lm")
+"""Methods whose loss is a mean over a step's tokens: uneven batches are filled with blank rows."""
+OWN_NUMBERS = {"grpo": None, "sft-nf4-fsdp2": 2e-3}
+"""What comes out otherwise: answers are drawn in each process, and FSDP2 adds up in bfloat16."""
+
+
+def run_of(name: str, *, sharded: bool) -> list[Any]:
+    recipe, method, own = CASES[name]
+    num_rows = "13" if method in BY_TOKENS else "48"  # no epoch of the latter ends in five steps
+    overrides = [
+        line.replace("METHOD", method).replace("ROWS", num_rows) for line in (*_SHORT, *own)
+    ]
+    if sharded:
+        overrides.append(f"method.{method}.fsdp=true")
+    return [f"{name}-{'fsdp2' if sharded else 'ddp'}", str(RECIPES / f"{recipe}.yaml"), overrides]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("two")
+    runs = [run_of(name, sharded=sharded) for sharded in (False, True) for name in CASES]
+    (folder / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
+    return folder, in_two_processes(folder, several_runs)[0]["several_runs"]
+
+
+def weights(run_dir: RunDir) -> dict[str, torch.Tensor]:
+    (file,) = run_dir.trained.glob("*model.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_train_what_one_does(
+    ended: tuple[Path, dict[str, str]], tmp_path: Path, name: str, engine: str
+) -> None:
+    folder, how = ended
+    assert how[f"{name}-{engine}"] == "nothing"
+    _, method, _ = CASES[name]
+    _, recipe, overrides = run_of(name, sharded=False)
+    alone = train(
+        Path(recipe), tmp_path / "alone", *overrides,
+        f"method.{method}.gradient_accumulation_steps=2",
+    )  # fmt: skip
+    together = RunDir(folder / f"{name}-{engine}")
+    apart = OWN_NUMBERS.get(f"{name}-{engine}", OWN_NUMBERS.get(name, 1e-4))
+    if apart is None:
+        assert len(losses(together)) == len(losses(alone)) == NUM_STEPS
+        return
+    assert losses(together) == pytest.approx(losses(alone), abs=apart)
+    ours, theirs = weights(together), weights(alone)
+    assert ours.keys() == theirs.keys()
+    furthest = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
+    # AdamW's first steps are as long where a gradient is nothing but the noise of a sum's order.
+    assert furthest < (apart if engine == "ddp" else 5e-3)
