@@ -91,7 +91,7 @@ def test_another_number_of_rows_a_step_is_another_run_and_says_how_to_keep_it(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(8))
-    sft = {**SFT, "max_steps": 1, "save_steps": 1}
+    sft = {**SFT, "num_train_epochs": 1, "save_steps": 1}
     recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft)
     run_dir = train(recipe, tmp_path / "run")
     resolved = run_dir.read_resolved()

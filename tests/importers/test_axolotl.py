@@ -81,7 +81,7 @@ def test_every_key_is_accounted_for_once(tmp_path):
     assert found["strict"] is Fate.NO_EFFECT
     assert found["model_type"] is Fate.IMPLIED
     assert found["lr_scheduler"] is Fate.DEFAULT
-    assert "1 keys have no value" in str(written)
+    assert "1 key has no value" in str(written)
 
 
 @pytest.mark.parametrize(
