@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.system.process import Process
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import Trainer, TrainerState
 
     Blank = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
@@ -47,11 +47,15 @@ class OneOrder:
     """The sampler whose order it is."""
     process: Process
     num_blank: int
+    epoch: Callable[[], int] = lambda: 0
+    """Says which epoch is read: accelerate tells the sampler, but not where a resumed run skips
+    batches of several processes, which would read the first epoch's order again."""
 
     def __len__(self) -> int:
         return len(self.drawn) + self.num_blank
 
     def __iter__(self) -> Iterator[int]:
+        self.set_epoch(self.epoch())
         # Drawn by all, so that their random states stay alike; read from one.
         order = self.process.agree([int(index) for index in self.drawn])
         yield from order
@@ -101,7 +105,7 @@ def spread(trainer_class: type[Trainer], process: Process, blank_of: Blank) -> t
                     drawn.batch_size *= process.world_size
                 drawn = SequentialSampler(rows) if drawn is None else drawn
                 num_blank = 0 if blank is None else -len(rows) % num_together
-                return OneOrder(drawn, process, num_blank)
+                return OneOrder(drawn, process, num_blank, lambda: epoch_of(self.state))
 
             filled = rows if blank is None else FilledRows(rows, blank)
             return super()._get_dataloader(
@@ -109,6 +113,11 @@ def spread(trainer_class: type[Trainer], process: Process, blank_of: Blank) -> t
             )
 
     return SpreadTrainer
+
+
+def epoch_of(state: TrainerState) -> int:
+    """Return the epoch that a training is in, or begins: the first is 0."""
+    return int((state.epoch or 0) + 1e-6)  # in steps of a fraction, whose sum may fall short
 
 
 def seeded(sampler: Any, seed: int | None) -> Any:

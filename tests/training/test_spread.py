@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from peftkit.system.process import Process
-from peftkit.training.spread import FilledRows, OneOrder, seeded, spread
+from peftkit.training.spread import FilledRows, OneOrder, epoch_of, seeded, spread
 
 
 class Told(Process):
@@ -61,8 +61,8 @@ def test_beyond_the_rows_there_is_only_the_blank_one() -> None:
 
 
 def test_every_epoch_has_the_order_that_accelerate_would_draw() -> None:
-    order = OneOrder(seeded(RandomSampler(range(9)), 42), Told(0, 2), 1)
-    order.set_epoch(3)
+    # As a resumed run reads it, whose loader hands no epoch on.
+    order = OneOrder(seeded(RandomSampler(range(9)), 42), Told(0, 2), 1, lambda: 3)
     again = seeded(RandomSampler(range(9)), 42)
     again.set_epoch(3)
     assert list(order) == [*again, 9]
@@ -72,7 +72,7 @@ def test_every_epoch_has_the_order_that_accelerate_would_draw() -> None:
 @pytest.mark.parametrize("has_blank", [True, False])
 def test_a_trainer_s_loaders_read_filled_rows_where_some_can_be_blank(has_blank: bool) -> None:
     class Stub:
-        args = SimpleNamespace(data_seed=1)
+        args, state = SimpleNamespace(data_seed=1), SimpleNamespace(epoch=None)
         made: tuple[Any, int] = ((), 0)
 
         def _get_dataloader(
@@ -89,3 +89,8 @@ def test_a_trainer_s_loaders_read_filled_rows_where_some_can_be_blank(has_blank:
     dataset, length = trainer._get_dataloader(rows, "Training", 2, RandomSampler)
     assert (len(dataset), length) == (5, 8 if has_blank else 5)
     assert isinstance(dataset, FilledRows) == has_blank
+
+
+@pytest.mark.parametrize(("stated", "epoch"), [(None, 0), (0.0, 0), (1.75, 1), (1.9999999999, 2)])
+def test_an_epoch_s_end_is_the_next_one_s_beginning(stated: float | None, epoch: int) -> None:
+    assert epoch_of(SimpleNamespace(epoch=stated)) == epoch  # type: ignore[arg-type]
