@@ -53,13 +53,15 @@ CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 BY_TOKENS = ("sft", "pretrain_lm")
 """Methods whose loss is a mean over a step's tokens: uneven batches are filled with blank rows."""
-OWN_NUMBERS = {"grpo": None, "sft-nf4-fsdp2": 2e-3}
-"""What comes out otherwise: answers are drawn in each process, and FSDP2 adds up in bfloat16."""
+OWN_NUMBERS = {"grpo": None, "kto": None, "sft-nf4-fsdp2": 2e-3}
+"""What comes out otherwise: answers are drawn in each process, trl's KTO takes its baseline from
+the batches of all processes at once, and FSDP2 adds up in bfloat16."""
+REFUSED = {"pretrain_bert-fsdp2": "share a weight that is trained, and FSDP2 cannot cut it"}
 
 
 def run_of(name: str, *, sharded: bool) -> list[Any]:
     recipe, method, own = CASES[name]
-    num_rows = "13" if method in BY_TOKENS else "48"  # no epoch of the latter ends in five steps
+    num_rows = "13" if method in BY_TOKENS else "96"  # no epoch of the latter ends in five steps
     overrides = [
         line.replace("METHOD", method).replace("ROWS", num_rows) for line in (*_SHORT, *own)
     ]
@@ -88,6 +90,9 @@ def test_two_processes_train_what_one_does(
     ended: tuple[Path, dict[str, str]], tmp_path: Path, name: str, engine: str
 ) -> None:
     folder, how = ended
+    if reason := REFUSED.get(f"{name}-{engine}"):
+        assert reason in how[f"{name}-{engine}"]
+        return
     assert how[f"{name}-{engine}"] == "nothing"
     _, method, _ = CASES[name]
     _, recipe, overrides = run_of(name, sharded=False)

@@ -13,6 +13,7 @@ from peftkit.rundir.checkpoints import sync_tree
 from peftkit.rundir.paths import write_json
 from peftkit.system.weight_folders import TRAINED, describe_files
 from peftkit.training.ends import settle_ends, with_taught_end
+from peftkit.training.shards import uncut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,8 @@ def save_trained(
             tokenizer = with_taught_end(tokenizer)
     # Rows of new tokens are trained one by one: PEFT would save all of the embedding beside them.
     own = {"save_embedding_layers": False} if is_adapter and job.recipe.model.changes_tokens else {}
-    model.save_pretrained(partial, state_dict=weights, **own)
+    writer = model if is_adapter or weights is None else uncut(model)
+    writer.save_pretrained(partial, state_dict=weights, **own)
     if is_adapter and job.built.method.kind.reads_rows:
         model.config.save_pretrained(partial)
     if job.built.method.processor is not None:

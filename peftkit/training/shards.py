@@ -66,6 +66,22 @@ def whole_state(model: Any, *, is_kept: bool) -> dict[str, Tensor] | None:
     return found
 
 
+def uncut(model: Any) -> Any:
+    """Return a model without weights, of the class that a sharded one had before it was cut.
+
+    transformers tells by the class how the names of weights are written.
+    """
+    import torch
+    from torch.distributed.fsdp import FSDPModule
+
+    made_from: Any = next(one for one in type(model).__mro__ if not issubclass(one, FSDPModule))
+    with torch.device("meta"):
+        plain = made_from(model.config)
+    if model.can_generate():
+        plain.generation_config = model.generation_config
+    return plain
+
+
 def settle_shards(trainer: Trainer, key: str) -> None:
     """Say of a model what is cut together, and what is left whole in every process.
 
