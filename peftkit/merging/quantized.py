@@ -133,7 +133,8 @@ def load_quantized(
             f"{base} cannot be loaded quantized on this machine: {str(error).splitlines()[0]}",
             hint="merge where it was trained, or --onto full with the full-precision weights",
         ) from error
-    made_by = quantizer or stored_quantizer(config)
+    # `config` may be that of what was dequantized: how the base is stored stands in its own.
+    made_by = quantizer or stored_quantizer(read_json(base / "config.json"))
     if made_by is not None:
         made_by.prepare(model)
     return model.eval()
