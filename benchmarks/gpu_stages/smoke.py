@@ -116,6 +116,7 @@ def train_and_reload(trial: Trial, out: Path) -> dict[str, Any]:
     from rich.console import Console
 
     from peftkit.recipe.load import load_recipe
+    from peftkit.reporting.trackers.tracking import tracking
     from peftkit.run import begin, train
     from peftkit.rundir.paths import RunDir
     from peftkit.rundir.status import RunStatus, claimed
@@ -127,10 +128,10 @@ def train_and_reload(trial: Trial, out: Path) -> dict[str, Any]:
     recipe = load_recipe(ROOT / "recipes" / f"{trial.recipe}.yaml", trial.all_overrides)
     run_dir, screen = RunDir(out), Screen(Console(quiet=True))
     status = RunStatus(run_dir)
-    with catching_signals() as stop, claimed(run_dir):
+    with catching_signals() as stop, claimed(run_dir), tracking(run_dir, (), screen) as boards:
         job = prepare(recipe, run_dir, screen)
         begin(job, status, screen, allow_other_base=False)
-        model = train(job, Session(screen, stop, status))
+        model = train(job, Session(screen, stop, status, boards))
     # Autocast stays wrapped around the forward of a model that was trained under it.
     trained = _logits(extract_model_from_parallel(model, keep_fp32_wrapper=False), job)
     del model
