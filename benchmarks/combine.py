@@ -15,6 +15,7 @@ import platform
 import shutil
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import merge as single
 
@@ -69,7 +70,9 @@ def main() -> None:
     shutil.rmtree(work)
 
 
-def write_results(options: argparse.Namespace, sizes: dict, found: dict) -> None:
+def write_results(
+    options: argparse.Namespace, sizes: dict[str, Any], found: dict[str, Any]
+) -> None:
     """Write what is measured so far."""
     content = {
         "schema_version": 1, "gib": options.gib, "sizes": sizes, "note": options.note,

@@ -14,6 +14,7 @@ are made on the device from the configs of real families with random weights: no
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -49,9 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parse(arguments)
     if options.stage:
-        return serve_stage(*options.stage, sys.stdin)
+        name, ready = options.stage
+        return serve_stage(name, ready, sys.stdin)
     if options.planner:
-        planned.serve(*options.planner[:1], Path(options.planner[1]))
+        share, folder = options.planner
+        planned.serve(share, Path(folder))
         return 0
     begin = time.monotonic()
     setting = look_around(options)
@@ -232,8 +235,9 @@ def _ready_file(name: str, setting: Setting) -> Path:
 
 def _begin(process: subprocess.Popen[str], setting: Setting, seconds: float) -> None:
     """Tell a waiting stage its setting and its time."""
-    with suppress(BrokenPipeError), process.stdin or nullcontext() as stdin:
-        stdin.write(json.dumps({"setting": setting.to_json(), "seconds": seconds}) + "\n")
+    told = json.dumps({"setting": setting.to_json(), "seconds": seconds}) + "\n"
+    with suppress(BrokenPipeError), process.stdin or nullcontext(io.StringIO()) as stdin:
+        stdin.write(told)
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> None:

@@ -127,8 +127,8 @@ def _plan(found: Found) -> list[str]:
          _bytes(one["measured"].get("peak_bytes")), _percent(one["error"]))
         for one in found.get("evaluations", [])
     ]  # fmt: skip
-    heads = ("scoring", "method", "prompts", "planned", "allocated", "error")
-    return lines + (table(heads, scored, num_left=2) if scored else [])
+    of_scoring = ("scoring", "method", "prompts", "planned", "allocated", "error")
+    return lines + (table(of_scoring, scored, num_left=2) if scored else [])
 
 
 def _errors(summary: Found) -> str:

@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def measure(threads: int) -> dict[str, float]:
         for edge in EDGES:
             left = torch.randn(edge, edge).to(getattr(torch, name))
             right, into = left.t().contiguous(), torch.empty_like(left)
-            seconds = best_seconds(lambda a=left, b=right, c=into: torch.mm(a, b, out=c), 7)
+            seconds = best_seconds(partial(torch.mm, left, right, out=into), 7)
             key = f"{name}_flops_per_second"
             rates[key] = max(rates.get(key, 0.0), 2 * edge**3 / seconds)
             if seconds > TOO_SLOW_SECONDS:  # bfloat16 without instructions for it
@@ -79,12 +80,13 @@ def operations(setting: Mapping[str, Any]) -> float:
     head = size["vocab_size"] * size["hidden_size"]
     layers = setting["num_matmul_weights"] - head
     attention = 12 * size["hidden_size"] * size["num_hidden_layers"] / 2
-    return (
+    products: float = (
         4 * layers * setting["num_tokens"]
         + 4 * head * setting["num_trained_tokens"]
         + 6 * adapter_weights(size, setting["rank"]) * setting["num_tokens"]
         + attention * setting["sum_squared_lengths"]
     )
+    return products
 
 
 def shares(setting: Mapping[str, Any], rates: Mapping[str, float]) -> dict[str, float]:

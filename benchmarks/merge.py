@@ -25,6 +25,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,8 @@ def write_safetensors(
 def write_model(folder: Path, sizes: dict[str, int], *, tied: bool) -> Path:
     """Write a Llama's folder in shards of at most 4 GiB."""
     folder.mkdir(parents=True)
-    shapes, shards, used = tensors_of(sizes, tied=tied), [{}], 0
+    shapes, used = tensors_of(sizes, tied=tied), 0
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
     for name, shape in shapes.items():
         num_bytes = 2 * int(np.prod(shape))
         if used and used + num_bytes > SHARD_BYTES:
@@ -131,7 +133,7 @@ def write_model(folder: Path, sizes: dict[str, int], *, tied: bool) -> Path:
             used = 0
         shards[-1][name] = shape
         used += num_bytes
-    places = {}
+    places: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         write_safetensors(folder / file, shard, "BF16")
@@ -297,7 +299,9 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else the machine was doing")
     options = parser.parse_args()
     file = ROOT / "benchmarks" / "results" / "merge.json"
-    content = json.loads(file.read_text()) if file.exists() else {"schema_version": 1, "sizes": {}}
+    content: dict[str, Any] = {"schema_version": 1, "sizes": {}}
+    if file.exists():
+        content = json.loads(file.read_text())
     for gib in options.gib:
         repeats = options.repeats if gib < 10 else 1
         found = compare(

@@ -70,11 +70,13 @@ class PlainLoop(Method):
         if args.own_optimizer == "lora-fa":
             from peft.optimizers import create_lorafa_optimizer
 
-            config: Any = model.peft_config["default"]
-            return create_lorafa_optimizer(
+            adapted: Any = model
+            config = adapted.peft_config["default"]
+            lora_fa: torch.optim.Optimizer = create_lorafa_optimizer(
                 model, r=config.r, lora_alpha=config.lora_alpha, lr=args.learning_rate,
                 weight_decay=args.weight_decay,
             )  # fmt: skip
+            return lora_fa
         trained = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.AdamW(
             trained, lr=args.learning_rate, weight_decay=args.weight_decay, foreach=True

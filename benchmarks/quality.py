@@ -81,7 +81,8 @@ def offline_recipes() -> list[Path]:
     return [
         file
         for file, recipe in loaded.items()
-        if recipe.evaluate is not None and recipe.data.source.name != "docstrings"
+        if recipe.evaluate is not None
+        and all(part.source.name != "docstrings" for part in recipe.data.parts)
     ]
 
 

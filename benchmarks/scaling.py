@@ -15,7 +15,6 @@ import json
 import os
 import socket
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +63,12 @@ def sent_on_loopback() -> int:
 
 def _count(strategy: str, num_processes: int) -> dict[str, Any]:
     """Count a strategy's bytes of one step and process, beside the formula's."""
-    from torch import multiprocessing
+    from torch.multiprocessing.spawn import spawn
 
     out = RESULTS.with_suffix(".partial")
-    multiprocessing.spawn(_be, (strategy, num_processes, str(out)), nprocs=num_processes)
+    spawn(  # type: ignore[no-untyped-call]
+        _be, (strategy, num_processes, str(out)), nprocs=num_processes
+    )
     sent = int(out.read_text(encoding="ascii"))
     out.unlink()
     return {
@@ -203,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,16 @@ def seconds_of(run: Callable[[], object], device: str, *, repeats: int = 10) -> 
             run()
             times.append(time.perf_counter() - begin)
         return statistics.median(times)
-    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
+    event = partial(torch.cuda.Event, enable_timing=True)
+    marks = [(event(), event()) for _ in range(repeats)]
     torch.cuda.synchronize()
     for start, end in marks:
         start.record()
         run()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in marks) / 1000
+    took = [float(start.elapsed_time(end)) for start, end in marks]
+    return statistics.median(took) / 1000
 
 
 def clear(device: str) -> int:

@@ -34,7 +34,7 @@ TINY: Mapping[str, Any] = {
 
 _LORA = {"lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}}
 _DORA = {"lora": {**_LORA["lora"], "use_dora": True}}
-_KEPT = {"activation_checkpointing": False}
+_KEPT: Mapping[str, Any] = {"activation_checkpointing": False}
 
 
 def _nf4(computed: str, *, double: bool = True) -> dict[str, Any]:

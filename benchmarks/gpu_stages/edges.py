@@ -66,7 +66,7 @@ def _exhausted(bench: Bench) -> None:
     steps, after, every = NUM_STEPS, PINCH_AFTER, SAVED_EVERY
     if bench.is_dry:
         steps, after, every = DRY_STEPS, DRY_PINCH_AFTER, DRY_SAVED_EVERY
-    options = (f"method.sft.save_steps={every}", "method.sft.save_total_limit=2")
+    options: tuple[str, ...] = (f"method.sft.save_steps={every}", "method.sft.save_total_limit=2")
     options += _FEWER if bench.is_dry else ()
     with pinched_after(out / "metrics.jsonl", after, bench.device):
         ended = small_run.run_to_end(out, options, num_steps=steps)

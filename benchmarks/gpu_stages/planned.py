@@ -117,15 +117,15 @@ def _answer(request: Request, setting: Setting, folder: Path) -> dict[str, Any]:
     case, machine = request.case, setting.machine
     recipe = write_recipe(case, folder)
     made = plan(recipe, lengths=document_lengths(case), machine=machine)
-    content = {"predicted": describe(made, recipe, setting), "longest": []}
+    longest: list[dict[str, Any]] = []
     for size in request.sizes:
         length = made.longest_length(size, micro_batch=case.micro_batch)
-        there = {"total_bytes": size, "length": length, "predicted": None}
+        predicted = None
         if length > 1:
             at = plan(recipe, lengths=[length] * case.micro_batch, machine=machine)
-            there["predicted"] = describe(at, recipe, setting)
-        content["longest"].append(there)
-    return content
+            predicted = describe(at, recipe, setting)
+        longest.append({"total_bytes": size, "length": length, "predicted": predicted})
+    return {"predicted": describe(made, recipe, setting), "longest": longest}
 
 
 def describe(made: Plan, recipe: Recipe, setting: Setting) -> dict[str, Any]:

@@ -294,7 +294,7 @@ class StepTimes:
 
         times = self
 
-        class Watch(TrainerCallback):
+        class Watch(TrainerCallback):  # type: ignore[misc]
             """Start and stop the clock."""
 
             def on_step_begin(self, *_: Any, **__: Any) -> None:
