@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftkit.errors import ArtefactError
 from peftkit.recipe.trackers import reported_to
@@ -24,6 +25,7 @@ from peftkit.rundir.whole import (
     find_training_damage,
     is_damaged,
 )
+from peftkit.system.apart import apart
 from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.process import this_process
 from peftkit.system.screen import Screen
@@ -33,9 +35,12 @@ from peftkit.system.units import duration, gibibytes
 from peftkit.training.load import load_last, load_model, load_trained
 from peftkit.training.prepare import Job, Session, prepare
 from peftkit.training.processes import (
+    DEEPSPEED,
     check_alike,
     check_device,
     check_sharding,
+    is_cut,
+    launched_engine,
     loss_of_others_explained,
 )
 from peftkit.training.shards import is_sharded
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedModel
 
+    from peftkit.planning.admission import Admission
     from peftkit.recipe.schema import Recipe
 
 
@@ -187,31 +193,32 @@ def admit(job: Job, screen: Screen) -> None:
         ResourceError: the plan passes the budget or what is free; no weight was read.
     """
     from peftkit.memory.lengths import lengths_of
-    from peftkit.memory.planner import plan_run
-    from peftkit.planning.admission import check_plan_fits, plan_json
 
     if run_state.has_training(job.run_dir) and not is_damaged(job.run_dir, job.run_dir.plan):
         return
     lengths = lengths_of(job.prepared.encoded["train"], job.built.method, job.prepared.labels)
-    num_processes = job.run_dir.process.world_size
-    made, reason = plan_run(job.recipe, job.machine, lengths, num_processes=num_processes)
-    if made is None:
+    found = _admission(job, lengths)
+    screen.say(f"  plan     {found.said}")
+    if found.content is None:
         job.run_dir.plan.unlink(missing_ok=True)  # of an earlier call that was refused
-        screen.say(f"  plan     none: {reason}")
         return
-    content = plan_json(made, job.recipe, job.machine, num_rows=len(lengths))
-    write_json(job.run_dir.plan, content)
-    screen.say(
-        f"  plan     {gibibytes(made.peak_bytes)} peak in {made.peak_phase}:"
-        f" {made.micro_batch} rows of {made.length:,} tokens{_predicted(content)}"
-    )
-    check_plan_fits(made, job.recipe, job.machine, lengths)
+    write_json(job.run_dir.plan, found.content)
+    if found.refusal is not None:
+        raise found.refusal
 
 
-def _predicted(plan: Mapping[str, Any]) -> str:
-    for speed in plan["speeds"]:
-        return f"; {speed['num_steps']:,} steps in {duration(speed['run_seconds'])} predicted"
-    return ""
+def _admission(job: Job, lengths: Sequence[int]) -> Admission:
+    """Plan one of this run's processes."""
+    from peftkit.planning.admission import Admission, find_admission
+
+    if launched_engine() == DEEPSPEED:
+        return Admission("none: what DeepSpeed leaves to each process is not planned")
+    find = partial(
+        find_admission, job.recipe, job.machine, lengths,
+        num_processes=job.run_dir.process.world_size,
+    )  # fmt: skip
+    # A plan of shards makes up a group of processes, and this one is in a group already.
+    return apart(find) if is_cut(job.recipe) else find()
 
 
 def train(job: Job, session: Session) -> PreTrainedModel | PeftModel:

@@ -59,6 +59,7 @@ SUBCLASSES = {
 # Who speaks of processes: the one that asks, plans for several, a tracker of tensors that are cut
 # over them, a callback that the trainer tells, and what starts them and tells their launcher.
 SPEAK_OF_PROCESSES = {
+    "system/apart.py",
     "system/process.py",
     "memory/sharded.py",
     "adapters/extra_state.py",
@@ -328,3 +329,12 @@ def test_no_path_of_one_machine_and_nothing_unfinished_in_the_tree() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == ""
+
+
+def test_types_and_style_hold_in_package_and_benchmarks() -> None:
+    """As CONTRIBUTING asks: no test calls every stage of a benchmark, and mypy reads each."""
+    for command in (["mypy"], ["ruff", "check", "."], ["ruff", "format", "--check", "."]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -74,6 +74,8 @@ def run_of(name: str, *, sharded: bool) -> list[Any]:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("two")
     runs = [run_of(name, sharded=sharded) for sharded in (False, True) for name in CASES]
+    _, recipe, overrides = run_of("sft", sharded=True)
+    runs.append(["planned", recipe, [*overrides, "memory.budget=1GiB"]])
     (folder / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
     return folder, in_two_processes(folder, several_runs)[0]["several_runs"]
 
@@ -111,3 +113,12 @@ def test_two_processes_train_what_one_does(
     furthest = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
     # AdamW's first steps are as long where a gradient is nothing but the noise of a sum's order.
     assert furthest < (apart if engine == "ddp" else 5e-3)
+
+
+@pytest.mark.slow
+def test_a_run_in_shards_is_planned_before_it_starts(ended: tuple[Path, dict[str, str]]) -> None:
+    folder, how = ended
+    assert how["planned"] == "nothing"
+    planned = json.loads((folder / "planned" / "plan.json").read_text("utf-8"))
+    assert (planned["strategy"], planned["num_processes"]) == ("FSDP2", 2)
+    assert "GiB peak in" in (folder / "planned.0.txt").read_text("utf-8")

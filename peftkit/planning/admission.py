@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ResourceError
 from peftkit.memory.scoring import batch_size_that_fits, planned_evaluation
 from peftkit.planning.suggestions import SPARE, explain_smallest, ways_out
-from peftkit.system.units import gibibytes
+from peftkit.system.units import duration, gibibytes
 
 if TYPE_CHECKING:
     from peftkit.memory.planner import Plan
     from peftkit.plugins import Machine
     from peftkit.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Say what a run is planned to take, in plain data: it may be found in another process."""
+
+    said: str
+    content: dict[str, Any] | None = None
+    """What `plan.json` holds; None where nothing could be planned."""
+    refusal: ResourceError | None = None
+    """Why it may not start."""
+
+
+def find_admission(
+    recipe: Recipe, machine: Machine, lengths: Sequence[int], *, num_processes: int
+) -> Admission:
+    """Plan a run from its real rows, and find out whether it may start.
+
+    Args:
+        lengths: tokens of each training row.
+    """
+    from peftkit.memory.planner import plan_run
+
+    made, reason = plan_run(recipe, machine, lengths, num_processes=num_processes)
+    if made is None:
+        return Admission(f"none: {reason}")
+    content = plan_json(made, recipe, machine, num_rows=len(lengths))
+    said = (
+        f"{gibibytes(made.peak_bytes)} peak in {made.peak_phase}:"
+        f" {made.micro_batch} rows of {made.length:,} tokens{_predicted(content)}"
+    )
+    try:
+        check_plan_fits(made, recipe, machine, lengths)
+    except ResourceError as error:
+        return Admission(said, content, error)
+    return Admission(said, content)
+
+
+def _predicted(plan: Mapping[str, Any]) -> str:
+    for speed in plan["speeds"]:
+        return f"; {speed['num_steps']:,} steps in {duration(speed['run_seconds'])} predicted"
+    return ""
 
 
 def plan_json(made: Plan, recipe: Recipe, machine: Machine, *, num_rows: int) -> dict[str, Any]:

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from peftkit.system.signals import StopRequest
 
 
+FSDP, DEEPSPEED = "FSDP", "DeepSpeed"
+_ENGINES = {"ACCELERATE_USE_FSDP": FSDP, "ACCELERATE_USE_DEEPSPEED": DEEPSPEED}
+
+
+def launched_engine() -> str | None:
+    """Return what a launcher told accelerate to share the model by; None for replicas."""
+    from accelerate.utils import parse_flag_from_env
+
+    return next((name for flag, name in _ENGINES.items() if parse_flag_from_env(flag)), None)
+
+
+def is_cut(recipe: Recipe) -> bool:
+    """Tell whether the recipe asks for shards of the model; all that plans goes by this."""
+    return bool(recipe.method.options.get("fsdp"))
+
+
 def check_device(process: Process) -> None:
     """Refuse a process for which its host has no accelerator, where it has some.
 
@@ -38,15 +54,22 @@ def check_device(process: Process) -> None:
 
 
 def check_sharding(recipe: Recipe, process: Process) -> None:
-    """Refuse to cut a model into shards where nothing is there to hold them.
+    """Refuse to cut a model into shards where nothing is there to hold them, or plans for them.
 
     Raises:
-        UsageError: there is one process, or there are no accelerators.
+        UsageError: there is one process, or there are no accelerators; or the launcher alone asks
+            for shards, so that plan and budget would be those of replicas.
     """
     method = recipe.method
-    if not method.options.get("fsdp"):
-        return
     key = f"method.{method.name}.fsdp"
+    if not is_cut(recipe):
+        if not process.is_alone and launched_engine() == FSDP:
+            raise UsageError(
+                f"the launcher's own config cuts the model into shards (FSDP), and {key} says"
+                " nothing of it: plan and budget would be those of whole models",
+                hint=f"{key}=true",
+            )
+        return
     if process.is_alone:
         raise UsageError(
             f"{key} shards a model over processes, and a run has one",

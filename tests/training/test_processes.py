@@ -16,6 +16,8 @@ from peftkit.system.signals import StopRequest
 from peftkit.training.processes import (
     check_alike,
     check_device,
+    check_sharding,
+    launched_engine,
     loss_of_others_explained,
     repeated_rows,
 )
@@ -41,6 +43,19 @@ def test_a_host_has_a_device_for_each_of_its_processes() -> None:
         pytest.raises(UsageError, match=r"process 1 .* which has 1 device\n"),
     ):
         check_device(TWO)
+
+
+def test_shards_that_only_the_launcher_knows_of_are_refused(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(tiny_recipe)
+    check_sharding(recipe, TWO)
+    assert launched_engine() is None
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match=r"method\.sft\.fsdp says nothing of it") as caught:
+        check_sharding(recipe, TWO)
+    assert caught.value.hint == "method.sft.fsdp=true"
+    check_sharding(recipe, ALONE)
 
 
 def test_another_stack_is_named_with_both_versions(tiny_recipe: Path) -> None:
