@@ -49,11 +49,13 @@ def resume(folder: Path, recipe: Path, out: Path, num_processes: int, *overrides
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
 def test_one_two_and_four_processes_go_on_where_the_others_stopped(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path, tiny_model: Path, order: str
 ) -> None:
     rows = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows(NUM_ROWS))
-    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=SFT)
+    sft = {**SFT, "train_sampling_strategy": order}
+    recipe = write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft)
     alone = train(recipe, tmp_path / "alone")
     out = tmp_path / "alone-cut"
     shutil.copytree(alone.path, out)

@@ -36,8 +36,9 @@ class Training:
     """Where it writes checkpoints; the native config does not know it."""
     task: Task | None = None
     """That of the rows, whose metrics a method may reward."""
-    spread: Callable[[type[Trainer]], type[Trainer]] | None = None
-    """Makes a class one whose processes read rows together; None where there is one process."""
+    reading: Callable[[type[Trainer]], type[Trainer]] | None = None
+    """Makes a class one that reads rows in the same order wherever it begins, and in however many
+    processes; None for transformers' own way."""
 
 
 def make_trainer(
@@ -55,8 +56,8 @@ def make_trainer(
 
     args = copy.copy(config)
     args.output_dir = str(parts.output_dir)
-    if parts.spread is not None:
-        trainer_class = parts.spread(trainer_class)
+    if parts.reading is not None:
+        trainer_class = parts.reading(trainer_class)
     trained = [(p, p.data) for p in parts.model.parameters() if p.requires_grad]
     trainer = trainer_class(
         args=args,

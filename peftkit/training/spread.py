@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.system.process import Process
+from peftkit.training.grouped import epoch_of, grouped
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerState
+    from transformers import Trainer
 
     Blank = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
@@ -74,7 +75,7 @@ def spread(trainer_class: type[Trainer], process: Process, blank_of: Blank) -> t
         blank_of: `Method.untrained`
     """
 
-    class SpreadTrainer(trainer_class):  # type: ignore[misc] # transformers is untyped
+    class SpreadTrainer(grouped(trainer_class)):  # type: ignore[misc] # transformers is untyped
         """Let the main process draw the order, and fill up last batches."""
 
         def _get_dataloader(
@@ -113,11 +114,6 @@ def spread(trainer_class: type[Trainer], process: Process, blank_of: Blank) -> t
             )
 
     return SpreadTrainer
-
-
-def epoch_of(state: TrainerState) -> int:
-    """Return the epoch that a training is in, or begins: the first is 0."""
-    return int((state.epoch or 0) + 1e-6)  # in steps of a fraction, whose sum may fall short
 
 
 def seeded(sampler: Any, seed: int | None) -> Any:

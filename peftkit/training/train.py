@@ -19,6 +19,7 @@ from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.diverged import diverged, find_broken
+from peftkit.training.grouped import grouped
 from peftkit.training.processes import repeated_rows
 from peftkit.training.refused import refusal_explained
 from peftkit.training.save import save_trained
@@ -156,7 +157,7 @@ def _make_trainer(
             ),
             output_dir=job.run_dir.checkpoints,
             task=job.built.task,
-            spread=None if process.is_alone else spread_over,
+            reading=grouped if process.is_alone else spread_over,
         )
     )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from peftkit.system.process import Process
-from peftkit.training.spread import FilledRows, OneOrder, epoch_of, seeded, spread
+from peftkit.training.spread import FilledRows, OneOrder, seeded, spread
 
 
 class Told(Process):
@@ -89,8 +89,3 @@ def test_a_trainer_s_loaders_read_filled_rows_where_some_can_be_blank(has_blank:
     dataset, length = trainer._get_dataloader(rows, "Training", 2, RandomSampler)
     assert (len(dataset), length) == (5, 8 if has_blank else 5)
     assert isinstance(dataset, FilledRows) == has_blank
-
-
-@pytest.mark.parametrize(("stated", "epoch"), [(None, 0), (0.0, 0), (1.75, 1), (1.9999999999, 2)])
-def test_an_epoch_s_end_is_the_next_one_s_beginning(stated: float | None, epoch: int) -> None:
-    assert epoch_of(SimpleNamespace(epoch=stated)) == epoch  # type: ignore[arg-type]
