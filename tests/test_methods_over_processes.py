@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,18 @@ shape: rows of which nothing is trained fill the last one."""
 REFUSED = {"pretrain_bert-fsdp2": "share a weight that is trained, and FSDP2 cannot cut it"}
 
 
+IN_SHARDS = {
+    "head": ("adapter.lora.modules_to_save=[lm_head]", "nothing"),
+    "both": ("adapter.lora.modules_to_save=[embed_tokens, lm_head]", "nothing"),
+    "added": ("model.add_tokens=[<a>, <b>]", "UsageError: .* share a weight that is trained"),
+    "adalora": (
+        "adapter={adalora: {r: 4, init_r: 6, total_step: 5, tinit: 1, tfinal: 1}}",
+        "UsageError: .*this cannot be trained in shards: .* DTensor",
+    ),
+}
+"""What is trained beside the layers of a LoRA, and how it ends."""
+
+
 def run_of(name: str, *, sharded: bool) -> list[Any]:
     recipe, method, own = CASES[name]
     num_rows = "13" if method in BY_TOKENS else "96"  # no epoch of the latter ends in five steps
@@ -77,6 +90,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     runs = [run_of(name, sharded=sharded) for sharded in (False, True) for name in CASES]
     _, recipe, overrides = run_of("sft", sharded=True)
     runs.append(["planned", recipe, [*overrides, "memory.budget=8GiB"]])
+    runs += [[name, recipe, [*overrides, more]] for name, (more, _) in IN_SHARDS.items()]
     (folder / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
     return folder, in_two_processes(folder, several_runs)[0]["several_runs"]
 
@@ -134,6 +148,20 @@ def test_fifty_steps_of_uneven_rows_are_those_of_one_process(tmp_path: Path) -> 
     assert len(losses(alone)) == 50
     ours, theirs = weights(together), weights(alone)
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_SHARDS)
+def test_what_is_trained_in_shards_trains_as_in_one_process_or_is_refused(
+    ended: tuple[Path, dict[str, str]], tmp_path: Path, name: str
+) -> None:
+    (folder, how), (more, wanted) = ended, IN_SHARDS[name]
+    assert re.match(wanted, how[name], re.DOTALL)
+    if wanted == "nothing":
+        _, recipe, overrides = run_of("sft", sharded=False)
+        accumulated = "method.sft.gradient_accumulation_steps=2"
+        alone = train(Path(recipe), tmp_path / "alone", *overrides, more, accumulated)
+        assert losses(RunDir(folder / name)) == pytest.approx(losses(alone), abs=1e-4)
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import UsageError, first_line
 from peftkit.memory import step
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.fake_step import Rehearsal, Rehearsed
+from peftkit.memory.sharing import uncuttable_explained
 from peftkit.memory.terms import COLLECTIVES
 from peftkit.memory.trace import Program, Repeat, Trace, compile_trace
 from peftkit.plugins.quantizer import PLAIN, Storage
@@ -56,15 +56,8 @@ class Sharded(Rehearsed):
         Raises:
             UsageError: real processes would fail as well, e.g. in an optimizer's own operator.
         """
-        try:
+        with uncuttable_explained():
             return super().rehearse(point, held=held, block=block)
-        except RuntimeError as error:
-            if "DTensor" not in str(error):
-                raise
-            raise UsageError(
-                f"this cannot be trained in shards: {first_line(error)}",
-                hint="optim: adamw_torch_fused, another adapter, or replicas: delete fsdp",
-            ) from error
 
     def _micro_batch(self, point: Point, *, times: int) -> tuple[Trace, Program, list[Repeat]]:
         """Run forward and backward of a model that is cut anew: what is cut cannot be mended."""

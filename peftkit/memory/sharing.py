@@ -6,10 +6,12 @@ optimizer's state into as many shards. Nothing here needs torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import UsageError
+from peftkit.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     from peftkit.recipe.build import Built
@@ -85,3 +87,21 @@ def _check_fsdp(key: str, plugin: dict[str, Any], args: Any) -> None:
             f"{key}.activation_checkpointing and activation_checkpointing exclude each other",
             hint=f"{key.rpartition('.')[0]}.activation_checkpointing=false",
         )
+
+
+@contextmanager
+def uncuttable_explained() -> Iterator[None]:
+    """Say of an operator that knows no shards what it means, be it of a plan or of a run.
+
+    Raises:
+        UsageError: names what torch says.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DTensor" not in str(error):
+            raise
+        raise UsageError(
+            f"this cannot be trained in shards: {first_line(error)}",
+            hint="optim: adamw_torch_fused, another adapter, or replicas: delete fsdp",
+        ) from error

@@ -131,18 +131,21 @@ def shared_modules(model: Any, key: str) -> list[nn.Module]:
     """
     together = {model.get_input_embeddings(), model.get_output_embeddings()}
     readers: dict[nn.Parameter, list[tuple[str, nn.Module]]] = {}
-    for name, module in model.named_modules():
+    # With duplicates: trained rows of tied embeddings are one module under two others.
+    for name, module in model.named_modules(remove_duplicate=False):
         for weight in module.parameters(recurse=False):
             readers.setdefault(weight, []).append((name, module))
-    found = []
-    for weight, modules in readers.items():
-        if len(modules) == 1 or {module for _, module in modules} <= together:
+    found: list[nn.Module] = []
+    for weight, named in readers.items():
+        modules = {module: None for _, module in named}
+        is_in_two = weight.requires_grad and len(named) > len(modules)
+        if not is_in_two and (len(modules) == 1 or modules.keys() <= together):
             continue
         if weight.requires_grad:
-            names = ", ".join(name for name, _ in modules)
+            names = ", ".join(name for name, _ in named)
             raise UsageError(
                 f"{key}: {names} share a weight that is trained, and FSDP2 cannot cut it",
                 hint=f"{key}=false, with which every process holds all of the model",
             )
-        found += [module for _, module in modules]
+        found += modules
     return found

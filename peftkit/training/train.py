@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, first_line
+from peftkit.memory.sharing import uncuttable_explained
 from peftkit.plugins import Training
 from peftkit.plugins.native import native_model
 from peftkit.recipe.blame import blamed
@@ -73,6 +74,7 @@ def train_model(
                     blamed(job.recipe),
                     refusal_explained(job.recipe, watch.has_begun),
                     resume.loading(start, watch.has_begun),
+                    uncuttable_explained(),
                 ):
                     trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             finally:

@@ -76,6 +76,16 @@ def test_a_frozen_weight_that_many_read_stays_whole_and_a_trained_one_is_refused
     assert model.lm_head in found
 
 
+def test_trained_rows_of_a_tied_embedding_are_refused_by_name() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [1]})
+    with pytest.raises(UsageError, match=r"embed_tokens\.token_adapter.*lm_head\.token_adapter"):
+        shared_modules(get_peft_model(llama(), config), "method.sft.fsdp")
+    apart = get_peft_model(llama(is_tied=False), config)
+    assert shared_modules(apart, "method.sft.fsdp") == []
+
+
 def test_the_recipe_s_own_blocks_stay() -> None:
     def settled(stated: list[str] | None) -> SimpleNamespace:
         plugin = SimpleNamespace(transformer_cls_names_to_wrap=stated, ignored_modules=None)
