@@ -39,7 +39,7 @@ class Result:
         return None if predicted is None else int(predicted["peak_bytes"])
 
 
-def bench(kind: str, file: Path, *, out: Path) -> Iterator[Result]:
+def bench(kind: str, file: str | Path, *, out: str | Path) -> Iterator[Result]:
     """Run a grid's cells one after the other, giving each result as it is written.
 
     A cell that runs out of memory, or that no device here can hold, is a result like any other.
@@ -55,6 +55,7 @@ def bench(kind: str, file: Path, *, out: Path) -> Iterator[Result]:
     """
     if kind not in KINDS:
         raise UsageError(f"there is no benchmark {kind!r}", hint=f"one of {', '.join(KINDS)}")
+    file, out = Path(file), Path(out)
     grid = read_grid(file)
     out.mkdir(parents=True, exist_ok=True)
     return (_run(kind, cell, out) for cell in cells(grid, file.stem))

@@ -12,7 +12,7 @@ from peftkit.recipe.load import load_recipe
 
 
 def check_files(
-    files: Sequence[Path], overrides: Sequence[str] = (), *, machine: Machine | None = None
+    files: Sequence[str | Path], overrides: Sequence[str] = (), *, machine: Machine | None = None
 ) -> list[Problem]:
     """Return every problem of the recipes; a folder stands for all `.yaml` files below it.
 
@@ -33,14 +33,14 @@ def check_files(
     return problems
 
 
-def expand(files: Sequence[Path]) -> list[Path]:
+def expand(files: Sequence[str | Path]) -> list[Path]:
     """Replace folders by the recipes in them, in order.
 
     Raises:
         UsageError: a folder holds none.
     """
     found: list[Path] = []
-    for file in files:
+    for file in map(Path, files):
         if not file.is_dir():
             found.append(file)
             continue

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftkit.errors import DataError, UsageError
@@ -29,8 +30,6 @@ from peftkit.scoring.samples import make_samples
 from peftkit.training.open_run import load_base_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from peft import PeftModel
     from rich.console import RenderableType
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -158,7 +157,7 @@ def evaluate(  # noqa: PLR0913
 
 
 def evaluate_run(  # noqa: PLR0913 - the command's own options
-    path: Path,
+    path: str | Path,
     *,
     split: str | None = None,
     limit: int | None = None,
@@ -188,7 +187,7 @@ def evaluate_run(  # noqa: PLR0913 - the command's own options
     from peftkit.system.exhaustion import exhaustion_explained
     from peftkit.training.open_run import load_tuned, open_run
 
-    run = open_run(RunDir(path), overrides, base=base, allow_other_base=allow_other_base)
+    run = open_run(RunDir(Path(path)), overrides, base=base, allow_other_base=allow_other_base)
     _check(overrides, run.built)
     section = run.built.recipe.evaluate
     chosen = split or (section.split if section else None)

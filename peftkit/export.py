@@ -68,10 +68,10 @@ class ExportResult:
 
 
 def export(  # noqa: PLR0913 - the command's own options
-    source: Path,
+    source: str | Path,
     to: str,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     options: Sequence[str] = (),
     base: str | None = None,
     onto: Onto | None = None,
@@ -101,9 +101,10 @@ def export(  # noqa: PLR0913 - the command's own options
     quiet_stack()
     exporter_class = find("exporters", to)
     exporter = exporter_class(_read_options(to, exporter_class.Config, options))
+    source = Path(source)
     inputs = find_inputs(source, base, use="export", allow_other_base=allow_other_base)
     name = _name_of(inputs)
-    out = _choose_out(out, name, to)
+    out = _choose_out(Path(out) if out else None, name, to)
     _make_parent(out)
     with scratch_beside(out) as scratch:
         partial, merged = scratch / "partial", scratch / "merged"

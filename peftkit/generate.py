@@ -84,7 +84,7 @@ class Conversation:
 
 
 def open_answerer(  # noqa: PLR0913
-    path: Path,
+    path: str | Path,
     *,
     options: Sequence[str] = (),
     untrained: bool = False,
@@ -112,7 +112,7 @@ def open_answerer(  # noqa: PLR0913
     from peftkit.training.open_model import is_model, open_model
     from peftkit.training.open_run import load_tuned, load_untrained, open_run
 
-    stated = dict(_pairs(options))
+    path, stated = Path(path), dict(_pairs(options))
     if not RunDir(path).resolved.exists() and is_model(str(path)):
         if untrained:
             raise UsageError(f"{path} is no run, so nothing says what it was before training")
@@ -134,12 +134,26 @@ def open_answerer(  # noqa: PLR0913
     )
 
 
+def ask(answerer: Answerer, prompt: str, **columns: str) -> str:
+    """Return the answer to one prompt: a text, or a label's name.
+
+    Args:
+        columns: what else the task asks with, e.g. `context=page` of questions about a text.
+
+    Raises:
+        UsageError: the prompt is empty, or the question needs columns that nobody gave.
+    """
+    return answerer.reply(ask_text(answerer, prompt, columns), lambda _: None).text
+
+
 def trained_system(run_dir: RunDir) -> str:
     """Return the system message that a run was trained under; empty where its rows share none."""
     return str(run_dir.read_if_there(run_dir.data).get("system", ""))
 
 
-def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, Any], Question]]:
+def read_questions(
+    answerer: Answerer, file: str | Path
+) -> list[tuple[Mapping[str, Any], Question]]:
     """Read a file of rows, each with the question that the run's task makes of it.
 
     Args:
@@ -154,7 +168,7 @@ def read_questions(answerer: Answerer, file: Path) -> list[tuple[Mapping[str, An
 
     bad = BadLines()
     asked = []
-    for row in _rows_of(file, bad):
+    for row in _rows_of(Path(file), bad):
         try:
             for column in answerer.columns:
                 if column in row.values:

@@ -100,9 +100,9 @@ class Draft:
 
 
 def init(
-    data_file: Path,
+    data_file: str | Path,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     task: str | None = None,
     columns: Sequence[str] = (),
 ) -> NewRecipe:
@@ -117,7 +117,8 @@ def init(
         UsageError: the columns fit no task or several, the format is unknown, or the recipe exists.
         DataError: the file is missing, malformed or empty.
     """
-    out = out or Path(f"{_slug(data_file)}.yaml")
+    data_file = Path(data_file)
+    out = Path(out or f"{_slug(data_file)}.yaml")
     if out.exists():
         raise UsageError(
             f"{out} exists already", hint="delete it first, or write another: --out FILE.yaml"

@@ -33,9 +33,9 @@ VERIFY_UP_TO_BYTES = 1 << 30
 
 
 def merge(  # noqa: PLR0913
-    source: Path,
+    source: str | Path,
     *,
-    out: Path,
+    out: str | Path,
     base: str | None = None,
     onto: Onto | None = None,
     verify: bool | None = None,
@@ -63,8 +63,8 @@ def merge(  # noqa: PLR0913
         ResourceError: the disk has not enough room; known before the first byte.
         UsageError: `out` holds something else, or `onto` must be said.
     """
-    started = time.monotonic()
-    inputs = find_inputs(source, base, allow_other_base=allow_other_base)
+    started, out = time.monotonic(), Path(out)
+    inputs = find_inputs(Path(source), base, allow_other_base=allow_other_base)
     config = folders.model_config(inputs.base)
     chosen = settle_onto(inputs, config, onto)
     checkpoint = open_checkpoint(inputs.base)

@@ -81,7 +81,7 @@ class Pushed:
         }
 
 
-def plan_push(source: Path, repo: str, *, private: bool = True) -> Push:
+def plan_push(source: str | Path, repo: str, *, private: bool = True) -> Push:
     """Choose the files of an upload; nothing is sent.
 
     Args:
@@ -94,7 +94,7 @@ def plan_push(source: Path, repo: str, *, private: bool = True) -> Push:
         UsageError: the repository's name cannot be one.
     """
     _check_name(repo)
-    folder = _folder_of(source)
+    folder = _folder_of(Path(source))
     files = {
         file.relative_to(folder).as_posix(): file.stat().st_size
         for file in sorted(folder.rglob("*"))

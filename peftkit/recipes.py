@@ -37,7 +37,7 @@ def shipped_recipes() -> list[ShippedRecipe]:
     return sorted(found, key=lambda recipe: recipe.name)
 
 
-def copy_recipe(name: str, folder: Path) -> Path:
+def copy_recipe(name: str, folder: str | Path = ".") -> Path:
     """Copy a shipped recipe into a folder and return the file; an equal one there is enough.
 
     Raises:
@@ -48,6 +48,7 @@ def copy_recipe(name: str, folder: Path) -> Path:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "peftkit recipes lists them"
         raise UsageError(f"no shipped recipe is called {name!r}", hint=hint)
+    folder = Path(folder)
     target = folder / known[name].file.name
     folder.mkdir(parents=True, exist_ok=True)
     content = known[name].file.read_bytes()

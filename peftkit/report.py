@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, first_line
@@ -20,8 +21,6 @@ from peftkit.rundir.paths import RunDir, write_atomically
 from peftkit.system.units import exact_duration, gibibytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from peftkit.reporting.loss_curve import LossCurve
 
 MAX_SAMPLES = 8
@@ -61,12 +60,13 @@ class Sample:
     score: str
 
 
-def write_report(run_dir: RunDir) -> Path:
+def write_report(run: RunDir | str | Path) -> Path:
     """Write a run's page from whatever files the run has so far, and return it.
 
     Raises:
         ArtefactError: the directory is not a run, or one of its files is broken.
     """
+    run_dir = run if isinstance(run, RunDir) else RunDir(Path(run))
     write_atomically(run_dir.report, render_page(run_dir))
     return run_dir.report
 

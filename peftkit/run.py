@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 def run(
     recipe: Recipe,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     dry_run: bool = False,
     allow_other_base: bool = False,
     console: Console | None = None,
@@ -81,7 +81,8 @@ def run(
     check_sharding(recipe, process)
     check_device(process)
     check_alike(recipe, process)
-    screen, run_dir = Screen(console, process), RunDir(out or Path("runs") / recipe.name, process)
+    screen = Screen(console, process)
+    run_dir = RunDir(Path(out or f"runs/{recipe.name}"), process)
     if dry_run:
         load_model(prepare(recipe, run_dir, screen), screen)
         screen.say("dry run: nothing was trained or written")

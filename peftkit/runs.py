@@ -73,8 +73,9 @@ class Comparison:
     """Whether all trained on, and were scored on, the same rows."""
 
 
-def list_runs(root: Path) -> list[RunSummary]:
+def list_runs(root: str | Path = "runs") -> list[RunSummary]:
     """List the runs in a folder, the newest first."""
+    root = Path(root)
     if not root.is_dir():
         return []
     found = [summarize(RunDir(path)) for path in root.iterdir() if is_run(path)]
@@ -114,7 +115,7 @@ def summarize(run_dir: RunDir) -> RunSummary:
     )
 
 
-def compare_runs(paths: Sequence[Path], root: Path = Path("runs")) -> Comparison:
+def compare_runs(paths: Sequence[str | Path], root: str | Path = "runs") -> Comparison:
     """Compare two or more runs: what their recipes differ in, what they took, what they scored.
 
     Args:
@@ -142,7 +143,7 @@ def compare_runs(paths: Sequence[Path], root: Path = Path("runs")) -> Comparison
     )
 
 
-def check_deletable(path: Path, root: Path = Path("runs")) -> RunSummary:
+def check_deletable(path: str | Path, root: str | Path = "runs") -> RunSummary:
     """Return what deleting a directory, or a run of that name, would lose.
 
     Raises:
@@ -163,7 +164,7 @@ def check_deletable(path: Path, root: Path = Path("runs")) -> RunSummary:
     return summarize(run_dir)
 
 
-def delete_run(path: Path, root: Path = Path("runs")) -> int:
+def delete_run(path: str | Path, root: str | Path = "runs") -> int:
     """Delete a run directory, and return the bytes that frees.
 
     Raises:
@@ -230,7 +231,8 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     return Group(table, Text(note, "yellow"))
 
 
-def _checked(path: Path, root: Path) -> Path:
+def _checked(path: str | Path, root: str | Path) -> Path:
+    path, root = Path(path), Path(root)
     if not path.exists() and is_run(root / path):
         return root / path
     if path.is_symlink():

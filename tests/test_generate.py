@@ -16,6 +16,7 @@ from peftkit.errors import ArtefactError, DataError, RecipeError, UsageError
 from peftkit.generate import (
     Conversation,
     answer_file,
+    ask,
     open_answerer,
     open_out,
     read_questions,
@@ -109,6 +110,11 @@ def test_what_is_streamed_is_what_a_batch_answers(answerer: GenerativeAnswerer) 
         assert answerer.reply(question, pieces.append).text == expected
         assert "".join(pieces) == expected
     assert len(set(batch)) > 1
+
+
+def test_python_asks_with_a_text_and_gets_one(run: Path, answerer: GenerativeAnswerer) -> None:
+    answer = ask(open_answerer(str(run), options=["max_new_tokens=10"]), PROMPTS[0])
+    assert [answer] == _answers(answerer, [question_of_text(answerer.task, PROMPTS[0])])
 
 
 def test_an_answer_comes_in_pieces(answerer: GenerativeAnswerer) -> None:

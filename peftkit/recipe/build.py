@@ -86,12 +86,14 @@ class Built:
     """What upstream says of options that it will drop, each with its key."""
 
 
-def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
+def build(recipe: Recipe, machine: Machine, *, is_here: bool = True, trains: bool = True) -> Built:
     """Construct a checked recipe's objects for this machine.
 
     Args:
         is_here: False for a machine that is only planned for; upstream refuses the arguments of
             a device that is not there unless they say `use_cpu`.
+        trains: False for a run that has trained, maybe elsewhere: what only training needs of
+            packages and devices is not asked for.
 
     Raises:
         RecipeError: upstream refuses values; all sections are tried, each error at its key.
@@ -112,7 +114,8 @@ def build(recipe: Recipe, machine: Machine, *, is_here: bool = True) -> Built:
     check_limits(builder.gate, recipe, method)
     settle_speed(recipe, method, adapter)
     builder.generation()
-    builder.check_stack("cpu" if recipe.method.options.get("use_cpu") else machine.device)
+    if trains:
+        builder.check_stack("cpu" if recipe.method.options.get("use_cpu") else machine.device)
     builder.raise_problems()
     main = parts[recipe.data.parts.index(recipe.data.main_part(recipe.scoring.split))]
     return Built(

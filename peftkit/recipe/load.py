@@ -19,7 +19,7 @@ from peftkit.recipe.yaml_file import read_yaml
 
 
 def load_recipe(
-    file: Path, overrides: Sequence[str] = (), *, unneeded: Collection[str] = ()
+    file: str | Path, overrides: Sequence[str] = (), *, unneeded: Collection[str] = ()
 ) -> Recipe:
     """Load and check a recipe.
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from peftkit.errors import ArtefactError
+from peftkit.errors import ArtefactError, first_line
 from peftkit.plugins import find
 from peftkit.recipe.schema import Recipe
 from peftkit.recipe.stated import Found
+from peftkit.recipe.trackers import OPTION, TRACKERS, reported_to
 from peftkit.system.patterns import check_pattern
 
 _LIGER = "use_liger_kernel"
@@ -20,7 +21,7 @@ _PLACES = ("auto", "balanced", "balanced_low_0", "sequential", "cpu")
 
 
 def find_needs(recipe: Recipe, config: Any, device: str) -> Found:
-    """Find what this machine cannot do, as (key, problem, what to do).
+    """Find what this machine cannot do of a training, as (key, problem, what to do).
 
     Args:
         config: the method's native arguments; None where they were refused.
@@ -31,6 +32,7 @@ def find_needs(recipe: Recipe, config: Any, device: str) -> Found:
     yield from _liger(recipe)
     yield from _best_metric(recipe)
     yield from _patterns(recipe)
+    yield from _trackers(recipe)
     if config is not None:
         yield from _schedule(recipe, config)
 
@@ -77,6 +79,24 @@ def _liger(recipe: Recipe) -> Found:
             "needs the package liger_kernel, which is missing",
             "pip install liger-kernel, or delete it",
         )
+
+
+def _trackers(recipe: Recipe) -> Found:
+    """Make what the trainer would make of each tracker: its package may be broken in any way."""
+    for name in reported_to(recipe.method.options):
+        from transformers.integrations import get_reporting_integration_callbacks
+
+        try:
+            # First: a callback of MLflow's whose import failed complains once more when it goes.
+            TRACKERS[name].import_all()
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except Exception as error:
+            yield (
+                _at(recipe, OPTION),
+                f"{name} is installed, and fails: {type(error).__name__}: {first_line(error)}",
+                f"pip install --force-reinstall {TRACKERS[name].install}, or write report_to: none",
+            )
 
 
 def _best_metric(recipe: Recipe) -> Found:

@@ -383,8 +383,9 @@ def _repair_text(text: str, names: set[str], choices: Sequence[Any]) -> str | No
 
 
 def _read_number(text: str, may_be_float: bool) -> str | None:
-    """Return the number a text probably means: `1_000`, `0x10`, `"16"`, `2e-4`, `10%`."""
-    plain = text.replace("_", "").replace(",", "")
+    """Return the number a text probably means: `1_000`, `0x10`, `"16"`, `2e-4`, `10%`, `2,5`."""
+    of_thousands = re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", text)
+    plain = text.replace("_", "").replace(",", "" if of_thousands else ".")
     number: float | None = None
     if re.fullmatch(r"[-+]?0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)", plain):
         number = int(plain, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,6 +28,11 @@ class Tracker:
     def is_here(self) -> bool:
         """Tell whether everything it needs can be imported; nothing is."""
         return all(any(map(_is_importable, ways)) for ways in self.modules)
+
+    def import_all(self) -> None:
+        """Import all of it, whatever that raises."""
+        for ways in self.modules:
+            import_module(next(filter(_is_importable, ways), ways[0]))
 
 
 def _is_importable(module: str) -> bool:

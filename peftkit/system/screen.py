@@ -48,7 +48,9 @@ class Screen:
 
     def __init__(self, console: Console | None = None, process: Process = ALONE) -> None:
         """Print to this console, or to standard output; a process that is not the main one, not."""
-        self.console = SteadyConsole(highlight=False) if console is None else console
+        # A notebook's own rendering makes a block of every line; text is one block.
+        own = SteadyConsole(highlight=False, force_jupyter=False) if console is None else console
+        self.console = own
         if not process.is_main:
             self.console = SteadyConsole(quiet=True, force_terminal=False)
 

@@ -71,7 +71,7 @@ def open_run(
         identity = identify_base(recipe.model)
         other_base = check_base(run_dir.path, identity, use=use, allow_other=allow_other_base)
     machine = describe_machine()
-    built = build(recipe, machine)
+    built = build(recipe, machine, trains=False)
     section = recipe.model
     if not run_dir.adapter.is_dir():  # the tokenizer of a whole model lies beside it, with all
         section = dataclasses.replace(section.saved_in(run_dir.model), chat_template=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,39 @@ def test_an_option_that_cannot_be_met(
     assert problem.key == f"{SFT}.{key}"
     assert said in problem.problem
     assert problem.suggestion
+
+
+BROKEN = {
+    "wandb": ("wandb", "raise ImportError('no module named pip')"),
+    "mlflow": ("mlflow", "raise AttributeError('module has no attribute float_')"),
+    "trackio": ("trackio", "1 / 0"),
+    "tensorboard": ("tensorboard", "raise TypeError('Descriptors cannot be created directly')"),
+    "swanlab": ("swanlab", "raise OSError('libx.so: cannot open')"),
+    "clearml": ("clearml", "raise RuntimeError('no configuration')"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_tracker_that_is_installed_and_broken(
+    tiny_recipe: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    package, code = BROKEN[name]
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(code)
+    metadata = tmp_path / f"{package}-9.9.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 9.9\n")
+    for module in [one for one in sys.modules if one.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = load_recipe(tiny_recipe, [f"{SFT}.report_to={name}"])
+    with pytest.raises(RecipeError) as caught:
+        build(recipe, machine)
+    (problem,) = caught.value.problems
+    assert problem.key == f"{SFT}.report_to"
+    assert name in problem.problem
+    assert "pip install --force-reinstall" in str(problem.suggestion)
+    assert build(recipe, machine, trains=False), "a run that has trained needs no tracker"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,17 @@ def test_a_terminal_gets_a_bar_with_its_reading(width: int) -> None:
         assert "2,346 tokens/s" in text
 
 
+def test_a_notebook_gets_text_of_which_it_makes_one_block(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    screen = Screen()
+    screen.say("  decided  it")
+    with screen.counting("loading") as count:
+        count("rows", 1, 2)
+    assert capsys.readouterr().out == "  decided  it\n"
+
+
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
