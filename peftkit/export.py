@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shutil
 import time
@@ -19,7 +18,6 @@ from peftkit.errors import (
     RecipeError,
     ResourceError,
     UsageError,
-    first_line,
 )
 from peftkit.merge import merge
 from peftkit.merging.inputs import Inputs, find_inputs
@@ -33,7 +31,8 @@ from peftkit.recipe.signatures import signature_of
 from peftkit.recipe.strict import Gate
 from peftkit.recipe.yaml_file import join
 from peftkit.rundir.checkpoints import sync_tree
-from peftkit.rundir.paths import RunDir, write_json
+from peftkit.rundir.paths import write_json
+from peftkit.rundir.samples import read_samples, text_of
 from peftkit.system.checkpoint_files import weight_files
 from peftkit.system.quiet import quiet_stack
 from peftkit.system.scratch import scratch_beside
@@ -193,7 +192,8 @@ def _prepare(  # noqa: PLR0913, PLR0917 - what is found, and where it goes
     say: Callable[[str], None],
 ) -> tuple[Trained, MergeResult | None]:
     """Give the exporter what it reads: the adapter itself, or a whole model, merged if need be."""
-    texts = _texts(inputs.run_dir)
+    rows = read_samples(inputs.run_dir, _NUM_TEXTS) if inputs.run_dir is not None else []
+    texts = tuple(text_of(row, "prompt") for row in rows)
     if reads == "adapter":
         if inputs.adapter is None:
             raise ArtefactError(
@@ -222,24 +222,6 @@ def _require_room(folder: Path, num_bytes: int) -> None:
             f" {gibibytes(free)} are free",
             hint="give a folder of another disk with --out DIR",
         )
-
-
-def _texts(run_dir: RunDir | None) -> tuple[str, ...]:
-    """Return a few of the run's own test prompts, which measurements are made on."""
-    if run_dir is None or not run_dir.samples.is_file():
-        return ()
-    found = []
-    try:
-        with run_dir.samples.open(encoding="utf-8") as stream:
-            for line, _ in zip(stream, range(_NUM_TEXTS), strict=False):
-                prompt = json.loads(line).get("prompt")
-                found.append(prompt if isinstance(prompt, str) else prompt[-1]["content"])
-    except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
-        raise ArtefactError(
-            f"{run_dir.samples} is not what an evaluation wrote: {first_line(error)}",
-            hint=f"peftkit run {run_dir.path}",
-        ) from error
-    return tuple(found)
 
 
 def _run(exporter: Any, trained: Trained, partial: Path) -> Exported:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,10 @@ from peftkit.plugins import find
 from peftkit.reporting.label_table import label_lines
 from peftkit.reporting.plan_table import lay_out_plan
 from peftkit.reporting.score_table import ScoreTable, format_score, headline, tabulate
+from peftkit.rundir.metrics import read_metrics
 from peftkit.rundir.paths import RunDir, write_atomically
+from peftkit.rundir.samples import read_samples
+from peftkit.rundir.whole import check_logs
 from peftkit.system.units import exact_duration, gibibytes
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ def render_page(run_dir: RunDir) -> str:
 
 def view(run_dir: RunDir) -> dict[str, Any]:
     """Gather everything the template shows; a part whose file is missing is empty."""
+    check_logs(run_dir)
     resolved = run_dir.read_resolved()
     plan, measured, versions, status, data, scores = (
         run_dir.read_if_there(file)
@@ -148,23 +152,10 @@ def _other_scores(run_dir: RunDir) -> list[ScoreTable]:
     return [table for table in tables if table is not None]
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines, leaving out a last line that a killed process only began."""
-    if not file.exists():
-        return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
 def _curve(run_dir: RunDir) -> LossCurve | None:
     from peftkit.reporting.loss_curve import lay_out
 
-    return lay_out(list(_lines(run_dir.metrics)))
+    return lay_out(read_metrics(run_dir.metrics))
 
 
 def _loss_is(section: Any) -> str:
@@ -278,7 +269,7 @@ def _against_overfitting(
 
 def _samples(run_dir: RunDir, metric: str) -> list[Sample]:
     """Pick rows spread evenly from the worst tuned answer to the best."""
-    records = list(enumerate(_lines(run_dir.samples)))
+    records = list(enumerate(read_samples(run_dir)))
     # Every prompt of a task opens with the same instruction, which names no row
     opening = _common_start([_text(record.get("prompt")) for _, record in records])
     scored = all("scores" in record for _, record in records)

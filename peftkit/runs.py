@@ -15,6 +15,7 @@ from peftkit.errors import ArtefactError, UsageError
 from peftkit.rundir.checkpoints import flatten
 from peftkit.rundir.metrics import read_metrics
 from peftkit.rundir.paths import RunDir, is_locked, locked
+from peftkit.rundir.whole import find_log_damage
 from peftkit.system.units import duration, gibibytes
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def summarize(run_dir: RunDir) -> RunSummary:
     try:
         scores = run_dir.read_if_there(run_dir.scores)
     except ArtefactError:
+        status = {**status, "state": "damaged"}
+    if find_log_damage(run_dir):
         status = {**status, "state": "damaged"}
     metric = scores.get("headline")
     files = [file for file in run_dir.path.rglob("*") if file.is_file()]

@@ -211,6 +211,46 @@ def test_no_plugin_and_no_example_is_probed_outside_its_folder() -> None:
     assert found == {}
 
 
+# Where the stack loads what somebody brought otherwise: with an explanation of its own, or a folder
+# that peftkit wrote or ships.
+LOADED_OTHERWISE = {
+    "peftkit.benching.trial",
+    "peftkit.exporters.adapter_folder",
+    "peftkit.init",
+    "peftkit.memory.planned_config",
+    "peftkit.merging.quantized",
+    "peftkit.models.new_model",
+}
+
+
+def unexplained_loads(tree: ast.AST) -> list[str]:
+    """List the calls of the stack's loaders that do not stand in `load_explained`."""
+    explained = {
+        id(call)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        and any(ast.unparse(item.context_expr).startswith("load_explained(") for item in node.items)
+        for call in ast.walk(node)
+    }
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("from_pretrained", "for_model", "from_file")
+        and id(node) not in explained
+    ]
+
+
+def test_whatever_the_stack_raises_of_a_folder_is_explained() -> None:
+    found = {
+        name_of(file): calls
+        for file in MODULES
+        if (calls := unexplained_loads(ast.parse(file.read_text(encoding="utf-8"))))
+    }
+    assert set(found) <= LOADED_OTHERWISE, found
+
+
 def test_no_module_imports_itself_in_the_end() -> None:
     graph = {
         name_of(file): imported_by(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))

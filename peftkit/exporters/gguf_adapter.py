@@ -14,7 +14,7 @@ from peftkit.exporters.adapter_factors import EXACT, brought_whole, layer_factor
 from peftkit.exporters.gguf_families import PlannedTensor, family_of, plan_tensors
 from peftkit.exporters.gguf_file import plain_name, require_gguf
 from peftkit.exporters.low_rank import Factors
-from peftkit.exporters.model_folder import open_model
+from peftkit.exporters.model_folder import load_config, open_model
 from peftkit.merging.adapter import OpenedAdapter, open_adapter
 from peftkit.merging.folder import model_config
 from peftkit.merging.weights_io import open_checkpoint
@@ -50,11 +50,9 @@ class GgufAdapter(Exporter):
     def export(self, trained: Trained, out: Path) -> Exported:
         """Write `NAME-lora-OUTTYPE.gguf`, read it back, and hold it against the trained change."""
         require_gguf()
-        from transformers import AutoConfig
-
         folder, base = adapter_folder(trained.folder), Path(trained.base or "")
         opened = open_adapter(folder, open_checkpoint(base), model_config=model_config(base))
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        config = load_config(base)
         model = open_model(base)
         homes = {tensor.source: tensor for tensor in plan_tensors(model, config)}
         _check(opened, homes, is_tied=bool(config.tie_word_embeddings))

@@ -20,7 +20,13 @@ from peftkit.exporters.gguf_families import (
 )
 from peftkit.exporters.gguf_readback import FileTokenizer, read_back
 from peftkit.exporters.gguf_tokenizer import Vocabulary, read_vocabulary
-from peftkit.exporters.model_folder import ModelFolder, load_tokenizer, open_model, stop_ids
+from peftkit.exporters.model_folder import (
+    ModelFolder,
+    load_config,
+    load_tokenizer,
+    open_model,
+    stop_ids,
+)
 from peftkit.models.logit_parity import SENTENCES
 from peftkit.plugins import Exporter
 from peftkit.plugins.exported import Exported, Proof, Trained
@@ -76,11 +82,9 @@ def write_gguf(
         ResourceError: the `gguf` package is missing.
     """
     require_gguf()
-    from transformers import AutoConfig
-
     model = open_model(trained.folder)
     family = family_of(model)
-    config = AutoConfig.from_pretrained(trained.folder, local_files_only=True)
+    config = load_config(trained.folder)
     chosen = _own_type(model, config) if outtype == "auto" else outtype
     parameters = list(hyperparameters(model, config))
     planned = sorted(plan_tensors(model, config), key=lambda tensor: tensor.name)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, first_line
+from peftkit.errors import ArtefactError
+from peftkit.models.load_errors import load_explained
 from peftkit.system.checkpoint_files import read_json, weight_files
 from peftkit.system.foreign_fields import check_config_fields, check_model_sizes
 from peftkit.system.quiet import quiet_stack
@@ -16,7 +17,7 @@ from peftkit.system.weight_folders import TRAINED, check_base_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth")
 _NOT_COPIED = ("adapter_config.json", "README.md", "manifest.json", TRAINED)
@@ -87,12 +88,10 @@ def load_model(path: Path, **keywords: Any) -> PreTrainedModel:
             hint="architectures must name the class that saved the model",
         )
     transformers.utils.logging.disable_progress_bar()
-    try:
+    with load_explained(str(path)):
         model: PreTrainedModel = loader.from_pretrained(
             path, local_files_only=True, use_safetensors=True, **keywords
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ArtefactError(f"{path}: {names[0]} cannot be loaded: {first_line(error)}") from error
     return model.eval()
 
 
@@ -105,16 +104,23 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     quiet_stack()
     from transformers import AutoTokenizer
 
-    try:
+    with load_explained(f"{path}: its tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ArtefactError(
-            f"{path} has no tokenizer that can be loaded: {error}",
-            hint="copy the base model's tokenizer files beside the weights",
-        ) from error
     return tokenizer
+
+
+def load_config(path: Path) -> PretrainedConfig:
+    """Load the configuration that lies beside the weights.
+
+    Raises:
+        ArtefactError: this transformers takes its values for none.
+    """
+    from transformers import AutoConfig
+
+    with load_explained(str(path)):
+        return AutoConfig.from_pretrained(path, local_files_only=True)
 
 
 def generation_config(folder: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
 
     from peftkit.memory import catalogue
     from peftkit.models.load import load_config
-    from peftkit.models.load_errors import explain_load_error
+    from peftkit.models.load_errors import load_explained
     from peftkit.system.checkpoint_files import read_json
     from peftkit.system.foreign_fields import check_config_fields
 
@@ -60,12 +60,10 @@ def planned_config(model: ModelSection) -> PretrainedConfig:
     if is_folder and not any(folder.glob("*.safetensors*")):
         # A folder without weights can be planned, though not loaded.
         check_config_fields(read_json(folder / "config.json"), str(folder / "config.json"))
-        try:
+        with load_explained(str(folder)):
             # Left out, transformers would ask at the terminal.
             trusts = model.trust_remote_code
             return AutoConfig.from_pretrained(str(folder), trust_remote_code=trusts)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise explain_load_error(error, str(folder), is_local=True) from error
     if model.config is not None and model.tokenizer is not None:
         sizes = {"vocab_size": model.tokenizer.options.get("vocab_size", 8192), **model.config}
         model = dataclasses.replace(model, config=sizes)

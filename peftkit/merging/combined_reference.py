@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.merging.combination import changes_tied
 from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
+from peftkit.models.load_errors import load_explained
 from peftkit.plugins import Merge
 from peftkit.system.checkpoint_files import PEFT_PREFIX
 from peftkit.system.quiet import quiet_stack
@@ -53,7 +54,8 @@ def load_reference(
     quiet_stack()
     logging.disable_progress_bar()
     cls = model_class(config, opened[0].config, inputs[0].base)
-    base = cls.from_pretrained(inputs[0].base, dtype=torch.float64)
+    with load_explained(str(inputs[0].base)):
+        base = cls.from_pretrained(inputs[0].base, dtype=torch.float64)
     state = dict(base.named_parameters())
     merged = [_merge_by_peft(cls, one, merge) for one in inputs]
     with torch.no_grad():
@@ -82,7 +84,8 @@ def _merge_by_peft(cls: Any, inputs: Inputs, merge: Merge) -> _Merged:
     from peftkit.adapters.base import upstream_notices_ignored
     from peftkit.adapters.continued import load_adapter
 
-    model = cls.from_pretrained(inputs.base, dtype=torch.float64)
+    with load_explained(str(inputs.base)):
+        model = cls.from_pretrained(inputs.base, dtype=torch.float64)
     attached = load_adapter(model, inputs.adapter or inputs.source, is_trainable=False)
     attached.to(torch.float64)
     layers = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
+from peftkit.models.load_errors import load_explained
 from peftkit.system.foreign_fields import check_config_fields
 from peftkit.system.quiet import quiet_stack
 
@@ -41,7 +42,8 @@ def model_class(
     task_type, model_type = (adapter or {}).get("task_type"), str(config.get("model_type"))
     if task_type in TASK_CLASSES:
         auto = getattr(transformers, TASK_CLASSES[task_type])
-        native = type(AutoConfig.for_model(model_type))
+        with load_explained(str(where)):
+            native = type(AutoConfig.for_model(model_type))
         if native in auto._model_mapping:
             named = auto._model_mapping[native].__name__
     elif task_type is None and adapter:
@@ -86,11 +88,12 @@ def build_on_meta(
 
     check_config_fields(config, str(folder / "config.json"))
     cls = model_class(config, adapter, folder)
-    native = AutoConfig.from_pretrained(folder, **changes)
-    if hasattr(native, "quantization_config"):
-        del native.quantization_config
-    with torch.device("meta"):
-        model: PreTrainedModel = cls(native)
+    with load_explained(str(folder)):
+        native = AutoConfig.from_pretrained(folder, **changes)
+        if hasattr(native, "quantization_config"):
+            del native.quantization_config
+        with torch.device("meta"):
+            model: PreTrainedModel = cls(native)
     return model.eval()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError, ResourceError, UsageError
+from peftkit.errors import ArtefactError, ResourceError, UsageError, first_line
 from peftkit.merging.adapter import OpenedAdapter
 from peftkit.merging.changes import Matrix
 from peftkit.merging.inputs import Inputs
@@ -130,7 +130,7 @@ def load_quantized(
         model = model_class(config, None, base).from_pretrained(base, **keywords)
     except (ImportError, *_FAILURES) as error:
         raise ResourceError(
-            f"{base} cannot be loaded quantized on this machine: {str(error).splitlines()[0]}",
+            f"{base} cannot be loaded quantized on this machine: {first_line(error)}",
             hint="merge where it was trained, or --onto full with the full-precision weights",
         ) from error
     # `config` may be that of what was dequantized: how the base is stored stands in its own.

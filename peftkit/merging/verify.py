@@ -15,8 +15,10 @@ from peftkit.merging.inputs import Inputs
 from peftkit.merging.meta_model import model_class
 from peftkit.merging.result import LogitError, Verification
 from peftkit.models.finite import check_base_finite
+from peftkit.models.load_errors import load_explained
 from peftkit.models.logit_parity import head_outputs
 from peftkit.plugins.kinds import CAUSAL_LM, kind_of_class
+from peftkit.rundir.samples import read_samples, text_of
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.quiet import quiet_stack
 
@@ -182,7 +184,8 @@ def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
         return Rows(ids, "made-up token ids (the base has no tokenizer.json)")
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    with load_explained(f"{out}: its tokenizer"):
+        tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     positions = config.get("max_position_embeddings") or config.get("n_positions") or _MAX_TOKENS
     limit = min(_MAX_TOKENS, int(positions) - 4)
     whole = (tokenizer.encode(text).ids for text in texts)
@@ -194,9 +197,9 @@ def pick_rows(inputs: Inputs, out: Path, config: Mapping[str, Any]) -> Rows:
 
 def _texts(inputs: Inputs) -> tuple[list[str], str]:
     """Return a few texts and where they come from."""
-    if inputs.run_dir is not None and inputs.run_dir.samples.is_file():
-        lines = inputs.run_dir.samples.read_text(encoding="utf-8").splitlines()[:_NUM_ROWS]
-        texts = [_as_text(json.loads(line)) for line in lines]
+    if inputs.run_dir is not None:
+        rows = read_samples(inputs.run_dir, _NUM_ROWS)
+        texts = [f"{text_of(row, 'prompt')}\n{text_of(row, 'reference')}" for row in rows]
         if texts:
             return texts, f"{inputs.run_dir.samples}"
     from peftkit.embedded import dataset_path
@@ -205,13 +208,6 @@ def _texts(inputs: Inputs) -> tuple[list[str], str]:
     with file.open(encoding="utf-8") as stream:
         texts = [" ".join(json.loads(next(stream)).values()) for _ in range(_NUM_ROWS)]
     return texts, "the embedded docstring-summaries, validation"
-
-
-def _as_text(sample: Mapping[str, Any]) -> str:
-    prompt = sample["prompt"]
-    if isinstance(prompt, list):
-        prompt = "\n".join(message["content"] for message in prompt)
-    return f"{prompt}\n{sample.get('reference', '')}"
 
 
 def _load_reference(inputs: Inputs, merged: Mapping[str, Any]) -> Any:
@@ -230,7 +226,8 @@ def _load_reference(inputs: Inputs, merged: Mapping[str, Any]) -> Any:
     adapter = inputs.adapter
     cls = model_class(merged, None, inputs.base)
     keywords = {"dtype": torch.float32, "ignore_mismatched_sizes": True, **_labels(merged)}
-    base, report = cls.from_pretrained(inputs.base, output_loading_info=True, **keywords)
+    with load_explained(str(inputs.base)):
+        base, report = cls.from_pretrained(inputs.base, output_loading_info=True, **keywords)
     brought = brought_by(adapter) if adapter else frozenset()
     report["unexpected_keys"] = ()  # a head, or part of a body, that another class does not use
     kind = kind_of_class(cls.__name__) or CAUSAL_LM
@@ -258,9 +255,10 @@ def _load_merged(out: Path) -> Any:
 
     logging.disable_progress_bar()
     cls = model_class(read_json(out / "config.json"), None, out)
-    model, report = cls.from_pretrained(
-        out, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-    )
+    with load_explained(str(out)):
+        model, report = cls.from_pretrained(
+            out, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
     check_loading_report(model, report, str(out), kind=CAUSAL_LM)
     check_base_finite(model, f"{out}, as it was merged")
     return model.eval()

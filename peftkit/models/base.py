@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ArtefactError
 from peftkit.models.finite import check_base_finite
 from peftkit.models.load import load_config, resolve
-from peftkit.models.load_errors import check_loading_report, explain_load_error
+from peftkit.models.load_errors import check_loading_report, load_explained
 from peftkit.models.new_tokens import grow_embeddings
 from peftkit.models.tokenizer import read_tokenizer
 from peftkit.plugins import ModelKind
-from peftkit.system.exhaustion import is_exhaustion
 from peftkit.system.quiet import quiet_stack
 
 if TYPE_CHECKING:
@@ -47,7 +45,6 @@ def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what ma
     """
     quiet_stack()
     import transformers
-    from safetensors import SafetensorError
 
     found = resolve(model)
     config = load_config(model, found)
@@ -57,18 +54,10 @@ def load_base(  # noqa: PLR0913 - what is loaded, as what, where to, and what ma
         quantizer.check(device=device)
     transformers.utils.logging.disable_progress_bar()
     loader = getattr(transformers, kind.auto_class)
-    try:
+    with load_explained(found.path_or_id, is_local=found.is_local):
         base, report = loader.from_pretrained(
             **found.location(), config=config, output_loading_info=True, **keywords
         )
-    except SafetensorError as error:
-        raise ArtefactError(
-            f"{found.path_or_id}: weights are torn: {error}", hint="copy or download them again"
-        ) from None
-    except Exception as error:  # whatever a model's own code makes of its values
-        if is_exhaustion(error):
-            raise
-        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     check_loading_report(base, report, found.path_or_id, kind=kind, brought=brought)
     check_base_finite(base, found.path_or_id)
     if model.changes_tokens:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, UsageError
-from peftkit.models.load_errors import explain_load_error
+from peftkit.models.load_errors import load_explained
 from peftkit.models.new_model import new_config
 from peftkit.system.checkpoint_files import read_json
-from peftkit.system.exhaustion import is_exhaustion
 from peftkit.system.foreign_fields import check_config_fields, check_model_sizes
 from peftkit.system.hub_errors import explain_hub_error
 from peftkit.system.quiet import quiet_stack
@@ -119,14 +118,10 @@ def load_config(model: ModelSection, found: ResolvedModel | None = None) -> Pret
         check_model_sizes(stored, str(file))
         if not model.trust_remote_code:
             check_config_fields(stored, str(file))
-    try:
+    with load_explained(found.path_or_id, is_local=found.is_local):
         config = AutoConfig.from_pretrained(
             **found.location(), trust_remote_code=model.trust_remote_code
         )
-    except Exception as error:  # a config's own checks raise whatever its values lead to
-        if is_exhaustion(error):
-            raise
-        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     if not model.trust_remote_code:
         check_config_fields(config.to_dict(), f"{found.path_or_id} config.json")
     return config

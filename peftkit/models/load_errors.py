@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, UsageError
 from peftkit.plugins import CAUSAL_LM, SEQ_2_SEQ_LM, ModelKind, find, only_builtins, plugin_names
+from peftkit.system.exhaustion import is_exhaustion
 from peftkit.system.hub_errors import explain_hub_error, is_hub_error
 
 if TYPE_CHECKING:
@@ -66,7 +68,28 @@ def check_loading_report(
         )
 
 
-def explain_load_error(error: Exception, where: str, *, is_local: bool) -> PeftkitError:
+@contextmanager
+def load_explained(where: str, *, is_local: bool = True) -> Iterator[None]:
+    """Turn whatever the stack raises over a folder's content into one line with a way out.
+
+    A configuration's own checks, a model's code and a tokenizer's parser raise classes of their
+    own and bare exceptions, and Rust's panics are not even those.
+
+    Args:
+        where: the folder or Hub id that is loaded.
+    """
+    try:
+        yield
+    except PeftkitError:
+        raise  # explained already
+    except BaseException as error:
+        is_panic = type(error).__name__ == "PanicException"
+        if not (isinstance(error, Exception) or is_panic) or is_exhaustion(error):
+            raise
+        raise explain_load_error(error, where, is_local=is_local) from error
+
+
+def explain_load_error(error: BaseException, where: str, *, is_local: bool) -> PeftkitError:
     """Turn what a transformers loader raised into one line with a way out.
 
     Args:
@@ -79,6 +102,10 @@ def explain_load_error(error: Exception, where: str, *, is_local: bool) -> Peftk
         return ResourceError(f"{where}: {text}", hint="quantize it, or pick a smaller model")
     if isinstance(error, ImportError):
         return ResourceError(f"{where}: {text}", hint="install the package it names")
+    if type(error).__name__ == "SafetensorError":
+        return ArtefactError(
+            f"{where}: weights are torn: {text}", hint="copy or download them again"
+        )
     return _unreadable(text or repr(error), where)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.models.load import resolve
-from peftkit.models.load_errors import explain_load_error
+from peftkit.models.load_errors import load_explained
 from peftkit.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -40,12 +40,10 @@ def _load_processor(model: ModelSection, tokenizer: PreTrainedTokenizerBase) -> 
     from peftkit.errors import UsageError
 
     found = resolve(model)
-    try:
+    with load_explained(found.path_or_id, is_local=found.is_local):
         processor = AutoProcessor.from_pretrained(
             **found.location(), trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
     if not isinstance(processor, ProcessorMixin):
         raise UsageError(
             f"model.path: {found.path_or_id} has no processor, so it reads text alone",

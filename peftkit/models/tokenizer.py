@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from peftkit.embedded.named_templates import NamedTemplate, named_templates
 from peftkit.errors import ArtefactError, PeftkitError, UsageError
 from peftkit.models.load import ResolvedModel, load_config, resolve
-from peftkit.models.load_errors import explain_load_error
+from peftkit.models.load_errors import load_explained
 from peftkit.models.new_tokens import NewTokens, extend, new_tokens
 from peftkit.plugins import Decision
 from peftkit.system.quiet import quiet_stack
@@ -103,12 +103,10 @@ def expected_tokens(model: ModelSection, config: PretrainedConfig) -> NewTokens:
 def _from(model: ModelSection, found: ResolvedModel) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    try:
+    with load_explained(found.path_or_id, is_local=found.is_local):
         return AutoTokenizer.from_pretrained(
             **found.location(), trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise explain_load_error(error, found.path_or_id, is_local=found.is_local) from error
 
 
 def _own(model: ModelSection, found: ResolvedModel) -> PreTrainedTokenizerBase | None:

@@ -83,6 +83,25 @@ def find_score_damage(run_dir: RunDir) -> str | None:
     return _differs(run_dir.samples, _text(_read(run_dir, run_dir.scores), _SAMPLES))
 
 
+def find_log_damage(run_dir: RunDir) -> str | None:
+    """Say what is wrong with the metrics of a training that is over, or with scored samples."""
+    seals = {run_dir.samples: _text(_read(run_dir, run_dir.scores), _SAMPLES)}
+    if run_dir.trained.is_dir():  # one that goes on has metrics that nothing has sealed yet
+        seals[run_dir.metrics] = _text(_read(run_dir, run_dir.measured), _METRICS)
+    return next(filter(None, (_differs(file, seal) for file, seal in seals.items())), None)
+
+
+def check_logs(run_dir: RunDir) -> None:
+    """Refuse metrics and samples that are not what a training and its evaluation wrote.
+
+    Raises:
+        ArtefactError: names the file, and what makes it again.
+    """
+    problem = find_log_damage(run_dir)
+    if problem:
+        raise ArtefactError(f"{run_dir.path}: {problem}", hint=f"peftkit run {run_dir.path}")
+
+
 def find_lost(run_dir: RunDir, *, is_scored: bool) -> Iterator[str]:
     """Say of everything that a finished run should have what is missing or damaged.
 

@@ -61,11 +61,18 @@ def check_config_fields(config: Mapping[str, Any], where: str) -> None:
 
 
 def check_model_sizes(config: Mapping[str, Any], where: str) -> None:
-    """Refuse sizes that are no sizes, in a model's configuration and in those within.
+    """Refuse names that are no names and sizes that are no sizes, in configurations within too.
 
     Raises:
         ArtefactError: names the field.
     """
+    names = config.get("architectures")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(n, str) for n in names)
+    ):
+        raise _wrong(where, "architectures", names, "a list of names of classes")
+    if not isinstance(config.get("model_type", ""), str):
+        raise _wrong(where, "model_type", config["model_type"], "the name of an architecture")
     for path, value in _leaves(config, ()):
         key = path[-1]
         if key not in (*_SIZES, *_LAYERS) or value is None or isinstance(value, list):

@@ -186,6 +186,9 @@ def check_readers(
         is_sealed = name.startswith("adapter/") and not name.endswith(("README.md", "base.json"))
         if is_sealed and verb in WEIGHTS:
             assert done.code == 4, (verb, name, done.out, done.err)
+        if name in ("metrics.jsonl", "samples.jsonl"):
+            assert verb != "report" or (done.code == 4 and name in done.err), (name, done.err)
+            assert verb != "runs" or "damaged" in done.out, (name, done.out)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +197,8 @@ def check_readers(
         ("status.json", "cut"),
         ("data.json", "wrong types"),
         ("adapter/adapter_config.json", "flipped"),
+        ("metrics.jsonl", "flipped"),
+        ("samples.jsonl", "flipped"),
     ],
 )
 @pytest.mark.usefixtures("beside")

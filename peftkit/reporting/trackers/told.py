@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.rundir.paths import RunDir
+from peftkit.rundir.samples import read_samples
 
 MAX_SAMPLES = 100
 MAX_CHARS = 2000
@@ -85,10 +86,7 @@ def _numbers(prefix: str, found: Mapping[str, Any]) -> Iterator[tuple[str, float
 
 
 def _samples(run_dir: RunDir) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    if not run_dir.samples.exists():
-        return (), ()
-    with run_dir.samples.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for _, line in zip(range(MAX_SAMPLES), lines, strict=False)]
+    rows = read_samples(run_dir, MAX_SAMPLES)
     columns = [name for name in rows[0] if name != "scores"] if rows else []
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
     return columns, cells
