@@ -15,7 +15,7 @@ from peftkit.rundir.paths import RunDir
 from peftkit.rundir.whole import check_weights
 from peftkit.system.checkpoint_files import PEFT_PREFIX, check_safetensors, read_header, read_json
 from peftkit.system.foreign_fields import REDIRECTING, check_adapter_fields
-from peftkit.system.weight_folders import check_generation, check_links, check_trained
+from peftkit.system.weight_folders import check_companions, check_links, check_trained
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -75,7 +75,7 @@ def adapter_folder(path: Path) -> Path:
         raise ArtefactError(f"{folder} lacks {_WEIGHTS}", hint="copy the whole adapter folder")
     check_adapter_fields(read_json(folder / _CONFIG), str(folder / _CONFIG))
     check_links(folder)
-    check_generation(folder)
+    check_companions(folder)
     check_trained(folder)
     check_safetensors(folder / _WEIGHTS)
     return folder

@@ -86,7 +86,7 @@ def write_gguf(
     family = family_of(model)
     config = load_config(trained.folder)
     chosen = _own_type(model, config) if outtype == "auto" else outtype
-    parameters = list(hyperparameters(model, config))
+    parameters = _read_parameters(model, config)
     planned = sorted(plan_tensors(model, config), key=lambda tensor: tensor.name)
     tokenizer = load_tokenizer(trained.folder)
     vocabulary = read_vocabulary(tokenizer, vocab_size=config.vocab_size)
@@ -110,6 +110,25 @@ def write_gguf(
     if writer.not_quantized:
         notes.append(f"kept as f16, no multiple of 32 wide: {', '.join(writer.not_quantized)}")
     return Exported((file,), tuple(proofs), tuple(notes))
+
+
+def _read_parameters(model: ModelFolder, config: Any) -> list[tuple[str, Any]]:
+    """Collect what the file says of the model's sizes.
+
+    Raises:
+        ArtefactError: the configuration states none, or a number that the format has no room for.
+    """
+    place = model.path / "config.json"
+    try:
+        found = list(hyperparameters(model, config))
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise ArtefactError(f"{place}: a size that GGUF needs is none: {error}") from error
+    for what, value in found:
+        if isinstance(value, int) and not 0 <= value < 1 << 32:
+            raise ArtefactError(f"{place}: GGUF cannot say a {what} of {value}")
+    return found
 
 
 def require_gguf() -> None:

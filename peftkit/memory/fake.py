@@ -175,7 +175,9 @@ def _build_base(config: PretrainedConfig, section: ModelSection, kind: ModelKind
     try:
         auto_class = getattr(transformers, kind.auto_class)
         return auto_class.from_config(config, **_keywords(config, section))
-    except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+    except (PeftkitError, MemoryError):
+        raise
+    except Exception as error:  # whatever a configuration's values lead to
         raise UsageError(
             f"transformers cannot build {section.path or config.model_type!r} as {kind.auto_class}"
             f" without its weights: {first_line(error)}",

@@ -18,8 +18,11 @@ from types import FrameType
 _MAPPED = Path("/proc/self/statm")
 
 
-class OutOfTimeError(Exception):
-    """Raised where a computation takes longer than it may."""
+class OutOfTimeError(BaseException):
+    """Raised where a computation takes longer than it may.
+
+    No Exception: jinja2 passes over those while it folds constants, and computes them once more.
+    """
 
 
 @contextmanager

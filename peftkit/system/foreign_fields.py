@@ -67,9 +67,7 @@ def check_model_sizes(config: Mapping[str, Any], where: str) -> None:
         ArtefactError: names the field.
     """
     names = config.get("architectures")
-    if names is not None and not (
-        isinstance(names, list) and all(isinstance(n, str) for n in names)
-    ):
+    if names is not None and not _is_texts(names):
         raise _wrong(where, "architectures", names, "a list of names of classes")
     if not isinstance(config.get("model_type", ""), str):
         raise _wrong(where, "model_type", config["model_type"], "the name of an architecture")
@@ -98,6 +96,25 @@ def check_generation_fields(config: Mapping[str, Any], where: str) -> None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (is_number and least <= value <= most):
             raise _wrong(where, key, value, f"a number from {least:g} to {most:,}")
+
+    stops = config.get("stop_strings")
+    if stops is not None and not _is_texts([stops] if isinstance(stops, str) else stops):
+        raise _wrong(where, "stop_strings", stops, "a text, or a list of texts")
+
+
+def check_tokenizer_fields(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a longest text that is no number, which loaders keep and everything compares with.
+
+    Raises:
+        ArtefactError: names the field.
+    """
+    longest = config.get("model_max_length")
+    if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int | float)):
+        raise _wrong(where, "model_max_length", longest, "a number of tokens")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _is_count(value: Any) -> bool:

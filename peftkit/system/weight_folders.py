@@ -14,7 +14,7 @@ from typing import Any
 
 from peftkit.errors import ArtefactError
 from peftkit.system.checkpoint_files import check_safetensors, read_json, weight_files
-from peftkit.system.foreign_fields import check_generation_fields
+from peftkit.system.foreign_fields import check_generation_fields, check_tokenizer_fields
 from peftkit.system.weights_digest import digest_of
 
 TRAINED = "trained.json"
@@ -41,21 +41,25 @@ def check_base_folder(folder: Path) -> None:
             f"{folder} has no config.json", hint="name a folder saved by transformers"
         )
     check_links(folder)
-    check_generation(folder)
+    check_companions(folder)
     check_trained(folder)
     for file in weight_files(folder):
         check_safetensors(file)
 
 
-def check_generation(folder: Path) -> None:
-    """Refuse a folder that says of generating what no program can follow.
+def check_companions(folder: Path) -> None:
+    """Refuse a folder that says of generating or of its tokenizer what no program can follow.
 
     Raises:
         ArtefactError: names the field.
     """
-    file = folder / "generation_config.json"
-    if file.is_file():
-        check_generation_fields(read_json(file), str(file))
+    checks = {
+        "generation_config.json": check_generation_fields,
+        "tokenizer_config.json": check_tokenizer_fields,
+    }
+    for name, check in checks.items():
+        if (folder / name).is_file():
+            check(read_json(folder / name), str(folder / name))
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from peftkit.system.foreign_fields import (
     check_config_fields,
     check_generation_fields,
     check_model_sizes,
+    check_tokenizer_fields,
     find_redirecting,
 )
 
@@ -92,11 +93,28 @@ def test_only_what_leads_elsewhere_than_peft_writes_is_redirecting() -> None:
         {"temperature": float("inf")}, {"temperature": float("nan")}, {"temperature": "1"},
         {"eos_token_id": -5}, {"eos_token_id": [0, 1 << 40]}, {"pad_token_id": [[1]]},
         {"top_k": 1 << 62}, {"top_k": True}, {"num_beams": 100_000}, {"max_new_tokens": {}},
+        {"stop_strings": 5}, {"stop_strings": ["a", 5]},
     ],
 )  # fmt: skip
 def test_generation_of_a_stranger_has_numbers_that_can_be_meant(fields: dict[str, Any]) -> None:
     with pytest.raises(ArtefactError, match=next(iter(fields))):
         check_generation_fields(fields, "generation_config.json")
+
+
+def test_a_longest_text_is_a_number() -> None:
+    for sound in ({}, {"model_max_length": 2048}, {"model_max_length": 1e30}):
+        check_tokenizer_fields(sound, "tokenizer_config.json")
+    for wrong in ("x", [], True):
+        with pytest.raises(ArtefactError, match="model_max_length"):
+            check_tokenizer_fields({"model_max_length": wrong}, "tokenizer_config.json")
+
+
+@pytest.mark.parametrize(
+    "field", [{"architectures": [1]}, {"architectures": "x"}, {"model_type": []}]
+)
+def test_a_model_s_names_are_names(field: dict[str, Any]) -> None:
+    with pytest.raises(ArtefactError, match=next(iter(field))):
+        check_model_sizes(field, "config.json")
 
 
 def test_what_models_say_of_generating_passes() -> None:
