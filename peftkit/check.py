@@ -12,12 +12,17 @@ from peftkit.recipe.load import load_recipe
 
 
 def check_files(
-    files: Sequence[str | Path], overrides: Sequence[str] = (), *, machine: Machine | None = None
+    files: Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    *,
+    machine: Machine | None = None,
+    hints: list[str] | None = None,
 ) -> list[Problem]:
     """Return every problem of the recipes; a folder stands for all `.yaml` files below it.
 
     Args:
         machine: also construct the native objects for it (imports the stack).
+        hints: takes what upstream then says of options that it will drop, each with its place.
 
     Raises:
         UsageError: a folder holds no recipe.
@@ -25,7 +30,9 @@ def check_files(
     problems: list[Problem] = []
     for file in expand(files):
         try:
-            _check(file, overrides, machine)
+            found = _check(file, overrides, machine)
+            if hints is not None:
+                hints.extend(f"{file}: {hint}" for hint in found)
         except RecipeError as error:
             problems.extend(error.problems)
         except PeftkitError as error:
@@ -51,7 +58,6 @@ def expand(files: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _check(file: Path, overrides: Sequence[str], machine: Machine | None) -> None:
+def _check(file: Path, overrides: Sequence[str], machine: Machine | None) -> tuple[str, ...]:
     recipe = load_recipe(file, overrides)
-    if machine is not None:
-        build(recipe, machine)
+    return () if machine is None else build(recipe, machine).hints

@@ -50,6 +50,8 @@ class PlannedRecipe:
     """Where the rates come from that times follow from."""
     price_per_hour: float | None = None
     """Of each device, in any currency."""
+    hints: tuple[str, ...] = ()
+    """What upstream says of options that it will drop, each with its key."""
 
     @property
     def communicated_bytes(self) -> int | None:
@@ -70,6 +72,7 @@ class PlannedRecipe:
             "evaluation": None if evaluation is None else dataclasses.asdict(evaluation),
             "speeds": speeds,
             "communicated_bytes": self.communicated_bytes,
+            "hints": list(self.hints),
         }
 
 
@@ -97,6 +100,7 @@ def plan_recipe(  # noqa: PLR0913 - what the command line takes
     from peftkit.memory.lengths import length_key, row_lengths
     from peftkit.planning import devices
     from peftkit.planning.forecast import forecast
+    from peftkit.recipe.build import build
     from peftkit.system.machine import describe_machine
 
     _check_options(gpus, here, price_per_hour, num_processes)
@@ -121,7 +125,8 @@ def plan_recipe(  # noqa: PLR0913 - what the command line takes
     )
     is_measured = here and machine.device == "cpu"
     rates_from = "rates measured here just now" if is_measured else "published rates"
-    return PlannedRecipe(made, verdicts, forecasts, origin, rates_from, price_per_hour)
+    hints = build(recipe, machine, is_here=False).hints
+    return PlannedRecipe(made, verdicts, forecasts, origin, rates_from, price_per_hour, hints)
 
 
 def _check_options(
@@ -176,6 +181,7 @@ def render_plan(planned: PlannedRecipe) -> Group:
     parts += _evaluation(planned)
     parts += [Text(), *_times(planned)]
     parts += [Text(f"unknown: {note}", style="yellow") for note in made.unknown]
+    parts += [Text(f"hint: {hint}") for hint in planned.hints]
     return Group(*parts)
 
 

@@ -18,7 +18,7 @@ from peftkit.plugins import Conversation, Question
 from peftkit.plugins.rendering import Rendering
 from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.dialogue import Dialogue
-from peftkit.preprocessing.turns import lay_out, without_marks
+from peftkit.preprocessing.turns import Turn, lay_out, without_marks
 
 KINDS = ("byte-level", "bpe", "unigram", "wordpiece")
 SPECIAL = ("<|endoftext|>", "<|pad|>", "<unk>", "<s>", "<|im_start|>", "<|im_end|>", "<|end|>")
@@ -92,7 +92,7 @@ def draw(source: random.Random) -> Case:
     if source.random() < 0.4:
         roles.insert(0, "system")
     messages = tuple({"role": role, "content": _content(source)} for role in roles)
-    train = source.choice(["answers", "answers", "last_answer", "everything"])
+    train = source.choice(["answers", "last_answer", "everything", ["user", "assistant"]])
     return Case(source.choice(KINDS), _template(source), messages, Rendering(train=train))
 
 
@@ -146,8 +146,7 @@ def check(case: Case) -> str:
         return ""
     trained = [label != IGNORED for label in labels]
     for turn in layout.turns:
-        question = Question(messages=case.messages[: turn.at], rendering=case.rendering)
-        prompt = dialogue.prompt(question)
+        prompt = _prompt(dialogue, case, turn)
         start, stop = len(prompt), _end(trained, len(prompt))
         assert ids[:start] == prompt, "prompt and answer are the row"
         assert trained[start] and (start == 0 or not trained[start - 1])
@@ -157,6 +156,17 @@ def check(case: Case) -> str:
     assert sum(trained) == sum(_end(trained, n) - n for n in _starts(trained))
     assert len(_starts(trained)) == len(layout.turns), "nothing else is trained"
     return ""
+
+
+def _prompt(dialogue: Dialogue, case: Case, turn: Turn) -> list[int]:
+    """Return what precedes a turn: of an answer what generation is given."""
+    message = case.messages[turn.at]
+    if message["role"] == "assistant":
+        return dialogue.prompt(Question(case.messages[: turn.at], rendering=case.rendering))
+    assert not without_marks(turn.prompt).endswith(message["content"].strip())
+    (ids,) = dialogue.tokenize([turn.prompt])
+    assert not isinstance(ids, DataError)
+    return ids
 
 
 def _check_characters(dialogue: Dialogue, wanted: str, ids: list[int]) -> None:

@@ -107,6 +107,13 @@ def test_several_processes_are_told_apart_and_get_no_time(planned) -> None:
         plan_recipe(load_recipe(planned[1]), here=True, num_processes=4)
 
 
+def test_what_upstream_will_drop_is_a_hint(planned) -> None:
+    recipe = load_recipe(planned[1], ["method.sft.truncation_mode=keep_end"])
+    made = plan_recipe(recipe, gpus="8", length=32)
+    assert "hint: method.sft.truncation_mode: " in " ".join("\n".join(_shown(made)).split())
+    assert len(made.to_json()["hints"]) == 1
+
+
 @pytest.mark.parametrize("price", [float("nan"), float("inf"), -1.0])
 def test_a_price_is_a_number(planned, price: float) -> None:
     with pytest.raises(UsageError, match="that is no price"):

@@ -68,11 +68,15 @@ def check(
     recipes = expand([Path(file) for file in files if file not in overrides])
     if not recipes:
         raise UsageError(f"{overrides[0]} is no recipe", hint=f"peftkit check FILE {overrides[0]}")
-    problems = check_files(recipes, overrides, machine=_machine() if build else None)
+    hints: list[str] = []
+    machine = _machine() if build else None
+    problems = check_files(recipes, overrides, machine=machine, hints=hints)
     if as_json:
         print_json([problem.to_json() for problem in problems])
     else:
         _print_check(recipes, problems)
+        for hint in hints:
+            say(f"hint: {hint}")
     if problems:
         raise typer.Exit(RecipeError.exit_code)
 

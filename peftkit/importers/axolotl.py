@@ -151,6 +151,7 @@ TABLE = {
     "torch_compile": kept("method.torch_compile", switch),
     "torch_compile_backend": kept("method.torch_compile_backend"),
     "group_by_length": read_by_hand,
+    "curriculum_sampling": read_by_hand,
     "auto_find_batch_size": kept("method.auto_find_batch_size", switch),
     "dataloader_num_workers": kept("method.dataloader_num_workers", whole),
     "dataloader_pin_memory": kept("method.dataloader_pin_memory", switch),

@@ -132,7 +132,10 @@ def read_training(draft: Draft) -> None:
     draft.say("batch_size", Fate.IMPLIED, "micro_batch_size and accumulation say it")
     if switch(get("group_by_length")):
         draft.keep("group_by_length", "method.train_sampling_strategy", "group_by_length")
-    draft.say("group_by_length", Fate.IMPLIED, "off here too")
+    elif switch(get("curriculum_sampling")):
+        draft.keep("curriculum_sampling", "method.train_sampling_strategy", "sequential")
+    for key in ("group_by_length", "curriculum_sampling"):
+        draft.say(key, Fate.IMPLIED, "off here too")
     patience = get("early_stopping_patience")
     if not is_off(patience):
         draft.take("early_stopping_patience", "early_stopping.patience", whole)

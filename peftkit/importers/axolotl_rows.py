@@ -28,6 +28,9 @@ _PAIRS: Mapping[str, tuple[str, str, str | None]] = {
 _ALPACAS = ("alpaca", "gpteacher", "reflection")
 """Those whose prompt is Alpaca's own text."""
 _CHATS = ("chat_template", "sharegpt", "llama2_chat", "messages", "pygmalion")
+_ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant",
+          "gpt": "assistant", "model": "assistant", "tool": "tool"}  # fmt: skip
+"""Words for roles that axolotl knows by itself."""
 _PREFERENCES: Mapping[str, tuple[str, str, str]] = {
     "intel": ("question", "chosen", "rejected"),
     "argilla": ("instruction", "chosen_response", "rejected_response"),
@@ -61,7 +64,8 @@ def read_rows(draft: Draft, folder: Path) -> None:
         kept = cut and not held
         how = "data.splits.validation" if kept else "nothing is cut from the training rows"
         draft.say("val_set_size", Fate.KEPT if kept else Fate.IMPLIED, how)
-    _read_length(draft, is_running_text=key == "pretraining_dataset" and bool(sets))
+    is_text = all("text" in one.task for one in train)
+    _read_length(draft, is_text=is_text, streams=key == "pretraining_dataset" and bool(sets))
     names = [mapped(one).get("chat_template") or mapped(one).get("conversation")
              for one in listed(sets)]  # fmt: skip
     named = next((name for name in names if name), None)
@@ -77,21 +81,32 @@ def read_rows(draft: Draft, folder: Path) -> None:
         draft.say("train_on_inputs", Fate.IMPLIED, "only answers are trained")
 
 
-def _read_length(draft: Draft, *, is_running_text: bool) -> None:
-    draft.take("sequence_len", "method.max_length", whole)
-    draft.default("sequence_len", "method.max_length", 512)
+def _read_length(draft: Draft, *, is_text: bool, streams: bool) -> None:
+    """Say what becomes of long rows: running text is read in pieces there, else dropped."""
+    length = draft.read("sequence_len", whole)
+    if length is not None:
+        draft.put("method.max_length", length)
+    packs = (switch(draft.get("sample_packing")) or streams) and draft.method == "sft"
     strategy = str(draft.get("excess_length_strategy", "drop"))
-    if strategy == "drop" and draft.method == "sft" and not is_running_text:
+    if is_text and not packs:
+        how = (
+            f"{draft.spelled('method.max_length')}: longer rows are cut; there they are read in"
+            " pieces, here too with packing: true and packing_strategy: bfd_split"
+        )
+        draft.say("sequence_len", Fate.DIFFERS, how)
+    elif strategy == "drop" and draft.method == "sft" and not is_text:
         draft.put("data.rows.too_long", "drop")
         draft.say("excess_length_strategy", Fate.KEPT, "data.rows.too_long")
         draft.say("excess_length_strategy", Fate.DEFAULT, "data.rows.too_long", value="drop")
+    if draft.has("method.max_length"):
+        draft.say("sequence_len", Fate.KEPT, draft.spelled("method.max_length"))
+    draft.default("sequence_len", "method.max_length", 512)
     draft.say("excess_length_strategy", Fate.IMPLIED, "rows that are too long are cut")
-    packs = switch(draft.get("sample_packing")) or is_running_text
-    if packs and draft.method == "sft":
+    if packs:
         draft.put("method.packing", True)
         draft.say("sample_packing", Fate.KEPT, draft.spelled("method.packing"))
-        if is_running_text:
-            draft.put("method.packing_strategy", "wrapped")
+        if is_text:
+            draft.put("method.packing_strategy", "wrapped" if streams else "bfd_split")
     elif draft.get("sample_packing") is not None:
         draft.say("sample_packing", Fate.IMPLIED, "off here too")
 
@@ -178,10 +193,7 @@ def _chat(draft: Draft, key: str, one: Mapping[str, Any], base: str) -> dict[str
         options["roles"] = roles
     if one.get("field_tools"):
         options["tools"] = one["field_tools"]
-    trained = one.get("roles_to_train")
-    if trained is not None and set(map(str, listed(trained))) - {"assistant", "gpt", "model"}:
-        draft.say(f"{key}.roles_to_train", Fate.UNSUPPORTED, "answers are trained, or everything:"
-                  " data.dialogue.train", value=trained)  # fmt: skip
+    _read_roles(draft, f"{key}.roles_to_train", one, roles)
     if one.get("train_on_eos") in ("all", "none", "last"):
         draft.say(f"{key}.train_on_eos", Fate.UNSUPPORTED, "the token that ends an answer is"
                   " always trained", value=one["train_on_eos"])  # fmt: skip
@@ -190,6 +202,21 @@ def _chat(draft: Draft, key: str, one: Mapping[str, Any], base: str) -> dict[str
         draft.say(f"{key}.message_field_training", Fate.UNSUPPORTED, "write `weight: 0` into"
                   " messages that are not trained", value=column)  # fmt: skip
     return options
+
+
+def _read_roles(draft: Draft, key: str, one: Mapping[str, Any], roles: Mapping[str, str]) -> None:
+    """Say whose turns are trained."""
+    stated = one.get("roles_to_train")
+    known = {**_ROLES, **roles}
+    trained = list(dict.fromkeys(known.get(str(word), str(word)) for word in listed(stated)))
+    if not trained or trained == ["assistant"]:
+        return
+    if set(trained) <= set(_ROLES.values()):
+        draft.put("data.dialogue.train", trained)
+        draft.say(key, Fate.KEPT, "data.dialogue.train", value=stated)
+    else:
+        draft.say(key, Fate.UNSUPPORTED, "a role is one of system, user, assistant and tool",
+                  value=stated)  # fmt: skip
 
 
 def _user_defined(draft: Draft, key: str, kind: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,33 @@ from peftkit.plugins.importer import Fate
 
 _ROLES = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system",
           "observation_tag": "tool", "function_tag": "assistant"}  # fmt: skip
+_SYSTEM: Mapping[str, str] = {
+    "lfm2": "You are a helpful AI assistant.",
+    "zephyr": "You are Zephyr, a helpful assistant.",
+}
+"""Templates that write a system message of their own where a row has none, as ours do not."""
+_STRIPS = "white space around what is said is stripped, as by the model's own"
+_UNLIKE: Mapping[str, str] = {
+    "alpaca": "a blank line after a system message, which lacks there",
+    "cohere": "answers end in the tokenizer's end token there",
+    "empty": "answers have no end there",
+    "gemma": f"rows with a system message are refused; {_STRIPS}",
+    "gemma2": f"rows with a system message are refused; {_STRIPS}",
+    "gemma3": _STRIPS,
+    "llama3": _STRIPS,
+    "llava_next": "roles are said otherwise there",
+    "qwen3_5_nothink": "empty thoughts before answers, which lack there",
+    "qwen3_6": f"thoughts are opened by the prompt, and trained there; {_STRIPS}",
+    "qwen3_vl": "no empty thoughts before answers, which are there",
+    "vicuna": "spaces around what is said, which lack there",
+    "zephyr": "a line break after every end token, which lacks there",
+}
+"""Templates of one name whose texts are not LLaMA-Factory's, and how."""
+_BREAK = "the line break after an answer's end is trained there too"
+_BREAKS = frozenset(
+    ("alpaca", "chatml", "gemma", "gemma2", "gemma3", "lfm2", "phi", "qwen", "qwen2_vl", "qwen3",
+     "qwen3_6", "yi")
+)  # fmt: skip
 _MEDIA = ("images", "videos", "audios")
 _KNOWN = {"human", "gpt", "user", "assistant", "system", "observation", "function_call"}
 """Words for roles that the task `chat` knows by itself."""
@@ -198,8 +225,21 @@ def _read_length(draft: Draft, stage: str) -> None:
                   " as with neat_packing")  # fmt: skip
 
 
-def _read_dialogue(draft: Draft) -> None:
+def _read_template(draft: Draft) -> None:
+    """Say which template writes conversations, and where its text is not LLaMA-Factory's."""
+    name = str(draft.get("template"))
+    unlike = [_UNLIKE[name]] if name in _UNLIKE else []
+    if name in _BREAKS:
+        unlike.append(_BREAK)
+    if unlike:
+        draft.say("template", Fate.DIFFERS, f"model.chat_template: {'; '.join(unlike)}")
+    if name in _SYSTEM:
+        draft.default("default_system", "data.dialogue.system", _SYSTEM[name])
     put_template(draft, "template", draft.get("template"))
+
+
+def _read_dialogue(draft: Draft) -> None:
+    _read_template(draft)
     trained = {"train_on_prompt": "everything", "mask_history": "last_answer"}
     for key, word in trained.items():
         if switch(draft.get(key)):

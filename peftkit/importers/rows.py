@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.errors import PeftkitError
+from peftkit.plugins import find
 from peftkit.plugins.imported import Draft
 from peftkit.plugins.importer import Fate
 from peftkit.sources.recognise import FORMATS, recognise
@@ -100,6 +101,20 @@ def source_of(  # noqa: PLR0913 - what data sets of the Hub have
     if is_local and not where.startswith(_LOCAL):
         where = f"./{where}"
     return {"hub": {"path": where, **{k: v for k, v in stated.items() if v is not None}}}
+
+
+def first_row(draft: Draft, path: str) -> Mapping[str, Any]:
+    """Read the first of rows that lie here; nothing of those of the Hub, or that cannot be read."""
+    place = draft.foreign.place_of(path)
+    if place is None:
+        return {}
+    try:
+        found = recognise(place)
+        plugin = find("sources", found.source)
+        rows = plugin(plugin.Config(**found.options)).load("train")
+    except PeftkitError:  # said once the rows are read
+        return {}
+    return dict(rows[0]) if len(rows) else {}
 
 
 def _files(draft: Draft, files: Any, folder: Path) -> Any:

@@ -15,7 +15,7 @@ from peftkit.importers.native import (
     read_trainer,
 )
 from peftkit.importers.quantized import WHERE, put_bits
-from peftkit.importers.rows import TASKS, Rows, no_rows, put_rows, source_of
+from peftkit.importers.rows import TASKS, Rows, first_row, no_rows, put_rows, source_of
 from peftkit.importers.settled import settle
 from peftkit.importers.templates import put_template
 from peftkit.plugins.imported import (
@@ -183,10 +183,7 @@ def _read_rows(draft: Draft, folder: Path) -> None:
         (one for one in splits if "train" in one), str(get("dataset_train_split", "train"))
     )
     tested = next((one for one in splits if "train" not in one), get("dataset_test_split"))
-    field = get("dataset_text_field") or get("text_column")
-    task: dict[str, Any] = {TASKS[draft.method]: {}}
-    if field and draft.method == "sft":
-        task = {"text": {"text": str(field)}}
+    task = _task(draft)
     train = _sets(draft, folder, task, trained)
     strategy = get("eval_strategy", get("evaluation_strategy"))
     evaluates = bool(tested) and (not is_off(strategy) or switch(get("do_eval")))
@@ -194,6 +191,22 @@ def _read_rows(draft: Draft, folder: Path) -> None:
     put_rows(draft, train or [no_rows(draft, "dataset_name")], held=held)
     _say_rows(draft)
     _read_dialogue(draft, is_chat="chat" in task)
+
+
+def _task(draft: Draft) -> dict[str, Any]:
+    """Say what rows mean, which trl sees by their columns; messages, where they are not here."""
+    get = draft.get
+    if draft.method != "sft":
+        return {TASKS[draft.method]: {}}
+    field = get("dataset_text_field") or get("text_column")
+    row = first_row(draft, str(get("dataset_name") or get("dataset_id_or_path") or ""))
+    if {"prompt", "completion"} <= row.keys():
+        if isinstance(row["prompt"], str):  # which no chat template is put around
+            draft.put("model.chat_template", "plain")
+        return {"prompt_completion": {}}
+    if field or isinstance(row.get("text"), str):
+        return {"text": {"text": str(field or "text")}}
+    return {"chat": {}}
 
 
 def _sets(draft: Draft, folder: Path, task: Mapping[str, Any], split: str) -> list[Rows]:

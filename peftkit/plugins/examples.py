@@ -164,9 +164,11 @@ class Conversation(Example):
 
     @property
     def trained_turns(self) -> tuple[int, ...]:
-        """Return the places of the answers that are trained."""
-        turns = [at for at, message in enumerate(self.messages) if message["role"] == "assistant"]
-        if self.rendering.train == "last_answer":
+        """Return the places of the turns that are trained."""
+        train = self.rendering.train
+        roles = ["assistant"] if isinstance(train, str) else train
+        turns = [at for at, message in enumerate(self.messages) if message["role"] in roles]
+        if train == "last_answer":
             turns = turns[-1:]
         return tuple(at for at in turns if self.messages[at].get("weight", 1))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Trained = Literal["answers", "last_answer", "everything"]
+Role = Literal["system", "user", "assistant", "tool"]
 ControlTokens = Literal["escape", "refuse", "keep"]
 
 
@@ -14,8 +15,9 @@ ControlTokens = Literal["escape", "refuse", "keep"]
 class Rendering:
     """Say what of a conversation is trained, and what its chat template is told."""
 
-    train: Trained = "answers"
-    """`answers` trains every turn of the assistant, `last_answer` the last, `everything` all."""
+    train: Trained | list[Role] = "answers"
+    """`answers` trains every turn of the assistant, `last_answer` the last, `everything` all, a
+    list of roles the turns of those, each with its end: `[user, assistant]`."""
     control_tokens: ControlTokens = "escape"
     """What is made of control tokens that stand in what is said, such as `<|im_end|>`: `escape`
     encodes them as text, `refuse` leaves the row out, `keep` takes them for structure."""

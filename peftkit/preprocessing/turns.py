@@ -1,7 +1,7 @@
-"""Where each answer stands in a rendered conversation: from its prompt's end to its turn's.
+"""Where each trained turn stands in a rendered conversation: from its prompt's end to its own.
 
-It is seen by rendering once more with a character of no meaning at the answer's end, which nobody
-reads but the search.
+It is seen by rendering once more with a character of no meaning at the turn's end, which nobody
+reads but the search. An answer begins where generation would, another's turn with what it says.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SENTINELS = 0x100000
 
 @dataclass(frozen=True)
 class Turn:
-    """Hold where one answer stands in a rendered conversation."""
+    """Hold where one trained turn stands in a rendered conversation."""
 
     at: int
     """Place of its message."""
     prompt: str
-    """All of the text before it, which generation is given."""
+    """All of the text before it; of an answer what generation is given."""
     stop: int
     """Where the text goes on after the token that ends it."""
 
@@ -70,26 +70,31 @@ def lay_out(
     for at in turns if template.rendering.control_tokens == "keep" else ():
         template.check_single_end(said[at]["content"], at)
     _check_marks(template, said, offered, text, turns)
-    stops = _stops(template, said, offered, text, turns)
     found = []
-    for at, stop in zip(turns, stops, strict=True):
-        prompt = template.render(said[:at], offered, is_prompt=True)
-        if not text.startswith(prompt):
-            raise _rewritten(at)
+    for at, start, stop in _spans(template, said, offered, text, turns):
+        if said[at]["role"] == "assistant":
+            prompt = template.render(said[:at], offered, is_prompt=True)
+            if not text.startswith(prompt):
+                raise _rewritten(at)
+        else:
+            prompt = text[: _before_space(text, start, said[at]["content"])]
         if stop <= len(prompt):
             raise no_end(at)
         found.append(Turn(at, prompt, stop))
     return Rendered(text, tuple(found))
 
 
-def _stops(
+def _spans(
     template: ChatTemplate,
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]],
     text: str,
     turns: Sequence[int],
-) -> Iterator[int]:
-    """Find where each answer ends: after what was planted at its end, before what follows it."""
+) -> Iterator[tuple[int, int, int]]:
+    """Find each trained turn: its place, where it says something, and the end of what ends it.
+
+    What ends it stands after what was planted at its end, and before what follows it.
+    """
     base = _SENTINELS
     while any(chr(base + n) in text for n in range(len(messages))):
         base += len(messages)
@@ -107,30 +112,42 @@ def _stops(
     matches = template.end_places(text)
     for at in turns:
         calls = bool(messages[at].get("tool_calls"))
-        start = 0 if calls else places.get(at, [0])[-1]
+        said = places.get(at, [0])
+        start = 0 if calls else said[-1]
         bound = places.get(at + 1, [len(text)])[0]
+        if messages[at]["role"] != "assistant" and _speaks_next(messages, at):
+            bound = len(template.render(messages[: at + 1], tools, is_prompt=True))
         inside = [match for match in matches if start <= match.start() < bound]
         plain = [match for match in inside if match.group() in template.ends]
         if not inside or not (calls or plain):
             raise no_end(at)
         # A call's turn may hold several parts, each with an end: its last is the turn's.
-        yield inside[-1].end() if calls else plain[0].end()
+        yield at, said[0], inside[-1].end() if calls else plain[0].end()
+
+
+def _before_space(text: str, start: int, content: str) -> int:
+    """Go back over the white space that a text begins with, where the template keeps it."""
+    space = content[: len(content) - len(content.lstrip())]
+    return start - len(space) if text[:start].endswith(space) else start
+
+
+def _speaks_next(messages: Sequence[Message], at: int) -> bool:
+    """Tell whether the assistant speaks after a message."""
+    return at + 1 < len(messages) and messages[at + 1]["role"] == "assistant"
 
 
 def _planted(messages: Sequence[Message], turns: Sequence[int], base: int) -> list[Message]:
-    planted = list(messages)
-    for at in turns:
-        own = messages[at]
-        planted[at] = {
-            key: _closed(value, chr(base + at)) if key in ("content", *REASONING) else value
-            for key, value in own.items()
-        }
-        if at + 1 < len(messages) and messages[at + 1]["role"] != "assistant":
-            after = messages[at + 1]
-            content = after["content"]
-            body = content.lstrip()
-            opened = content[: len(content) - len(body)] + chr(base + at + 1) + body
-            planted[at + 1] = {**after, "content": opened if body else content}
+    """Mark the ends of trained turns; the beginnings of what is no answer and trained, or next."""
+    trained = set(turns)
+    planted = []
+    for at, own in enumerate(messages):
+        sentinel, told = chr(base + at), dict(own)
+        if own["role"] != "assistant" and trained & {at - 1, at}:
+            told["content"] = _opened(told["content"], sentinel)
+        if at in trained:
+            keys = [key for key in ("content", *REASONING) if key in told]
+            told.update({key: _closed(told[key], sentinel) for key in keys})
+        planted.append(told)
     return planted
 
 
@@ -157,7 +174,8 @@ def _check_marks(
         )
     num_marked = sum(bool(text[start:stop].strip()) for start, stop in spans)
     num_turns = sum(message["role"] == "assistant" for message in messages)
-    if num_marked < len(turns):
+    num_trained = sum(messages[at]["role"] == "assistant" for at in turns)
+    if num_marked < num_trained:
         raise DataError(
             f"the chat template marks {num_marked} of {num_turns} assistant turns as generated",
             hint="data.dialogue.train=last_answer, or another `model.chat_template: NAME`",
@@ -177,6 +195,12 @@ def _check_shown(message: Message, at: int, num_shown: int) -> None:
             f"message {at} has {keys[-1]!r}, which the chat template leaves out there",
             hint=f"remove it, data.task.chat.ignore=[{keys[-1]}], or {WAY_OUT}",
         )
+
+
+def _opened(text: str, sentinel: str) -> str:
+    """Put a character before a text, behind white space that may be stripped."""
+    body = text.lstrip()
+    return text[: len(text) - len(body)] + sentinel + body if body else text
 
 
 def _closed(text: str, sentinel: str) -> str:

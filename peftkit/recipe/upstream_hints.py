@@ -23,8 +23,10 @@ def caught_hints(path: str, options: Mapping[str, Any], hints: list[str]) -> Ite
         yield
     for warning in caught:
         text = re.sub(r"\s+", " ", str(warning.message)).strip()
-        named = [name for name in options if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
-        named += [n for n, v in options.items() if isinstance(v, str) and f"{v}'" in text + "'"]
+        valued = {name: rf"['`\"]{re.escape(v)}(?:['`\"]|$)"
+                  for name, v in options.items() if isinstance(v, str)}  # fmt: skip
+        named = [name for name, pattern in valued.items() if re.search(pattern, text)]
+        named += [name for name in options if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
         if issubclass(warning.category, FutureWarning) and named:
             hints.append(f"{join(path, named[0])}: {text}")
         else:

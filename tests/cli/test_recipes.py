@@ -101,6 +101,12 @@ def test_check_build_finds_what_only_the_native_objects_know(peftkit, tiny_recip
     assert "nonsense" in found.out
 
 
+def test_check_build_says_what_upstream_will_drop(peftkit, tiny_recipe: Path) -> None:
+    shown = peftkit("check", "--build", tiny_recipe, "method.sft.truncation_mode=keep_end")
+    assert (shown.code, shown.err) == (0, "")
+    assert f"{tiny_recipe}: ok\nhint: {tiny_recipe}: method.sft.truncation_mode: " in shown.out
+
+
 def test_a_plugin_that_is_missing_does_not_end_the_check(
     peftkit, tiny_recipe: Path, wrong: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

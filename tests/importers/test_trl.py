@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,3 +98,23 @@ def test_whatever_stands_there_is_accounted_for_and_checks(tmp_path, config):
     written = imported(tmp_path, yaml.safe_dump(config), tool="trl")
     assert unaccounted(written, config) == []
     assert refused(written) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "task", "template"),
+    [
+        ({"messages": []}, {"chat": {}}, None),
+        ({"text": "a"}, {"text": {"text": "text"}}, None),
+        ({"prompt": "a", "completion": "b"}, {"prompt_completion": {}}, "plain"),
+        ({"prompt": [{"role": "user", "content": "a"}],
+          "completion": [{"role": "assistant", "content": "b"}]},
+         {"prompt_completion": {}}, None),
+    ],
+)  # fmt: skip
+def test_columns_of_rows_that_lie_here_say_what_they_mean(tmp_path, row, task, template):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "train.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    text = "model_name_or_path: a/b\ndataset_name: ./rows\nuse_peft: true\n"
+    recipe = recipe_of(imported(tmp_path, text))
+    assert recipe["data"]["task"] == task
+    assert recipe["model"].get("chat_template") == template

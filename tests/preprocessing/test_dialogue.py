@@ -66,8 +66,21 @@ def test_which_turns_are_trained(with_template):
     assert shown(*turns, train="everything") == tokenizer.apply_chat_template(
         list(turns), tokenize=False
     )
+    assert shown(*turns, train=["user"]) == "a<|im_end|>b<|im_end|>"
+    said = ({"role": "system", "content": "s"}, user("  a"), assistant("one"))
+    assert shown(*said, train=["system", "assistant"]) == "s<|im_end|>one<|im_end|>"
+    assert shown(*said, train=["user", "assistant"]) == "  a<|im_end|>one<|im_end|>"
     unweighted = assistant("one", weight=0)
     assert shown(turns[0], unweighted, *turns[2:]) == "two<|im_end|>"
+
+
+def test_a_role_whose_turns_have_no_end_is_not_trained(with_template):
+    endless = CHATML.replace(
+        "+ '<|im_end|>\n'", "+ ('<|im_end|>' if m.role == 'assistant' else '')"
+    )
+    tokenizer, rendering = with_template(endless), Rendering(train=["user"])
+    with pytest.raises(DataError, match="no end-of-turn token after message 0"):
+        encode(tokenizer, user("a"), assistant("b"), rendering=rendering)
 
 
 def test_what_is_trained_is_what_is_asked_and_shipped_in_random_cases():

@@ -16,6 +16,14 @@ def test_a_warning_of_an_option_becomes_a_hint() -> None:
     assert hints == ["method.sft.gradient_checkpointing: `gradient_checkpointing` is deprecated"]
 
 
+def test_a_value_tells_its_option_before_any_name_does() -> None:
+    hints: list[str] = []
+    options = {"packing": True, "packing_strategy": "old"}
+    with caught_hints("method.sft", options, hints):
+        warnings.warn("The `old` packing strategy was renamed", FutureWarning, stacklevel=1)
+    assert hints == ["method.sft.packing_strategy: The `old` packing strategy was renamed"]
+
+
 def test_a_warning_of_anything_else_goes_on() -> None:
     hints: list[str] = []
     with pytest.warns(FutureWarning, match="something else"), caught_hints("m", {"a": 1}, hints):
