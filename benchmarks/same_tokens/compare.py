@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import material
+import written
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "results" / "same_tokens.json"
@@ -94,7 +94,7 @@ def main(pythons: dict[str, str]) -> None:
     for tool, python in pythons.items():
         for config in sorted((HERE / tool).glob("*.y*ml")):
             with tempfile.TemporaryDirectory() as folder:
-                material.write(Path(folder), SAMPLE)
+                written.write(Path(folder), SAMPLE)
                 one = compare(tool, python, config, Path(folder))
             name = one["config"]
             found[name] = one

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,17 @@ CHATS = [
 
 def main(model: str, out: Path, names: list[str]) -> None:
     """Write, for each template, each conversation as pairs of prompt and answer."""
-    from llamafactory.data.template import TEMPLATES
     from transformers import AutoTokenizer
 
+    templates = import_module("llamafactory.data.template").TEMPLATES
     tokenizer = AutoTokenizer.from_pretrained(model)
     found: dict[str, Any] = {}
-    for name in sorted(TEMPLATES.keys() & set(names)):
+    for name in sorted(templates.keys() & set(names)):
         found[name] = []
         for chat in CHATS:
             system = chat[0][1] if chat[0][0] == "system" else None
             said = [{"role": role, "content": text} for role, text in chat if role != "system"]
-            pairs = TEMPLATES[name].encode_multiturn(tokenizer, said, system, None)
+            pairs = templates[name].encode_multiturn(tokenizer, said, system, None)
             found[name].append([[tokenizer.decode(ids) for ids in pair] for pair in pairs])
     record = {"chats": CHATS, "eos_token": tokenizer.eos_token, "texts": found}
     out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import json
 import runpy
 import sys
 import zlib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def recorder(found: dict[str, Any]) -> Any:
     """Return a callback that records into `found`."""
     from transformers import TrainerCallback
 
-    class Recorder(TrainerCallback):
+    class Recorder(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, _state: Any, _control: Any, **told: Any) -> None:
             _begin_alike(told["model"])
             num = NUM_STEPS * args.gradient_accumulation_steps
@@ -88,13 +89,9 @@ def run(tool: str, arguments: list[str]) -> None:
     """Run a tool in this process."""
     sys.argv = [tool, *arguments]
     if tool == "axolotl":
-        from axolotl.cli.train import do_cli
-
-        do_cli(arguments[0])
+        import_module("axolotl.cli.train").do_cli(arguments[0])
     elif tool == "llamafactory":
-        from llamafactory.train.tuner import run_exp
-
-        run_exp()
+        import_module("llamafactory.train.tuner").run_exp()
     elif tool == "trl":
         sys.argv = [tool, "--config", *arguments]
         runpy.run_module("trl.scripts.sft", run_name="__main__")

@@ -139,7 +139,7 @@ def _speaks_next(messages: Sequence[Message], at: int) -> bool:
 def _planted(messages: Sequence[Message], turns: Sequence[int], base: int) -> list[Message]:
     """Mark the ends of trained turns; the beginnings of what is no answer and trained, or next."""
     trained = set(turns)
-    planted = []
+    planted: list[Message] = []
     for at, own in enumerate(messages):
         sentinel, told = chr(base + at), dict(own)
         if own["role"] != "assistant" and trained & {at - 1, at}:
