@@ -25,6 +25,8 @@ class Engine:
     """Whether a process holds a part of each weight only."""
     package: str | None = None
     """What must be installed beside the stack."""
+    gathers_by_layer: bool = False
+    """Whether a weight is whole within the forward of its own layer only, and nowhere else."""
 
     @property
     def file(self) -> Path:
@@ -37,13 +39,16 @@ class Engine:
         return self.name == "fsdp2"
 
 
+UPSTREAM_SPEED = "speed={loss: native, unpad: off, fused_adapter: off}"
+"""The stack's own way to compute a step, which reads each weight by calling its layer."""
+
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
         Engine("ddp", cuts_weights=False),
         Engine("fsdp2", cuts_weights=True),
         Engine("zero2", cuts_weights=False, package="deepspeed"),
-        Engine("zero3", cuts_weights=True, package="deepspeed"),
+        Engine("zero3", cuts_weights=True, package="deepspeed", gathers_by_layer=True),
     )
 }
 
@@ -69,7 +74,7 @@ def overrides_for(engine: Engine, recipe: Recipe) -> list[str]:
     """Return what the recipe must say so that plan, budget and trainer know of the engine."""
     if engine.is_fsdp and not recipe.method.options.get("fsdp"):
         return [f"method.{recipe.method.name}.fsdp=true"]
-    return []
+    return [UPSTREAM_SPEED] if engine.gathers_by_layer else []
 
 
 def find_problems(engine: Engine, recipe: Recipe, quantizer: Quantizer | None) -> list[str]:
@@ -80,6 +85,13 @@ def find_problems(engine: Engine, recipe: Recipe, quantizer: Quantizer | None) -
             f"--engine {engine.name} and {key}.fsdp exclude each other: {key}.fsdp=false, or"
             " --engine fsdp2"
         )
+    if engine.gathers_by_layer:
+        found += [
+            f"--engine {engine.name} gathers one layer's weights at a time, and speed.{part}:"
+            f" {value} reads several: {UPSTREAM_SPEED}"
+            for part, value in vars(recipe.speed).items()
+            if value in ("on", "trained")
+        ]
     config = recipe.method.options.get("fsdp_config")
     if engine.is_fsdp and isinstance(config, Mapping) and config.get("version", 2) != 2:
         found.append(f"--engine fsdp2 is version 2: delete {key}.fsdp_config.version")

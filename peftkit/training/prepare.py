@@ -21,6 +21,7 @@ from peftkit.system.process import Process
 from peftkit.system.screen import Screen
 from peftkit.system.signals import StopRequest
 from peftkit.system.units import gibibytes
+from peftkit.training.zero import read_whole
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -87,6 +88,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     with blamed(recipe, "model.path", "model"):
         fetch_dtype(recipe)
     built = shared(build(recipe, machine), process)
+    read_whole()  # what was built may have told transformers of DeepSpeed
     process.by_main(run_state.check_same_recipe, run_dir, built.resolved, process.world_size)
     screen.say(f"{recipe.name} -> {run_dir.path}")
     for line in recipe.replaced:

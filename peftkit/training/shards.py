@@ -1,4 +1,4 @@
-"""Weights that lie in shards over a run's processes, as FSDP2 cuts them, and made whole again.
+"""Weights that lie in shards over a run's processes, as an engine cuts them, and made whole again.
 
 Making a tensor whole is an exchange: all processes do it, in the same order.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
+from peftkit.training.zero import gathered, is_partitioned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,7 +19,8 @@ def is_sharded(model: nn.Module) -> bool:
     """Tell whether a model's weights lie in shards, be they gathered just now or not."""
     from torch.distributed.fsdp import FSDPModule
 
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    is_cut = any(isinstance(module, FSDPModule) for module in model.modules())
+    return is_cut or is_partitioned(model)
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -59,9 +61,11 @@ def whole_state(model: Any, *, is_kept: bool) -> dict[str, Tensor] | None:
         if prefix is not None and name in frozen and prefix not in name:
             continue
         if id(tensor) not in made:
-            gathered = whole(tensor.detach())
-            made[id(tensor)] = gathered.cpu() if is_kept else gathered.new_empty(0)
-            del gathered
+            with gathered(tensor) as one:
+                all_of_it = whole(one.detach())
+                # A copy: what was gathered is freed, or cut again.
+                made[id(tensor)] = all_of_it.to("cpu", copy=True) if is_kept else one.new_empty(0)
+                del all_of_it
         found[name] = made[id(tensor)]
     return found
 

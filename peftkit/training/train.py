@@ -28,6 +28,7 @@ from peftkit.training.shards import settle_shards, whole_state
 from peftkit.training.spread import spread
 from peftkit.training.switches import switches_of
 from peftkit.training.track import open_trackers
+from peftkit.training.zero import check_goes_on, cut_while_training, cuts_weights
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,18 +54,14 @@ def train_model(
     seconds_before = run_dir.process.by_main(_clean, run_dir, start)
     run_dir.process.by_main(open_trackers, job, session, step=start.step if start else 0)
     bar, put_back = TrainingBar(session.screen), switches_of(model)
-    with MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics:
+    with (
+        MetricsFile(run_dir.metrics, run_dir.process).opened() as metrics,
+        cut_while_training(job.built.method.config),
+    ):
         with blamed(job.recipe, f"method.{job.recipe.method.name}"), refusal_explained(job.recipe):
             trainer = _make_trainer(job, model, session, start)
-        if trainer.is_fsdp_enabled:
-            settle_shards(trainer, f"method.{job.recipe.method.name}.fsdp")
-        if way := job.built.method.taken.describe():
-            session.screen.say(f"  speed    {way}")
-        if again := repeated_rows(job.built.method, job.prepared.encoded["train"], run_dir.process):
-            session.screen.say(
-                f"  data     {again} rows of an epoch are read twice, so that every process has as"
-                " many"
-            )
+        _settle_engine(trainer, job, start)
+        _say_way(job, session)
         if start is None:
             _probe(trainer, job, session)
         watch = _watch(trainer, job, bar, metrics, seconds_before=seconds_before)
@@ -164,12 +161,36 @@ def _make_trainer(
     )
 
 
+def _settle_engine(trainer: Trainer, job: Job, start: Checkpoint | None) -> None:
+    """Hold a checkpoint against the engine that cuts the model, and say what FSDP2 cuts together.
+
+    Raises:
+        UsageError: the engine cannot go on with it, or not cut what is trained.
+    """
+    if start is not None:
+        num_processes = job.run_dir.process.world_size
+        check_goes_on(start.path, num_processes=num_processes, cuts=cuts_weights(trainer.args))
+    if trainer.is_fsdp_enabled:
+        settle_shards(trainer, f"method.{job.recipe.method.name}.fsdp")
+
+
+def _say_way(job: Job, session: Session) -> None:
+    """Say how steps are computed, and which rows they read twice."""
+    if way := job.built.method.taken.describe():
+        session.screen.say(f"  speed    {way}")
+    rows = job.prepared.encoded["train"]
+    if again := repeated_rows(job.built.method, rows, job.run_dir.process):
+        session.screen.say(
+            f"  data     {again} rows of an epoch are read twice, so that every process has as many"
+        )
+
+
 def _probe(trainer: Trainer, job: Job, session: Session) -> None:
     """Try the longest batch first: what it takes is the most that any step will."""
     from peftkit.memory.probe import probe_longest_batch
 
     method, process = job.built.method, job.run_dir.process
-    if trainer.is_fsdp_enabled:
+    if trainer.is_fsdp_enabled or cuts_weights(trainer.args):
         session.screen.say("  probed   nothing: the model is cut into shards as training starts")
         return
     with (

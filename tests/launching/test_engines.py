@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +106,14 @@ def test_a_quantized_base_is_cut_only_where_its_quantizer_says_so(
     quantizer = BitsAndBytes(BitsAndBytesConfig(**options))
     found = find_problems(ENGINES[engine], load_recipe(RECIPE), quantizer)
     assert [says in problem for problem in found] == ([True] if says else [])
+
+
+def test_zero3_computes_steps_in_the_stack_s_own_way(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe)
+    (said,) = overrides_for(ENGINES["zero3"], recipe)
+    told = load_recipe(tiny_recipe, [said])
+    assert (told.speed.loss, told.speed.unpad, told.speed.fused_adapter) == ("native", "off", "off")
+    assert overrides_for(ENGINES["zero2"], recipe) == []
+    wanted = load_recipe(tiny_recipe, ["speed.unpad=on"])
+    (problem,) = find_problems(ENGINES["zero3"], wanted, None)
+    assert "speed.unpad: on reads several" in problem
