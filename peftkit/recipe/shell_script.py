@@ -6,9 +6,10 @@ what depends on anything else, on `$1` or on another program, is named with its 
 
 from __future__ import annotations
 
+import operator
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _ASSIGNMENT = re.compile(
     r"^\s*(?:export\s+|local\s+|declare\s+(?:-\w+\s+)?)?([A-Za-z_]\w*)(\+?)=(.*)$"
 )
 _VARIABLE = re.compile(
-    r"\$\{(\w+)(?::?[-=]([^}]*))?\}|\$(\w+)|\$\([^)]*\)|\$\(\([^)]*\)\)|\$[@*#?]|`[^`]*`"
+    r"\$\{(\w+)(?::?[-=]([^}]*))?\}|\$(\w+)|\$\(\([^)]*\)\)|\$\([^)]*\)|\$[@*#?]|`[^`]*`"
 )
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _ARRAY = re.compile(r"\"?\$\{(\w+)\[@\]\}\"?")
@@ -30,6 +31,13 @@ _PROGRAM = re.compile(r"\$\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
 """Another program's words, of which nothing is known."""
 _LAUNCHES = re.compile(r"--(?:nproc[_-]per[_-]node|num_processes|num_gpus|nnodes)[ =]\s*(\S+)")
 _CONFIG = (".yaml", ".yml", ".json")
+_ARITHMETIC = re.compile(r"\$\(\(\s*([^()]*?)\s*\)\)|\$\(\s*expr\s+([^()]*?)\s*\)")
+_OPERATORS: Mapping[str, Callable[[int, int], int]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv,
+    "%": operator.mod,
+}  # fmt: skip
+_OLD_FLAGS = ("no_cuda",)
+"""Flags of transformers that begin with `no_` and are no other's opposite."""
 
 
 @dataclass
@@ -97,7 +105,9 @@ def _options(  # noqa: PLR0913, PLR0917 - a command and where it stands
         elif key in ("config", "c") and values and values[0].endswith(_CONFIG):
             places.append(values[0])
         else:
-            data[key] = _value(values)
+            # transformers' parser lets `--no_KEY` switch off what is on by default
+            is_off = key.startswith("no_") and not values and key not in _OLD_FLAGS
+            data[key.removeprefix("no_") if is_off else key] = not is_off and _value(values)
     lines = dict.fromkeys(data, number)
     for place in places[:1]:
         beside = _config_of(file, place, script)
@@ -185,6 +195,7 @@ def _assign(name: str, text: str, number: int, script: _Script, *, adds: bool = 
 def _resolve(text: str, number: int, script: _Script, *, note: bool) -> str:
     """Put the values of variables where they stand; one without a value stays as it is."""
     text = _ARRAY.sub(lambda match: script.arrays.get(match[1], match[0]), text)
+    text = _ARITHMETIC.sub(lambda match: _computed(match, script), text)
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[3]
@@ -200,6 +211,19 @@ def _resolve(text: str, number: int, script: _Script, *, note: bool) -> str:
         return match[0]
 
     return _VARIABLE.sub(value, text)
+
+
+def _computed(match: re.Match[str], script: _Script) -> str:
+    """Compute `$((32 / BS))` and `$(expr 16 / $N)` of two whole numbers that are known."""
+
+    def known(name: re.Match[str]) -> str:
+        return script.variables.get(name[1], (name[0], 0))[0]
+
+    text = re.sub(r"\$?\{?\b([A-Za-z_]\w*)\}?", known, match[1] or match[2])
+    parts = re.fullmatch(r"(\d+)\s*\\?([-+*/%])\s*(\d+)", text.strip())
+    if parts is None or (parts[2] in "/%" and int(parts[3]) == 0):
+        return match[0]
+    return str(_OPERATORS[parts[2]](int(parts[1]), int(parts[3])))
 
 
 def _words(text: str) -> list[str]:

@@ -28,6 +28,11 @@ def read(tmp_path, text):
         ("tool train --d a/b#500 \\\n --n 2 # said", {"d": "a/b#500", "n": 2}),
         ("X=1 tool train --a $X | tee log --b 3", {"a": "$X"}),
         ("tool train --on true --off False --none null", {"on": True, "off": False, "none": None}),
+        ("N=2\nB=${B:-4}\ntool train --a $((32 / B)) --b $(expr 16 / $N) --c $((B*N))",
+         {"a": 8, "b": 8, "c": 8}),
+        ("tool train --a $((1 / 0)) --b $((X + 1))", {"a": "$(...)", "b": "$(...)"}),
+        ("tool train --no_keep --no_cuda --no_more 3", {"keep": False, "no_cuda": True,
+                                                        "no_more": 3}),
         ("# tool train --old 1\ntool train --a 1 && tool train --a 2", {"a": 1}),
     ],
 )  # fmt: skip
