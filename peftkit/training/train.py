@@ -12,6 +12,7 @@ from peftkit.memory.sharing import uncuttable_explained
 from peftkit.plugins import Training
 from peftkit.plugins.native import native_model
 from peftkit.recipe.blame import blamed
+from peftkit.recipe.upstream_hints import caught_hints
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir.metrics import cut_metrics, read_metrics
 from peftkit.rundir.paths import RunDir, write_json
@@ -21,6 +22,7 @@ from peftkit.system.meter import MemoryMeter, kind_of_peak
 from peftkit.system.screen import MetricsFile, TrainingBar
 from peftkit.training.diverged import diverged, find_broken
 from peftkit.training.grouped import grouped
+from peftkit.training.prepare import say_hints
 from peftkit.training.processes import repeated_rows
 from peftkit.training.refused import refusal_explained
 from peftkit.training.save import save_trained
@@ -141,24 +143,27 @@ def _make_trainer(
     process = job.run_dir.process
     spread_over = partial(spread, process=process, blank_of=job.built.method.untrained)
     ceiling = [Ceiling(above.loss, above.steps, job.run_dir)] if above else []
-    return job.built.method.trainer(
-        Training(
-            model=model,
-            tokenizer=job.tokenizer,
-            train=job.prepared.encoded["train"],
-            validation=job.prepared.encoded.get("validation"),
-            callbacks=(
-                *(adapter.callbacks() if adapter else ()),
-                *patience,
-                *ceiling,
-                Finite(job.recipe.method.name, job.run_dir),
-                Keeper(session.stop, session.status, best[0].path if best else None),
-            ),
-            output_dir=job.run_dir.checkpoints,
-            task=job.built.task,
-            reading=grouped if process.is_alone else spread_over,
-        )
+    parts = Training(
+        model=model,
+        tokenizer=job.tokenizer,
+        train=job.prepared.encoded["train"],
+        validation=job.prepared.encoded.get("validation"),
+        callbacks=(
+            *(adapter.callbacks() if adapter else ()),
+            *patience,
+            *ceiling,
+            Finite(job.recipe.method.name, job.run_dir),
+            Keeper(session.stop, session.status, best[0].path if best else None),
+        ),
+        output_dir=job.run_dir.checkpoints,
+        task=job.built.task,
+        reading=grouped if process.is_alone else spread_over,
     )
+    section, hints = job.recipe.method, list[str]()
+    with caught_hints(f"method.{section.name}", section.options, hints):
+        trainer = job.built.method.trainer(parts)
+    say_hints(hints, session.screen)
+    return trainer
 
 
 def _settle_engine(trainer: Trainer, job: Job, start: Checkpoint | None) -> None:

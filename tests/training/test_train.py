@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import tiny
-from training_fixture import cut_back, losses, train, write_recipe
+from rich.console import Console
+from training_fixture import (
+    cut_back,
+    losses,
+    planned_only_within_a_budget,
+    train,
+    write_recipe,
+)
 
 from peftkit.errors import UsageError
+from peftkit.recipe.load import load_recipe
+from peftkit.run import run
 
 SFT = {
     "learning_rate": 1e-2,
@@ -87,3 +98,17 @@ def test_a_refusal_within_the_training_names_its_line(
     with pytest.raises(UsageError) as caught:
         train(recipe, tmp_path / "run")
     assert caught.value.message.startswith(f"{recipe}:{line} adapter.adalora.total_step: 40, but")
+
+
+def test_what_the_trainer_will_drop_is_a_hint_and_no_warning(
+    tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    sft = {**SFT, "max_steps": 1, "label_smoothing_factor": 0.1}
+    recipe = load_recipe(write_recipe(tmp_path / "r.json", tiny_model, rows, sft=sft))
+    shown = io.StringIO()
+    with warnings.catch_warnings(), planned_only_within_a_budget(recipe):
+        warnings.simplefilter("error", FutureWarning)
+        run(recipe, out=tmp_path / "run", console=Console(file=shown, width=400))
+    assert "hint     method.sft.label_smoothing_factor: `label_smoothing_factor` is deprecated" in (
+        shown.getvalue()
+    )
