@@ -14,6 +14,7 @@ from peftkit.errors import first_line
 from peftkit.kernels.row_attention import attending
 from peftkit.methods.trained_positions import FlatCollator
 from peftkit.plugins.native import native_model
+from peftkit.plugins.rows import IGNORED
 from peftkit.plugins.speed import Way
 from peftkit.plugins.trained_loss import TrainedLoss, head_of
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 LENGTHS = (5, 11)
 """Tokens of the rows that are tried."""
+TRAINED = slice(1, None, 3)
+"""Which of a row's tokens are: one in three, so that what is left out of a step is tried too."""
 
 
 def disagreement(way: Way, model: Any, loss: TrainedLoss) -> str | None:
@@ -58,8 +61,13 @@ def _rows(native: Any) -> list[list[int]]:
     return [[(7 * i + 3 * length + 1) % vocabulary for i in range(length)] for length in LENGTHS]
 
 
+def _labels(row: list[int]) -> list[int]:
+    trained = range(len(row))[TRAINED]
+    return [token if at in trained else IGNORED for at, token in enumerate(row)]
+
+
 def _own_logits(model: Any, native: Any) -> torch.Tensor:
-    """Return the logits of each row by itself, one after another, but for its last position."""
+    """Return the logits that trained tokens are predicted by, each row by itself."""
     import torch
 
     device = native.get_input_embeddings().weight.device
@@ -67,7 +75,8 @@ def _own_logits(model: Any, native: Any) -> torch.Tensor:
     for row in _rows(native):
         ids = torch.tensor([row], device=device)
         mask = torch.ones_like(ids)
-        found.append(model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0, :-1])
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0, :-1]
+        found.append(logits[TRAINED.start - 1 :: TRAINED.step])
     return torch.cat(found).float()
 
 
@@ -80,7 +89,7 @@ def _logits(way: Way, model: Any, native: Any, loss: TrainedLoss) -> torch.Tenso
 
     device = native.get_input_embeddings().weight.device
     collate = FlatCollator(0) if way.by_rows else DataCollatorForLanguageModeling(0)
-    batch = collate([{"input_ids": row, "labels": row} for row in _rows(native)])
+    batch = collate([{"input_ids": row, "labels": _labels(row)} for row in _rows(native)])
     batch = {n: v.to(device) if isinstance(v, torch.Tensor) else v for n, v in batch.items()}
     chosen, _ = loss.read(model, native, batch)
     return bent(linear(chosen, *head_of(native)).float(), loss.scoring)

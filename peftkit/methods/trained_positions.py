@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from peftkit.errors import UsageError
 from peftkit.plugins.native import native_model
 from peftkit.plugins.speed import Speed, Way
-from peftkit.plugins.trained_loss import TrainedLoss
+from peftkit.plugins.trained_loss import TrainedLoss, num_experts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, Trainer
@@ -69,14 +69,9 @@ def _why_not_loss(config: PretrainedConfig, model_class: Any, balances_experts: 
     if "logits_to_keep" not in inspect.signature(model_class.forward).parameters:
         return f"{model_class.__name__} makes the logits of all positions"
     asks_routers = bool(getattr(text, "output_router_logits", None))
-    if asks_routers and _num_experts(text) and not balances_experts:
+    if asks_routers and num_experts(text) and not balances_experts:
         return "it adds the loss that balances its experts"
     return None
-
-
-def _num_experts(text: PretrainedConfig) -> int:
-    names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return max(int(getattr(text, name, None) or 0) for name in names)
 
 
 def _why_not_rows(config: PretrainedConfig, model_class: Any) -> str | None:

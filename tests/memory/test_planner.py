@@ -11,7 +11,7 @@ import real_step
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.planner import plan, plan_run
 from peftkit.methods.sft import SFT
-from peftkit.plugins import SEQ_2_SEQ_LM
+from peftkit.plugins import IGNORED, SEQ_2_SEQ_LM
 
 NF4 = {"bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
 DOUBLE = {"bitsandbytes": {**NF4["bitsandbytes"], "bnb_4bit_use_double_quant": True}}
@@ -171,11 +171,19 @@ def _without_runtime(made) -> int:
 
 
 def _compare(
-    folder: Path, config: dict[str, Any], changes: dict[str, Any], *, padded: bool = False
+    folder: Path,
+    config: dict[str, Any],
+    changes: dict[str, Any],
+    *,
+    padded: bool = False,
+    num_prompt: int = 0,
 ) -> None:
     real_step.save_model(folder, config, real_step.kind_of(changes))
     recipe = real_step.recipe_for(folder, **changes)
     rows, lengths = real_step.batch_of(recipe, padded=padded)
+    if num_prompt:
+        rows["labels"][:, :num_prompt] = IGNORED
+        lengths.trained = [length - num_prompt for length in lengths]
     made = plan(recipe, lengths=lengths, machine=real_step.CPU)
     real = real_step.real_peaks(recipe, rows)
     assert _without_runtime(made) == pytest.approx(real["all"], rel=5e-3)
@@ -195,6 +203,11 @@ def test_the_fake_steps_peak_is_the_real_ones(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", SLOW)
 def test_the_fake_steps_peak_is_the_real_ones_everywhere(name: str, tmp_path: Path) -> None:
     _compare(tmp_path, *SLOW[name])
+
+
+@pytest.mark.parametrize("changes", [{}, {"adapter": "full"}], ids=["lora", "full"])
+def test_a_last_block_that_computes_few_positions(changes: dict, tmp_path: Path) -> None:
+    _compare(tmp_path, real_step.LLAMA, changes, num_prompt=40)
 
 
 def test_a_4_bit_base_is_planned_in_the_dtype_that_it_computes_in(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import real_step
 import torch
@@ -27,17 +29,18 @@ def test_positions_are_those_before_a_label() -> None:
     assert targets.tolist() == [8, 9, 5], "the first token of a row is predicted by none"
 
 
+@pytest.mark.parametrize("num_prompt", [2, 9], ids=["most are trained", "few are"])
 @pytest.mark.parametrize("num_items", [None, torch.tensor(40), 40])
-def test_it_is_the_models_own_loss(model, num_items) -> None:
+def test_it_is_the_models_own_loss(model, num_items, num_prompt: int) -> None:
     batch = real_step.token_batch(3, 12, padded=True)
-    batch["labels"][:, :5] = -100
+    batch["labels"][:, :num_prompt] = -100
     loss = TrainedLoss(HeadScoring())(model, batch, num_items=num_items)
     theirs = model(**batch, num_items_in_batch=num_items).loss
     torch.testing.assert_close(loss, theirs, rtol=1e-6, atol=1e-6)
     wanted = torch.autograd.grad(theirs, list(model.parameters()))
     found = torch.autograd.grad(loss, list(model.parameters()))
     for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=5e-7)
 
 
 def test_a_batch_without_a_label_has_no_loss(model) -> None:
@@ -47,3 +50,33 @@ def test_a_batch_without_a_label_has_no_loss(model) -> None:
     assert loss.item() == 0
     loss.backward()
     model.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("num_prompt", "changes", "num_computed"),
+    [
+        (9, {}, 6),
+        (2, {}, 24),  # most are trained
+        (9, {"model_type": "mixtral", "num_local_experts": 2}, 24),
+    ],
+)
+def test_the_last_block_computes_what_is_read_of_it(
+    num_prompt: int, changes: dict[str, Any], num_computed: int
+) -> None:
+    values = {**real_step.LLAMA, "num_hidden_layers": 2, **changes}
+    made = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(values.pop("model_type"), **values)
+    ).train()
+    seen: list[int] = []
+    for block in made.model.layers:
+        block.mlp.register_forward_hook(lambda _m, args, _y: seen.append(args[0][..., 0].numel()))
+    batch = real_step.token_batch(2, 12)
+    batch["labels"][:, :num_prompt] = -100
+    TrainedLoss(HeadScoring())(made, batch).backward()
+    assert seen == [24, num_computed]
+    if num_computed < 24:
+        seen.clear()
+        made.activation_checkpointing_enable()
+        TrainedLoss(HeadScoring())(made, batch).backward()
+        assert set(seen) == {24}, "the block is computed again when its positions are forgotten"
+        assert len(made.model.layers[-1].mlp._forward_hooks) == 1
