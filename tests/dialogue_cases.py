@@ -146,7 +146,7 @@ def check(case: Case) -> str:
         return ""
     trained = [label != IGNORED for label in labels]
     for turn in layout.turns:
-        prompt = _prompt(dialogue, case, turn)
+        prompt = _prompt(dialogue, case, turn, text)
         start, stop = len(prompt), _end(trained, len(prompt))
         assert ids[:start] == prompt, "prompt and answer are the row"
         assert trained[start] and (start == 0 or not trained[start - 1])
@@ -158,12 +158,13 @@ def check(case: Case) -> str:
     return ""
 
 
-def _prompt(dialogue: Dialogue, case: Case, turn: Turn) -> list[int]:
+def _prompt(dialogue: Dialogue, case: Case, turn: Turn, text: str) -> list[int]:
     """Return what precedes a turn: of an answer what generation is given."""
     message = case.messages[turn.at]
     if message["role"] == "assistant":
         return dialogue.prompt(Question(case.messages[: turn.at], rendering=case.rendering))
-    assert not without_marks(turn.prompt).endswith(message["content"].strip())
+    said = text[len(without_marks(turn.prompt)) :].lstrip()
+    assert said.startswith(message["content"].strip()), "a turn begins with what it says"
     (ids,) = dialogue.tokenize([turn.prompt])
     assert not isinstance(ids, DataError)
     return ids
