@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-from collections.abc import Iterator
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,12 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from fences import BLOCK, COMMANDS, NOT_RUN, NOT_RUN_PAGES, PAGES, ROOT, fences, why_not_run
 
 from peftkit.cli import app
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/*.md")])
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 VERB = re.compile(r"`peftkit ((?:--?[\w-]+ )*[a-z]\w*(?:[^`\n]*))`")
 WORDS = {"RECIPE": "r.yaml", "FILE...": "r.yaml", "DATA": "d.jsonl", "RUN": "run", "KEY": "name",
          "DIR": "run", "NAME": "summarize-lora", "VERB": "doctor",
@@ -38,26 +38,21 @@ class Line:
         return f"{self.page.relative_to(ROOT)}: {self.text}"
 
 
-def blocks(page: Path, *languages: str) -> Iterator[str]:
-    for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if language in languages:
-            yield text
-
-
 def commands(page: Path) -> Iterator[Line]:
     """Give every command line of ours, from blocks and from running text."""
-    for block in blocks(page, "", "bash", "sh", "console"):
-        # A quoted argument may go on over several lines.
-        for text in re.findall(
-            r"(?:^|&& |\$ |bin/)peftkit ((?:\"[^\"]*\"|[^\n&#\"])*)", block, re.M
-        ):
-            yield Line(page, text.partition(" > ")[0].strip())
+    for fence in fences(page, *COMMANDS):
+        for command in fence.commands:
+            # A quoted argument may go on over several lines.
+            for text in re.findall(
+                r"(?:^|&& |do |bin/)peftkit ((?:\"[^\"]*\"|[^\n&#;\"])*)", command, re.M
+            ):
+                yield Line(page, text.strip())
     without_blocks = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for text in VERB.findall(without_blocks):
         yield Line(page, text.strip(), is_whole=False)
 
 
-COMMANDS = [line for page in PAGES for line in commands(page)]
+LINES = [line for page in PAGES for line in commands(page)]
 
 
 def command_of(arguments: list[str]) -> tuple[Any, list[str]]:
@@ -78,7 +73,7 @@ def command_of(arguments: list[str]) -> tuple[Any, list[str]]:
     return command, arguments
 
 
-@pytest.mark.parametrize("line", COMMANDS, ids=str)
+@pytest.mark.parametrize("line", LINES, ids=str)
 def test_a_command_parses(line: Line) -> None:
     words = [WORDS.get(word, word) for word in shlex.split(line.text)]
     command, rest = command_of(words)
@@ -91,9 +86,48 @@ def test_a_command_parses(line: Line) -> None:
 
 
 def test_there_are_commands_to_parse() -> None:
-    assert len(COMMANDS) >= 40
-    verbs = {line.text.split()[0] for line in COMMANDS}
+    assert len(LINES) >= 40
+    verbs = {line.text.split()[0] for line in LINES}
     assert {"run", "check", "data", "init", "generate", "evaluate", "plugins", "runs"} <= verbs
+
+
+HELD: dict[str, Callable[[str], Any]] = {
+    "python": lambda text: compile(text, "page", "exec"),
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,  # and checked as a recipe, below
+    "text": str,  # compared with what commands print, where they are run
+}
+"""Language of a block that holds no commands -> what its text must be."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_is_run_or_checked(page: Path) -> None:
+    """A new block of another language, or a command that nothing knows, fails here."""
+    has_printed = False
+    for fence in fences(page):
+        if fence.language not in COMMANDS:
+            assert fence.language in HELD, f"{fence} says {fence.language!r}: what checks that?"
+            assert fence.language != "text" or has_printed, f"{fence} follows no command"
+            HELD[fence.language](fence.text)
+        for command in fence.commands if fence.language in COMMANDS else ():
+            done = subprocess.run(["bash", "-n"], input=command, text=True, check=False)
+            assert done.returncode == 0, f"{fence}: {command}"
+            is_ours = re.match(r"peftkit |cat > |for \w+ in .*; do peftkit ", command)
+            assert is_ours or why_not_run(page, command), f"{fence}: nothing runs {command}"
+            has_printed = True
+    text = page.read_text(encoding="utf-8")
+    for script in re.findall(r"python3? ((?:benchmarks|tools)/[\w/]+\.py)", text):
+        assert (ROOT / script).is_file(), f"{page.name} names {script}"
+
+
+def test_no_reason_is_left_over() -> None:
+    every = [
+        command for page in PAGES for one in fences(page, *COMMANDS) for command in one.commands
+    ]
+    assert [what for what in NOT_RUN if not any(re.search(what, one) for one in every)] == []
+    assert {page.parent.name for page in PAGES} >= {*NOT_RUN_PAGES}
+    for why in (*NOT_RUN.values(), *NOT_RUN_PAGES.values()):
+        assert all((ROOT / file).is_file() for file in re.findall(r"tests/[\w/]+\.py", why)), why
 
 
 def anchors(page: Path) -> set[str]:
@@ -170,6 +204,21 @@ def test_the_refused_adapters_are_those_that_the_page_names() -> None:
     assert [int(n) for n in counts.groups()] == [num_types, num_types - len(refused)]
 
 
+def test_the_devices_and_keys_of_a_grid_are_those_that_the_page_names() -> None:
+    from dataclasses import fields
+
+    from peftkit.benching.grid import Grid
+    from peftkit.planning.devices import find, known
+
+    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    listed = re.search(r"Known are (.*?), and each under", page, re.DOTALL)
+    assert listed is not None
+    names = re.findall(r"`([^`]+)`", listed[1])
+    assert [find(name) for name in names] == list(known())
+    rows = table_rows(ROOT / "docs" / "memory.md", "key | default")
+    assert [row[0].strip("`") for row in rows] == [field.name for field in fields(Grid)]
+
+
 def test_the_audit_defaults_are_those_of_the_code() -> None:
     from peftkit.recipe.schema import AuditSection
 
@@ -191,6 +240,7 @@ def test_what_the_page_says_of_rows_is_the_codes() -> None:
 
 def test_recipes_in_the_docs_pass_the_gate(tmp_path: Path) -> None:
     """A whole recipe is checked; a fragment is put into a whole one first."""
+    from peftkit.benching.grid import cells, read_grid
     from peftkit.recipe.load import load_recipe
 
     whole = yaml.safe_load((ROOT / "recipes" / "summarize-lora.yaml").read_text(encoding="utf-8"))
@@ -200,14 +250,18 @@ def test_recipes_in_the_docs_pass_the_gate(tmp_path: Path) -> None:
     (tmp_path / "runs" / "first").mkdir(parents=True)
     checked = 0
     for page in PAGES:
-        for block in blocks(page, "yaml"):
-            content = yaml.safe_load(block)
-            if not isinstance(content, dict):
+        for fence in fences(page, "yaml"):
+            content = yaml.safe_load(fence.text)
+            if content is None:
+                continue  # a comment alone, for editors
+            file = tmp_path / "r.yaml"
+            if "models" in content:
+                file.write_text(fence.text, encoding="utf-8")
+                assert list(cells(read_grid(file), "page"))
                 continue
             is_data = set(content) <= {"source", "splits", "task", "audit", "rows", "dialogue"}
             below = {"data": {**whole["data"], **content}} if is_data else content
             sections = {**whole, **below}
-            file = tmp_path / "r.yaml"
             file.write_text(yaml.safe_dump(sections), encoding="utf-8")
             load_recipe(file)
             checked += 1

@@ -85,12 +85,17 @@ def import_config(
 
     Raises:
         UsageError: the config is of two tools, or the recipe exists.
-        RecipeError: the config cannot be read.
+        RecipeError: the config cannot be read, and is no JSON, which may be rows.
     """
     suffix = config.suffix.lower()
     if not config.is_file() or not (tool or suffix in (*SUFFIXES, ".json")):
         return None
-    found = recognise(config, tool)
+    try:
+        found = recognise(config, tool)
+    except RecipeError:
+        if tool or suffix in SUFFIXES:
+            raise
+        return None  # rows: a list, an object a line, or more than a config holds
     if found is None and suffix in SUFFIXES:
         raise UsageError(
             f"{config} is a config of no tool that is known",

@@ -158,11 +158,44 @@ def _look_at_json(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
     }
     if not lists:
+        _refuse_elsewhere(file, document)
         return {}, ()
     key = max(lists, key=lambda name: lists[name])
     others = ", ".join(name for name in document if name != key)
     beside = f"; {others} beside it is not read" if others else ""
     return {"field": key}, (f"{file} is one object with {lists[key]:,} rows under {key!r}{beside}",)
+
+
+def _refuse_elsewhere(file: Path, document: dict[str, Any]) -> None:
+    """Say where an object's rows lie that are in no list under one of its keys.
+
+    Raises:
+        UsageError: with the command that takes them out.
+    """
+    values = list(document.values())
+    nested = [
+        (outer, inner)
+        for outer, value in document.items()
+        if isinstance(value, dict)
+        for inner, rows in value.items()
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+    ]
+    if nested:
+        (outer, inner), *_ = nested
+        where, rows = f"under {outer}.{inner}", f"d[{outer!r}][{inner!r}]"
+    elif len(values) > 1 and all(isinstance(value, dict) for value in values):
+        where, rows = "one under each of its keys", "d.values()"
+    elif len(values) > 1 and all(isinstance(v, list) and len(v) > 1 for v in values):
+        where, rows = "by column", "(dict(zip(d, v)) for v in zip(*d.values()))"
+    else:
+        return
+    code = (
+        f"import json; d = json.load(open({str(file)!r})); [print(json.dumps(r)) for r in {rows}]"
+    )
+    raise UsageError(
+        f"{file} is one object, and its rows lie {where}; rows are read from a list or from lines",
+        hint=f'python3 -c "{code}" > rows.jsonl && peftkit init rows.jsonl',
+    )
 
 
 def _is_lines(head: bytes) -> bool:
