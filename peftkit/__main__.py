@@ -6,9 +6,11 @@ import sys
 def main() -> None:
     """Run the command line; a Ctrl-C while it is still being imported ends it without a word."""
     try:
+        from peftkit.system.allocator import take_large_pages
         from peftkit.system.waiting import wait_asleep_if_busy
 
         wait_asleep_if_busy()
+        take_large_pages()
         from peftkit import cli
     except KeyboardInterrupt:
         sys.exit(130)

@@ -195,7 +195,11 @@ def _is_exhaustion(error: BaseException) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Read a cell, run it and write its result."""
+    from peftkit.system.allocator import take_large_pages
+
     file, result, kind = arguments
+    if kind == "memory":
+        take_large_pages(wanted=False)  # whose bytes need not be those of tensors
     cell = Cell.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
     write_json(Path(result), run_cell(cell, kind))
 
