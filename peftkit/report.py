@@ -17,6 +17,7 @@ from peftkit.plugins import find
 from peftkit.reporting.label_table import label_lines
 from peftkit.reporting.plan_table import lay_out_plan
 from peftkit.reporting.score_table import ScoreTable, format_score, headline, tabulate
+from peftkit.rundir.drift import recorded_drift
 from peftkit.rundir.metrics import read_metrics
 from peftkit.rundir.paths import RunDir, write_atomically
 from peftkit.rundir.samples import read_samples
@@ -121,6 +122,7 @@ def view(run_dir: RunDir) -> dict[str, Any]:
         "state": _state(status),
         "facts": [
             *_facts(resolved, measured, versions),
+            *(("Changed", line, "") for line in recorded_drift(run_dir)),
             *_tracked(run_dir.read_if_there(run_dir.trackers)),
         ],
         "scores": tabulate(scores),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import ArtefactError
 from peftkit.recipe.trackers import reported_to
 from peftkit.reporting.trackers.tracking import tracking
 from peftkit.rundir import checkpoints as resume
 from peftkit.rundir import status as run_state
-from peftkit.rundir.base_record import FILE, check_base, record_base
-from peftkit.rundir.drift import drift, with_earlier
+from peftkit.rundir.base_record import FILE, RESUME, check_base, record_base
+from peftkit.rundir.drift import check_stack, drift, record_drift, with_earlier
 from peftkit.rundir.metrics import note_kept, restore_metrics
 from peftkit.rundir.paths import RunDir, write_atomically, write_json
 from peftkit.rundir.status import RunStatus
@@ -60,7 +60,7 @@ def run(
     *,
     out: str | Path | None = None,
     dry_run: bool = False,
-    allow_other_base: bool = False,
+    allow_drift: bool = False,
     console: Console | None = None,
 ) -> RunDir:
     """Train, evaluate and report; resume where an earlier call with the same recipe stopped.
@@ -68,10 +68,12 @@ def run(
     Args:
         out: the run directory; `runs/NAME` otherwise.
         dry_run: do all but train, and write nothing.
-        allow_other_base: resume although the base's weights are other ones than before.
+        allow_drift: go on although recipe, rows, base, stack or device are others than before, as
+            far as its checkpoints fit, and record it.
 
     Raises:
-        UsageError: the directory belongs to another run, or the processes are not of one run.
+        UsageError: the directory belongs to another run, or what computes it changed, which lists
+            what differs; or the processes are not of one run.
         DataError: the audit refuses the rows; no weight was read.
         ResourceError: memory, the budget or the disk does not suffice.
         DivergedError: a step's loss is not a number; the last checkpoint is kept.
@@ -84,7 +86,7 @@ def run(
     screen = Screen(console, process)
     run_dir = RunDir(Path(out or f"runs/{recipe.name}"), process)
     if dry_run:
-        load_model(prepare(recipe, run_dir, screen), screen)
+        load_model(prepare(recipe, run_dir, screen, allow_drift=allow_drift), screen)
         screen.say("dry run: nothing was trained or written")
         return run_dir
     status = RunStatus(run_dir)
@@ -97,9 +99,9 @@ def run(
         tracking(run_dir, reported_to(recipe.method.options), screen) as boards,
     ):
         session = Session(screen, stop, status, boards)
-        job = prepare(recipe, run_dir, screen)
+        job = prepare(recipe, run_dir, screen, allow_drift=allow_drift)
         if not process.by_main(is_finished, job, screen):
-            process.by_main(begin, job, status, screen, allow_other_base)
+            process.by_main(begin, job, status, screen, allow_drift)
             process.by_main(admit, job, screen)
             if not process.by_main(is_scored, job, screen):
                 evaluate(job, train(job, session), screen)
@@ -110,7 +112,7 @@ def run(
 def is_finished(job: Job, screen: Screen) -> bool:
     """Tell whether this very run is done already, and whole, and say so."""
     status = run_state.read_status(job.run_dir)
-    if status.get("state") != "finished" or status.get("identity") != job.identity:
+    if status.get("state") != "finished" or status.get("identity") != job.identity or job.drift:
         return False
     lost = list(find_lost(job.run_dir, is_scored=job.recipe.evaluate is not None))
     for line in lost:
@@ -131,58 +133,68 @@ def is_scored(job: Job, screen: Screen) -> bool:
     return is_whole
 
 
-def begin(job: Job, status: RunStatus, screen: Screen, allow_other_base: bool) -> None:
+def begin(job: Job, status: RunStatus, screen: Screen, allow_drift: bool) -> None:
     """Write what this run is: recipe, resolved recipe, versions, base and the data's audit.
 
     Raises:
-        UsageError: what has trained already did so on other weights of the base.
+        UsageError: what has trained already did so on other weights of the base, or by other means.
     """
+    from peftkit.models.versions import describe_versions
     from peftkit.preprocessing.masked_rows import data_json
     from peftkit.recipe.build import dump_resolved
 
     run_dir = job.run_dir
     run_state.check_same_run(run_dir, job.identity)
-    settle_base(job, screen, allow_other_base)
-    status.identity = job.identity
+    versions = describe_versions(job.recipe, job.machine, out=run_dir.path)
+    before = versions_before(run_dir)
+    moved = list(drift(before, versions))
+    if not allow_drift and not run_state.is_trained(run_dir):
+        check_stack(run_dir, moved)
+    changed = [*job.drift, *settle_base(job, allow_drift), *moved]
+    status.identity, status.told = job.identity, job.told
     earlier = run_state.read_status(run_dir)
     status.step, status.total_steps = run_state.progress_of(run_dir, earlier)
+    if changed:
+        say_drift(changed, screen)
+        record_drift(
+            run_dir, identity=job.identity, told=job.told, step=status.step, changed=changed
+        )
     status.write("running")
     status.keep_room()
     if job.recipe.file != run_dir.resolved:  # resumed by its folder, it keeps the user's recipe
         write_atomically(run_dir.recipe, job.recipe.text)
     write_atomically(run_dir.resolved, seal_text(dump_resolved(job.built)))
-    settle_versions(job, screen)
+    write_json(run_dir.versions, with_earlier(versions, before, has_drifted=bool(moved)))
     write_json(run_dir.data, data_json(job.prepared, job.built.method, job.tokenizer))
 
 
-def settle_versions(job: Job, screen: Screen) -> None:
-    """Record what computes this run, and say how that differs from what computed it before."""
-    from peftkit.models.versions import describe_versions
-
-    run_dir, earlier = job.run_dir, {}
+def versions_before(run_dir: RunDir) -> Mapping[str, Any]:
+    """Return what computed this run so far; empty where nothing did, or where that is lost."""
     if run_state.has_training(run_dir):
         with suppress(ArtefactError):
-            earlier = run_dir.read_if_there(run_dir.versions)
-    now = describe_versions(job.recipe, job.machine, out=run_dir.path)
-    changed = list(drift(earlier, now))
+            return run_dir.read_if_there(run_dir.versions)
+    return {}
+
+
+def say_drift(changed: Sequence[str], screen: Screen) -> None:
+    """Say what is no longer as it was when the run began."""
     for line in changed:
-        screen.say(f"  changed  {line}: from here on the same bits are not promised")
-    write_json(run_dir.versions, with_earlier(now, earlier, has_drifted=bool(changed)))
+        screen.say(f"  changed  {line}")
+    screen.say("           the same bits are not promised from here on; drift.json says why")
 
 
-def settle_base(job: Job, screen: Screen, allow_other_base: bool) -> None:
+def settle_base(job: Job, allow_drift: bool) -> list[str]:
     """Record the weights that are trained on, or hold them against those of an earlier call."""
     from peftkit.models.load import identify_base
 
     if job.recipe.model.path is None:
-        return
+        return []
     identity, folder = identify_base(job.recipe.model), job.run_dir.path
     if not run_state.has_training(job.run_dir):
         (folder / FILE).unlink(missing_ok=True)
-    said = check_base(folder, identity, use="resume", allow_other=allow_other_base)
-    if said:
-        screen.say(f"  base     {said}")
+    said = check_base(folder, identity, use=RESUME, allow_other=allow_drift)
     record_base(folder, job.recipe.model.path, identity)
+    return [said] if said else []
 
 
 def admit(job: Job, screen: Screen) -> None:
@@ -195,7 +207,8 @@ def admit(job: Job, screen: Screen) -> None:
     """
     from peftkit.memory.lengths import lengths_of
 
-    if run_state.has_training(job.run_dir) and not is_damaged(job.run_dir, job.run_dir.plan):
+    is_known = run_state.has_training(job.run_dir) and not job.drift
+    if is_known and not is_damaged(job.run_dir, job.run_dir.plan):
         return
     lengths = lengths_of(job.prepared.encoded["train"], job.built.method, job.prepared.labels)
     found = _admission(job, lengths)
@@ -265,7 +278,7 @@ def train_from(
         process.by_main(mend_metrics, run_dir, start, screen)
     if start is not None and keeps_best(job):
         process.by_main(resume.check_best, start, identity=job.identity)
-    if start is not None and resume.is_last(start):
+    if start is not None and resume.is_last(start, job.told):
         with process.together(), resume.loading(start):
             model = load_last(job, process.by_main(kept_of, job, start), screen)
         keep_trained(job, model, session)

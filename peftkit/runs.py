@@ -25,6 +25,7 @@ _WRITTEN = (
     "recipe.yaml",
     "resolved.yaml",
     "base.json",
+    "drift.json",
     "versions.json",
     "data.json",
     "plan.json",

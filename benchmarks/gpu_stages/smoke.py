@@ -130,7 +130,7 @@ def train_and_reload(trial: Trial, out: Path) -> dict[str, Any]:
     status = RunStatus(run_dir)
     with catching_signals() as stop, claimed(run_dir), tracking(run_dir, (), screen) as boards:
         job = prepare(recipe, run_dir, screen)
-        begin(job, status, screen, allow_other_base=False)
+        begin(job, status, screen, allow_drift=False)
         model = train(job, Session(screen, stop, status, boards))
     # Autocast stays wrapped around the forward of a model that was trained under it.
     trained = _logits(extract_model_from_parallel(model, keep_fp32_wrapper=False), job)

@@ -57,7 +57,13 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME otherwise.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but train.")] = False,
-    allow_other_base: AllowOtherBase = False,
+    allow_drift: Annotated[
+        bool,
+        typer.Option(
+            "--allow-drift",
+            help="Go on although recipe, rows, base, stack or device changed; it is recorded.",
+        ),
+    ] = False,
     launcher: Annotated[
         Launcher | None,
         typer.Option(
@@ -81,12 +87,12 @@ def run(
     found = load_recipe(earlier.resolved if is_run else recipe, keys)
     out_here = recipe if is_run and out is None else out
     if launcher is None:
-        run_recipe(found, out=out_here, dry_run=dry_run, allow_other_base=allow_other_base)
+        run_recipe(found, out=out_here, dry_run=dry_run, allow_drift=allow_drift)
         return
     from peftkit.launching.launched import LaunchedRun, launch
     from peftkit.launching.words import run_options
 
-    options = run_options(out, dry_run=dry_run, allow_other_base=allow_other_base)
+    options = run_options(out, dry_run=dry_run, allow_drift=allow_drift)
     asked = LaunchedRun(
         recipe, tuple(keys), engine, tuple(behind), options, global_options(context)
     )

@@ -16,11 +16,11 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def run_options(
-    out: Path | None, *, dry_run: bool = False, allow_other_base: bool = False
+    out: Path | None, *, dry_run: bool = False, allow_drift: bool = False
 ) -> tuple[str, ...]:
     """Return the options of `peftkit run` that say this."""
     return (
         *(() if out is None else ("--out", str(out))),
         *(("--dry-run",) if dry_run else ()),
-        *(("--allow-other-base",) if allow_other_base else ()),
+        *(("--allow-drift",) if allow_drift else ()),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ _TEMPLATE = """\
 
 Data fingerprint `{{ card.fingerprint }}`.
 {{ versions }}
+{% for line in drift %}
+Changed while it trained, {{ line }}.
+{% endfor %}
 
 """
 
@@ -72,6 +75,8 @@ class Card:
     """The class of transformers that held the base in fewer bits, and its options."""
     after_loading: str = ""
     """`Quantizer.after_loading`"""
+    drift: Sequence[str] = ()
+    """What was allowed to change while it trained, as `at step N: KEY: OLD -> NEW`."""
 
     @property
     def base_name(self) -> str:
@@ -121,6 +126,7 @@ def render_card(card: Card) -> str:
             base=card.base_model if card.is_on_hub else None,
         ),
         versions=", ".join(f"{name} {number}" for name, number in card.packages.items()),
+        drift=[line.replace("`", "'").replace(": ", ": `", 1) + "`" for line in card.drift],
         fence="`" * max(3, 1 + _longest_run(card.recipe)),
         contestants=list(contestants),
         metrics=list(dict.fromkeys(m for scores in contestants.values() for m in scores)),

@@ -11,6 +11,8 @@ from peftkit.rundir.records import read_record
 from peftkit.system.weights_digest import BaseIdentity
 
 FILE = "base.json"
+RESUME = "resume"
+"""The use that makes other weights the run's own."""
 
 
 def record_base(folder: Path, name: str, identity: BaseIdentity) -> None:
@@ -40,6 +42,7 @@ def check_base(folder: Path, identity: BaseIdentity, *, use: str, allow_other: b
     """
     file = folder / FILE
     content = read_record(file) if file.exists() else {}
+    allowed_by = "--allow-drift" if use == RESUME else "--allow-other-base"
     known = BaseIdentity.from_json(content)
     if not known.differs(identity) or _was_resumed_on(content, identity):
         return ""
@@ -49,11 +52,11 @@ def check_base(folder: Path, identity: BaseIdentity, *, use: str, allow_other: b
     if not allow_other:
         raise UsageError(
             f"{said}; with these it would be another model",
-            hint="bring those weights back, or go on with these by --allow-other-base",
+            hint=f"bring those weights back, or go on with these by {allowed_by}",
         )
     others = [*content.get("others", ()), {"use": use, **identity.to_json()}]
     write_json(file, {**content, "others": others})
-    return f"{said}; allowed by --allow-other-base"
+    return f"{said}; allowed by {allowed_by}"
 
 
 def _was_resumed_on(content: dict[str, Any], identity: BaseIdentity) -> bool:
@@ -61,5 +64,5 @@ def _was_resumed_on(content: dict[str, Any], identity: BaseIdentity) -> bool:
     return any(
         not BaseIdentity.from_json(other).differs(identity)
         for other in content.get("others", ())
-        if other.get("use") == "resume"
+        if other.get("use") == RESUME
     )

@@ -37,12 +37,13 @@ class Checkpoint:
     step: int
 
 
-def seal(folder: Path, *, step: int, identity: str) -> Checkpoint:
+def seal(folder: Path, *, step: int, identity: str, told: str | None = None) -> Checkpoint:
     """Turn what transformers wrote into a complete checkpoint `step-N`: manifest last, then rename.
 
     Args:
         folder: `checkpoints/checkpoint-N`.
         identity: of the run, so that a checkpoint copied from another one is never resumed.
+        told: of the recipe and rows that trained it, where they were allowed to change.
     """
     for name in _NOT_KEPT:
         (folder / name).unlink(missing_ok=True)
@@ -51,7 +52,8 @@ def seal(folder: Path, *, step: int, identity: str) -> Checkpoint:
         follow_umask(file)
         sync(file)
         files[file.relative_to(folder).as_posix()] = describe_file(file)
-    write_json(folder / MANIFEST, {"identity": identity, "step": step, "files": files})
+    changed = {"told": told} if told and told != identity else {}
+    write_json(folder / MANIFEST, {"identity": identity, **changed, "step": step, "files": files})
     sync(folder)
     sealed = sealed_folder(folder.parent, step)
     if sealed.exists():
@@ -125,8 +127,15 @@ def history_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
-def is_last(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is the end of its training, so that there is nothing to resume."""
+def is_last(checkpoint: Checkpoint, told: str) -> bool:
+    """Tell whether a checkpoint is the end of its training, so that there is nothing to resume.
+
+    Args:
+        told: of the recipe and rows that train now; others may have had another end.
+    """
+    manifest = read_json(checkpoint.path / MANIFEST)
+    if manifest.get("told", manifest.get("identity")) != told:
+        return False
     step, total = read_progress(checkpoint)
     return step >= total or _has_lost_patience(checkpoint)
 

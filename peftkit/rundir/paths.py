@@ -108,6 +108,11 @@ class RunDir:
         return self.path / "trackers.json"
 
     @property
+    def drift(self) -> Path:
+        """What was allowed to change while it went on; only where something did."""
+        return self.path / "drift.json"
+
+    @property
     def is_begun(self) -> bool:
         """Tell whether a run began here, by any file that only a run writes first."""
         return any(file.exists() for file in (self.status, self.resolved, self.checkpoints))

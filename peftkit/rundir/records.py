@@ -45,6 +45,7 @@ SHAPES: Mapping[str, dict[str, Shape]] = {
         "python": str, "platform": str, "packages": {"*": str}, "command": (str, list),
         "model": (dict, _NONE), "earlier": [dict],
     },
+    "drift.json": {"identity": str, "also": [str], "calls": [{"step": int, "changed": [str]}]},
     "base.json": {"name": str, "sha256": [str], "revision": (str, _NONE), "others": [dict]},
 }  # fmt: skip
 """File's name -> its keys; `scores-SPLIT.json` is as `scores.json`."""

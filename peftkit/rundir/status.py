@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from peftkit.errors import ArtefactError, PeftkitError, ResourceError, StoppedError, UsageError
 from peftkit.rundir.base_record import FILE
 from peftkit.rundir.checkpoints import differences, identity_of, list_checkpoints, read_progress
+from peftkit.rundir.drift import identity_in
 from peftkit.rundir.paths import RunDir, locked, write_json
 from peftkit.rundir.whole import find_training_damage
 from peftkit.system.exhaustion import is_exhaustion
@@ -21,6 +22,9 @@ _ROOM_BYTES = 16 << 10
 """More than status.json takes, in whole blocks of any disk."""
 PROCESSES = "processes"
 """What a resolved recipe records the number of processes by, where they are several."""
+_OF_MODEL = ("model.", "adapter", "quantize")
+_OF_OPTIMIZER = ("learning_rate", "weight_decay", "adam_", "optim")
+"""Options that a resumed optimizer and its schedule bring along from the checkpoint."""
 _MOST_SHOWN = 12
 """Differences listed before the rest is only counted."""
 
@@ -78,6 +82,8 @@ class RunStatus:
     run_dir: RunDir
     identity: str | None = None
     """Set once this run is known to own the directory."""
+    told: str | None = None
+    """Of the recipe and the rows now, which may have been allowed to change; set with it."""
     step: int = 0
     total_steps: int | None = None
     held: HeldFolder | None = None
@@ -199,17 +205,26 @@ def num_processes_of(resolved: Mapping[str, Any]) -> int:
     return 1
 
 
-def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any], num_processes: int = 1) -> None:
+def check_same_recipe(
+    run_dir: RunDir,
+    resolved: Mapping[str, Any],
+    num_processes: int = 1,
+    *,
+    allow_drift: bool = False,
+) -> tuple[str, ...]:
     """Refuse a directory in which another recipe has trained.
 
     Args:
         num_processes: how many train now.
+        allow_drift: go on with what its checkpoints fit.
+
+    Returns: what differs and may, as `key: old -> new`.
 
     Raises:
-        UsageError: lists what differs, as `key: old -> new`.
+        UsageError: lists what differs.
     """
     if not has_training(run_dir):
-        return
+        return ()
     import yaml
 
     from peftkit.recipe.identity import identity
@@ -219,22 +234,47 @@ def check_same_recipe(run_dir: RunDir, resolved: Mapping[str, Any], num_processe
     except ArtefactError:
         earlier = {}
     if not earlier:
-        return  # the run's identity alone is left, which `check_same_run` asks for
+        return ()  # the run's identity alone is left, which `check_same_run` asks for
     # Through YAML and back, so that a tuple equals the list that it was written as.
     now = yaml.safe_load(yaml.safe_dump(dict(resolved)))
     before = num_processes_of(earlier)
     if identity(earlier, "", num_processes=before) == identity(
         now, "", num_processes=num_processes
     ):
-        return
+        # Stated with the command: the same rows a step in the same order, summed in another one.
+        is_moved = before != num_processes and not is_trained(run_dir)
+        return (f"{PROCESSES}: {before} -> {num_processes}",) if is_moved else ()
     found = differences({PROCESSES: before, **earlier}, {PROCESSES: num_processes, **now})
-    lines = [f"  {key}: {_show(old)} -> {_show(new)}" for key, (old, new) in found.items()]
-    rest = [f"  and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
+    lines = [f"{key}: {_show(old)} -> {_show(new)}" for key, (old, new) in found.items()]
+    kept = [key for key in found if _is_kept(key)] or _other_method(earlier, now)
+    if allow_drift and not kept and not is_trained(run_dir):
+        return tuple(lines)
+    rest = [f"and {len(lines) - _MOST_SHOWN} more"] if len(lines) > _MOST_SHOWN else []
+    shown = map("  ".__add__, [*lines[:_MOST_SHOWN], *rest])
     raise UsageError(
-        "\n".join([f"{run_dir.path} is another run:", *lines[:_MOST_SHOWN], *rest]),
+        "\n".join([f"{run_dir.path} is another run:", *shown]),
         hint=_same_rows(earlier, before, now, num_processes)
-        or "--out ANOTHER_DIR for this one, or the recipe as it was to resume",
+        or _way_out(run_dir, "the recipe", kept),
     )
+
+
+def _is_kept(key: str) -> bool:
+    """Tell whether a checkpoint brings this, so that another value would change nothing or fail."""
+    return key.startswith(_OF_MODEL) or key.rpartition(".")[2].startswith(_OF_OPTIMIZER)
+
+
+def _other_method(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [] if earlier["method"].keys() == now["method"].keys() else ["method"]
+
+
+def _way_out(run_dir: RunDir, what: str, kept: Sequence[str] = ()) -> str:
+    """Say how to go on where a recipe or rows are others than those that a run began with."""
+    other = f"--out ANOTHER_DIR for this one, or {what} as it was to resume"
+    if is_trained(run_dir):
+        return other
+    if kept:
+        return f"{other}; --allow-drift cannot change {', '.join(kept[:3])}, which checkpoints hold"
+    return f"{other}; or --allow-drift, to go on with it from the last checkpoint"
 
 
 def _same_rows(
@@ -254,24 +294,34 @@ def _same_rows(
     )
 
 
-def check_same_data(run_dir: RunDir, fingerprint: str) -> None:
+def check_same_data(
+    run_dir: RunDir, fingerprint: str, *, allow_drift: bool = False
+) -> tuple[str, ...]:
     """Refuse a directory in which the same recipe trained on other rows.
+
+    Args:
+        allow_drift: go on with these.
+
+    Returns: both fingerprints, where they differ and may.
 
     Raises:
         UsageError: shows both fingerprints.
     """
     if not has_training(run_dir):
-        return
+        return ()
     try:
         earlier = run_dir.read_if_there(run_dir.data).get("fingerprint")
     except ArtefactError:
         earlier = None  # as above
-    if isinstance(earlier, str) and earlier != fingerprint:
-        raise UsageError(
-            f"{run_dir.path} trained on other rows: data fingerprint {earlier[:12]} ->"
-            f" {fingerprint[:12]}",
-            hint="--out ANOTHER_DIR for this one, or the data as it was to resume",
-        )
+    if not isinstance(earlier, str) or earlier == fingerprint:
+        return ()
+    change = f"{earlier[:12]} -> {fingerprint[:12]}"
+    if allow_drift and not is_trained(run_dir):
+        return (f"data fingerprint: {change}",)
+    raise UsageError(
+        f"{run_dir.path} trained on other rows: data fingerprint {change}",
+        hint=_way_out(run_dir, "the data"),
+    )
 
 
 def check_same_run(run_dir: RunDir, identity: str) -> None:
@@ -291,6 +341,17 @@ def check_same_run(run_dir: RunDir, identity: str) -> None:
         " lost or damaged",
         hint="--out ANOTHER_DIR for this one, or recipe and data as they were to resume",
     )
+
+
+def identity_of_run(run_dir: RunDir, told: str, *, has_drifted: bool) -> str:
+    """Return the identity of the run that a recipe and its rows train or go on with.
+
+    Args:
+        told: their own.
+        has_drifted: whether they are others than before, and were allowed to be.
+    """
+    own = identity_in(run_dir, told)
+    return (known_identity(run_dir) or own) if has_drifted else own
 
 
 def known_identity(run_dir: RunDir) -> str | None:

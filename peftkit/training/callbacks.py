@@ -343,7 +343,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     def _seal(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         checkpoints, best = folder.parent, state.best_model_checkpoint
         state.save_to_json(str(folder / "trainer_state.json"))  # which names the best anew
-        resume.seal(folder, step=state.global_step, identity=str(self._status.identity))
+        identity, told = str(self._status.identity), self._status.told
+        resume.seal(folder, step=state.global_step, identity=identity, told=told)
         (checkpoints / "README.md").unlink(missing_ok=True)  # trl's card of no model
         resume.prune(checkpoints, keep=args.save_total_limit, also=Path(best) if best else None)
         self._status.write("running")

@@ -55,7 +55,11 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     prepared: Prepared
     identity: str
-    """sha256 of the resolved recipe and the data."""
+    """Of the run: sha256 of the resolved recipe and the data that it began with."""
+    told: str = ""
+    """The same of the recipe and the data now, which were allowed to change."""
+    drift: tuple[str, ...] = ()
+    """What of them changed, as `key: old -> new`."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Session:
     tracking: Tracking
 
 
-def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
+def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen, *, allow_drift: bool = False) -> Job:
     """Build every section, then read and audit the data; no weight is read."""
     from peftkit.system.quiet import quiet_stack
 
@@ -89,7 +93,13 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
         fetch_dtype(recipe)
     built = shared(build(recipe, machine), process)
     read_whole()  # what was built may have told transformers of DeepSpeed
-    process.by_main(run_state.check_same_recipe, run_dir, built.resolved, process.world_size)
+    changed = process.by_main(
+        run_state.check_same_recipe,
+        run_dir,
+        built.resolved,
+        process.world_size,
+        allow_drift=allow_drift,
+    )
     screen.say(f"{recipe.name} -> {run_dir.path}")
     for line in recipe.replaced:
         screen.say(f"  decided  {line}")
@@ -108,11 +118,14 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen) -> Job:
     recipe = built.recipe
     say_decisions([d for d in built.decisions if d.key == DATE], screen)
     prepared = prepare_data(built, tokenizer, max_positions=longest)
-    process.by_main(run_state.check_same_data, run_dir, prepared.fingerprint)
+    changed += process.by_main(
+        run_state.check_same_data, run_dir, prepared.fingerprint, allow_drift=allow_drift
+    )
     say_data(prepared, screen)
     check_adapter_names(recipe, built)
     told = identity(built.resolved, prepared.fingerprint, num_processes=process.world_size)
-    return Job(run_dir, recipe, machine, built, tokenizer, prepared, told)
+    own = process.by_main(run_state.identity_of_run, run_dir, told, has_drifted=bool(changed))
+    return Job(run_dir, recipe, machine, built, tokenizer, prepared, own, told, changed)
 
 
 def say_data(prepared: Prepared, screen: Screen) -> None:

@@ -10,6 +10,7 @@ from peftkit.models.decoder_start import settle_start
 from peftkit.plugins.native import is_adapted, native_model
 from peftkit.reporting.model_card import Card, write_card
 from peftkit.rundir.checkpoints import sync_tree
+from peftkit.rundir.drift import recorded_drift
 from peftkit.rundir.paths import write_json
 from peftkit.system.weight_folders import TRAINED, describe_files
 from peftkit.training.ends import settle_ends, with_taught_end
@@ -119,6 +120,7 @@ def _describe(job: Job, *, is_adapter: bool) -> Card:
         dtype=recipe.model.dtype,
         quantization=_quantization(job),
         after_loading=_after_loading(job),
+        drift=recorded_drift(job.run_dir),
     )
 
 

@@ -15,4 +15,4 @@ def test_words_behind_the_dashes_are_told_apart() -> None:
 def test_options_are_said_again() -> None:
     assert run_options(None) == ()
     assert run_options(Path("o"), dry_run=True) == ("--out", "o", "--dry-run")
-    assert run_options(None, allow_other_base=True) == ("--allow-other-base",)
+    assert run_options(None, allow_drift=True) == ("--allow-drift",)

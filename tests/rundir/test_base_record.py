@@ -78,6 +78,6 @@ def test_a_stopped_run_does_not_go_on_with_other_weights(trained):
     recipe = load_recipe(trained / "r.yaml")
     with pytest.raises(UsageError, match="was trained on other weights of"):
         run(recipe, out=trained / "stopped")
-    run_dir = run(recipe, out=trained / "stopped", allow_other_base=True)
+    run_dir = run(recipe, out=trained / "stopped", allow_drift=True)
     assert run_dir.adapter.is_dir()
     assert evaluate_run(run_dir.path, limit=2)[0].num_rows == 2
