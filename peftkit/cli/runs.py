@@ -42,6 +42,14 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows of t
 
 Launcher = Literal["accelerate"]
 
+AllowDrift = Annotated[
+    bool,
+    typer.Option(
+        "--allow-drift",
+        help="Go on although recipe, rows, base, stack or device changed; it is recorded.",
+    ),
+]
+
 
 @app.command()
 def run(
@@ -57,13 +65,7 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME otherwise.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but train.")] = False,
-    allow_drift: Annotated[
-        bool,
-        typer.Option(
-            "--allow-drift",
-            help="Go on although recipe, rows, base, stack or device changed; it is recorded.",
-        ),
-    ] = False,
+    allow_drift: AllowDrift = False,
     launcher: Annotated[
         Launcher | None,
         typer.Option(

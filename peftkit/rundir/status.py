@@ -82,12 +82,12 @@ class RunStatus:
     run_dir: RunDir
     identity: str | None = None
     """Set once this run is known to own the directory."""
-    told: str | None = None
-    """Of the recipe and the rows now, which may have been allowed to change; set with it."""
     step: int = 0
     total_steps: int | None = None
     held: HeldFolder | None = None
     """The folder that this run began in; set once it is claimed."""
+    told: str | None = None
+    """Of the recipe and the rows now, which may have been allowed to change; set with `identity`."""
 
     def check_place(self) -> None:
         """Refuse to go on in a directory that is gone, or is another by now.
