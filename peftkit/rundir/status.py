@@ -87,7 +87,7 @@ class RunStatus:
     held: HeldFolder | None = None
     """The folder that this run began in; set once it is claimed."""
     told: str | None = None
-    """Of the recipe and the rows now, which may have been allowed to change; set with `identity`."""
+    """Of the recipe and the rows now, which may be allowed to change; set with `identity`."""
 
     def check_place(self) -> None:
         """Refuse to go on in a directory that is gone, or is another by now.
