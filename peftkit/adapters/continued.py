@@ -143,7 +143,8 @@ def _make_room(model: PreTrainedModel, config: PeftConfig) -> None:
     wanted = {index for one in lists for index in one}
     num_rows = model.get_input_embeddings().weight.shape[0]
     needed = 1 + max(wanted, default=-1)
-    if needed > num_rows and set(range(num_rows, needed)) <= wanted:
+    is_brought = needed - num_rows <= len(wanted) and set(range(num_rows, needed)) <= wanted
+    if needed > num_rows and is_brought:
         model.resize_token_embeddings(needed, mean_resizing=False)
 
 

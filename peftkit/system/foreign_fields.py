@@ -137,6 +137,9 @@ def check_adapter_fields(config: Mapping[str, Any], where: str) -> None:
         is_number = isinstance(value, int if key in _RANKS else int | float)
         if not is_number or isinstance(value, bool) or not 0 <= value <= _MOST_RANK:
             raise _wrong(where, key, value, f"a number from 0 to {_MOST_RANK:,}")
+    if not isinstance(config.get("task_type"), str | None):
+        raise _wrong(where, "task_type", config["task_type"], "the name of a task")
+    _check_token_rows(config.get("trainable_token_indices"), where)
     for key in _NAMES:
         _check_names(config.get(key), key, where)
     is_pruned = config["peft_type"] == "ADALORA"  # it says of every rank whether it was kept
@@ -156,6 +159,17 @@ def find_redirecting(config: Mapping[str, Any]) -> list[str]:
         "megatron_core": config.get("megatron_core") == "megatron.core",
     }
     return [key for key in found if not plain.get(key)]
+
+
+def _check_token_rows(value: Any, where: str) -> None:
+    """Refuse rows of tokens that are no numbers; they are listed, or listed for each embedding."""
+    lists = value.values() if isinstance(value, dict) else [value or []]
+    are_rows = all(
+        isinstance(some, list) and all(_is_count(one) and 0 <= one < _LARGEST for one in some)
+        for some in lists
+    )
+    if not are_rows:
+        raise _wrong(where, "trainable_token_indices", value, "a list of numbers of tokens")
 
 
 def _check_names(value: Any, key: str, where: str) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,19 +94,9 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen, *, allow_drift: boo
         fetch_dtype(recipe)
     built = shared(build(recipe, machine), process)
     read_whole()  # what was built may have told transformers of DeepSpeed
-    changed = process.by_main(
-        run_state.check_same_recipe,
-        run_dir,
-        built.resolved,
-        process.world_size,
-        allow_drift=allow_drift,
-    )
-    screen.say(f"{recipe.name} -> {run_dir.path}")
-    for line in recipe.replaced:
-        screen.say(f"  decided  {line}")
-    say_decisions(built.decisions, screen)
-    say_hints(built.hints, screen)
-    say_trackers(recipe, screen)
+    same_recipe = partial(run_state.check_same_recipe, allow_drift=allow_drift)
+    changed = process.by_main(same_recipe, run_dir, built.resolved, process.world_size)
+    say_recipe(recipe, built, run_dir, screen)
     with blamed(recipe, "model.path", "model"):
         check_weights_fit(recipe, built, machine)
         config = load_config(recipe.model)
@@ -126,6 +117,16 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen, *, allow_drift: boo
     told = identity(built.resolved, prepared.fingerprint, num_processes=process.world_size)
     own = process.by_main(run_state.identity_of_run, run_dir, told, has_drifted=bool(changed))
     return Job(run_dir, recipe, machine, built, tokenizer, prepared, own, told, changed)
+
+
+def say_recipe(recipe: Recipe, built: Built, run_dir: RunDir, screen: Screen) -> None:
+    """Say where a recipe's run goes, and what was decided for it."""
+    screen.say(f"{recipe.name} -> {run_dir.path}")
+    for line in recipe.replaced:
+        screen.say(f"  decided  {line}")
+    say_decisions(built.decisions, screen)
+    say_hints(built.hints, screen)
+    say_trackers(recipe, screen)
 
 
 def say_data(prepared: Prepared, screen: Screen) -> None:

@@ -101,6 +101,16 @@ def test_generation_of_a_stranger_has_numbers_that_can_be_meant(fields: dict[str
         check_generation_fields(fields, "generation_config.json")
 
 
+@pytest.mark.parametrize(
+    "field",
+    [{"task_type": []}, {"trainable_token_indices": "x"}, {"trainable_token_indices": [1 << 40]}],
+)
+def test_an_adapter_s_task_and_rows_are_of_their_types(field: dict[str, Any]) -> None:
+    with pytest.raises(ArtefactError, match=next(iter(field))):
+        check_adapter_fields({**LORA, **field}, "adapter_config.json")
+    check_adapter_fields({**LORA, "trainable_token_indices": {"wte": [5]}}, "adapter_config.json")
+
+
 def test_a_longest_text_is_a_number() -> None:
     for sound in ({}, {"model_max_length": 2048}, {"model_max_length": 1e30}):
         check_tokenizer_fields(sound, "tokenizer_config.json")
