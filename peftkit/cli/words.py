@@ -10,7 +10,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
         ("run",),
     ),
     **dict.fromkeys(
-        ("chat", "ask", "predict", "infer", "inference", "complete", "prompt", "sample"),
+        ("chat", "ask", "predict", "infer", "inference", "complete", "prompt", "sample", "gen"),
         ("generate",),
     ),
     **dict.fromkeys(("eval", "score", "test", "benchmark-model"), ("evaluate",)),

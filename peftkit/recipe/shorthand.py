@@ -26,6 +26,7 @@ FOREIGN = {
     "model_id": "model.path",
     "output_name": "name",
     "run_name": "name",
+    "bs": "per_device_train_batch_size",
     "device_batch_size": "per_device_train_batch_size",
     "eval": "evaluate.split",
     "cpu": "use_cpu",

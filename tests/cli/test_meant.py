@@ -31,6 +31,7 @@ TYPED = {
     "runn r.yaml": "run r.yaml",
     "chat": "generate runs/tiny",
     "chat runs/tiny": "generate runs/tiny",
+    "gen runs/tiny hello": "generate runs/tiny hello",
     "predict runs/tiny hello": "generate runs/tiny hello",
     "inference runs/tiny --prompt hello": "generate runs/tiny hello",
     "eval runs/tiny": "evaluate runs/tiny",
@@ -83,6 +84,9 @@ TYPED = {
     "run r.yaml --epochs 3": f"run r.yaml {SFT}.num_train_epochs=3",
     "run r.yaml --learning-rate 1e-4": f"run r.yaml {SFT}.learning_rate=1e-4",
     "run r.yaml --lr=1e-4 --output-dir x": f"run r.yaml {SFT}.learning_rate=1e-4 --out x",
+    "run r.yaml --lr 1e-4 --bs 1": (
+        f"run r.yaml {SFT}.learning_rate=1e-4 {SFT}.per_device_train_batch_size=1"
+    ),
     "run r.yaml --max_steps 2": f"run r.yaml {SFT}.max_steps=2",
     "run r.yaml --batch-size 1": f"run r.yaml {SFT}.per_device_train_batch_size=1",
     "run r.yaml --lora-rank 2": "run r.yaml adapter.lora.r=2",
