@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peftkit.adapters.continued import adapter_folder
 from peftkit.errors import ArtefactError, NetworkError, UsageError
 from peftkit.recipe.schema import Choice, ModelSection
 from peftkit.rundir.base_record import check_base
@@ -72,6 +73,7 @@ def find_inputs(
             )
         check_base_folder(folder)
         return Inputs(source, None, folder, run_dir, None)
+    adapter_folder(folder)  # before a byte is digested: its weights may lead to a device
     return _hold_base(
         _with_base(source, folder, run_dir, base), use=use, allow_other_base=allow_other_base
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from peftkit.embedded import model_path
 from peftkit.errors import ArtefactError, UsageError
@@ -12,13 +14,18 @@ from peftkit.merging.inputs import find_base, find_inputs
 from peftkit.recipe.schema import ModelSection
 
 
+def write_adapter(folder, **config):
+    """Write a whole adapter, whose one tensor is of no layer."""
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
+    save_file({"a": np.zeros(1, np.float32)}, folder / "adapter_model.safetensors")
+    return folder
+
+
 @pytest.fixture
 def adapter(tmp_path):
     def make(**config):
-        folder = tmp_path / "adapter"
-        folder.mkdir(exist_ok=True)
-        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
-        return folder
+        return write_adapter(tmp_path / "adapter", **config)
 
     return make
 
@@ -60,7 +67,7 @@ def test_a_run_says_its_base_and_its_quantization(tmp_path, tiny_model, tiny_dat
 
     run = tmp_path / "run"
     (run / "adapter").mkdir(parents=True)
-    (run / "adapter/adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere"}')
+    write_adapter(run / "adapter", base_model_name_or_path="/elsewhere")
     text = tiny.recipe_text(tiny_model, tiny_data)
     quantize = "  dtype: float32\n  quantize: {bitsandbytes: {load_in_4bit: true}}\n"
     (run / "resolved.yaml").write_text(text.replace("  dtype: float32\n", quantize))
