@@ -57,11 +57,12 @@ def measure(repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             ran = {n: train(Path(folder), num_processes=n) for n in (1, 2)}
-        seconds = {n: ran[n][-1]["seconds"] - ran[n][WARM_UP - 1]["seconds"] for n in ran}
+        seconds = {str(n): lines[-1]["seconds"] - lines[WARM_UP - 1]["seconds"]
+                   for n, lines in ran.items()}  # fmt: skip
         apart = [abs(one["loss"] - two["loss"]) for one, two in zip(ran[1], ran[2], strict=True)]
         turns.append({"seconds": seconds, "loss_apart": max(apart)})
         print(turns[-1], flush=True)
-    efficiencies = [one["seconds"][1] / 2 / one["seconds"][2] for one in turns]
+    efficiencies = [one["seconds"]["1"] / 2 / one["seconds"]["2"] for one in turns]
     return {
         "num_steps": NUM_STEPS - WARM_UP,
         "rows": ROWS,

@@ -23,6 +23,7 @@ from peftkit.planning.scaling import DGX_A100, Scaled, scale
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
+REAL = ROOT / "benchmarks" / "results" / "processes.json"
 RECORDED = ROOT / "benchmarks" / "results" / "recorded" / "looked-at.json"
 FACTS = ROOT / "benchmarks" / "recorded" / "fms-mistral.json"
 PAGE = ROOT / "docs" / "scaling.md"
@@ -170,8 +171,12 @@ def predicted() -> list[tuple[str, str, Scaled]]:
     ]
 
 
-def page(counted: list[dict[str, Any]]) -> str:
-    """Return the page."""
+def page(counted: list[dict[str, Any]], real: dict[str, Any]) -> str:
+    """Return the page.
+
+    Args:
+        real: what `processes.py` measured of a whole run.
+    """
     rows = [
         f"| {title} | {way.upper()} | {one.num_gpus:,} | {one.sent_bytes / 1e9:.3f} |"
         f" {one.exchange_seconds:.3f} | {one.best_seconds:.2f} to {one.worst_seconds:.2f} |"
@@ -191,6 +196,25 @@ def page(counted: list[dict[str, Any]]) -> str:
         within=1e6 * DGX_A100.seconds_within,
         between=1e6 * DGX_A100.seconds_between,
         hops=NUM_GPUS[-1] - 1,
+        real=_real(real),
+    )
+
+
+def _real(found: dict[str, Any]) -> str:
+    """Say what a run in two processes sent, and how long it took beside one."""
+    sent, speed = found["bytes"], found["speed"]
+    turns = speed["turns"]
+    each = [f"{one:.0%}" for one in sorted(speed["efficiencies"])]
+    seconds = {n: min(turn["seconds"][n] for turn in turns) for n in ("1", "2")}
+    return (
+        f"`summarize-lora` in two processes sends {sent['sent_bytes']:,.0f} bytes a step from each,"
+        f" {sent['sent_bytes'] / sent['formula_bytes'] - 1:+.1%} beside the formula's"
+        f" {sent['formula_bytes']:,}: losses and counts of tokens\nare gathered too. On two cores,"
+        f" one thread a process, {speed['num_steps']} steps of {speed['rows']} rows took"
+        f" {seconds['1']:.1f} s in one process and {seconds['2']:.1f} s\nin two (the best of"
+        f" {len(turns)} turns): {speed['efficiency']:.0%} of twice the speed in the median"
+        f" ({each[0]} to {each[-1]}). The largest difference\nof a step's loss was"
+        f" {max(turn['loss_apart'] for turn in turns):.1g}."
     )
 
 
@@ -200,7 +224,8 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write from what was counted")
     if not parser.parse_args().page:
         RESULTS.write_text(json.dumps(count(), indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    counted, real = (json.loads(file.read_text(encoding="utf-8")) for file in (RESULTS, REAL))
+    PAGE.write_text(page(counted, real), encoding="utf-8")
 
 
 if __name__ == "__main__":

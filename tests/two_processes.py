@@ -74,6 +74,12 @@ def fail(error: Exception) -> None:
     raise error
 
 
+def who_is_there() -> tuple[int, Process, list[str]]:
+    """Say which process this is, and what is left of a launcher's variables."""
+    told = [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_", "MASTER_"))]
+    return os.getpid(), this_process(), told
+
+
 def meetings(process: Process, folder: Path) -> dict[str, Any]:
     """Agree on values and flags."""
     return {

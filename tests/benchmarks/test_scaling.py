@@ -23,7 +23,11 @@ def scaling(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_page_is_what_the_results_say(scaling: Any) -> None:
     counted = json.loads(scaling.RESULTS.read_text(encoding="utf-8"))
-    assert scaling.PAGE.read_text(encoding="utf-8") == scaling.page(counted)
+    real = json.loads(scaling.REAL.read_text(encoding="utf-8"))
+    assert scaling.PAGE.read_text(encoding="utf-8") == scaling.page(counted, real)
+    sent = real["bytes"]
+    assert sent["sent_bytes"] == pytest.approx(sent["formula_bytes"], rel=0.02)
+    assert max(turn["loss_apart"] for turn in real["speed"]["turns"]) <= 1e-4
 
 
 def test_processes_sent_what_the_formula_says(scaling: Any) -> None:

@@ -51,5 +51,5 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = tiny_families.save("llama", tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(ArtefactError, match="no tokenizer"):
+    with pytest.raises(ArtefactError, match="its tokenizer cannot be loaded"):
         load_tokenizer(folder)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
+from two_processes import fail, who_is_there
 
 from peftkit.errors import ResourceError
 from peftkit.system.apart import apart
 from peftkit.system.process import ALONE, Process, this_process
-
-
-def who() -> tuple[int, Process, list[str]]:
-    told = [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_", "MASTER_"))]
-    return os.getpid(), this_process(), told
-
-
-def refuse() -> None:
-    raise ResourceError("too much", hint="fewer rows")
 
 
 def test_no_launcher_is_known_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,12 +19,12 @@ def test_no_launcher_is_known_there(monkeypatch: pytest.MonkeyPatch) -> None:
         "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    pid, process, told = apart(who)
+    pid, process, told = apart(who_is_there)
     assert (pid != os.getpid(), process, told) == (True, ALONE, [])
     assert this_process() == Process(1, 2, 1)
 
 
 def test_an_error_is_raised_here_with_its_hint() -> None:
     with pytest.raises(ResourceError, match="too much") as caught:
-        apart(refuse)
+        apart(partial(fail, ResourceError("too much", hint="fewer rows")))
     assert caught.value.hint == "fewer rows"
