@@ -24,6 +24,7 @@ NOT_RUN = {
     r"^peftkit bench ": "36 cells; tests/test_bench.py runs one",
     r"^python benchmarks/(gpu|recorded|quality)\.py": "needs a GPU, or hours",
     r"^python benchmarks/(report|gpu_wheels)\.py": "writes this page, or fetches from the network",
+    r"^(python tools/lock\.py|cyclonedx-py |pip-audit )": "asks an index, or tools of a release",
     r"^PYTHONPATH=site": "needs a GPU, and the wheels",
 }
 """What no test runs as it stands on a page, and why; its options are parsed all the same."""

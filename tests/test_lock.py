@@ -1,4 +1,4 @@
-"""The lock names what constraints.txt and pyproject.toml name, with the hashes of PyPI's files."""
+"""The lock names what constraints.txt and pyproject.toml name, with a hash of each file."""
 
 from __future__ import annotations
 
@@ -6,44 +6,51 @@ import re
 import tomllib
 from pathlib import Path
 
+from lock import HEAD, locked
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = tomllib.loads((ROOT / "pylock.toml").read_text(encoding="utf-8"))
+LINES = (ROOT / "lock.txt").read_text(encoding="utf-8").splitlines()[1:]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKED = {package["name"]: package for package in LOCK["packages"] if "directory" not in package}
+LINE = re.compile(r"([a-z0-9-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)")
+
+
+def versions() -> dict[str, str]:
+    found = [LINE.fullmatch(line) for line in LINES]
+    assert all(found), [line for line, one in zip(LINES, found, strict=True) if one is None]
+    return {one[1]: one[2] for one in found if one is not None}
 
 
 def test_what_is_pinned_and_locked_has_one_version() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = (line.split("==") for line in lines if "==" in line)
-    pins = {canonicalize_name(name): version for name, version in pinned}
-    both = pins.keys() & LOCKED.keys()
+    pins, lock = {canonicalize_name(name): version for name, version in pinned}, versions()
+    both = pins.keys() & lock.keys()
     assert len(both) > 80
-    assert {n: LOCKED[n]["version"] for n in both} == {n: pins[n] for n in both}
+    assert {name: lock[name] for name in both} == {name: pins[name] for name in both}
 
 
 def test_every_dependency_is_locked_in_a_version_that_is_allowed() -> None:
-    extras = PROJECT["optional-dependencies"]
+    extras, lock = PROJECT["optional-dependencies"], versions()
     (own,) = (r for r in map(Requirement, extras["test"]) if r.name == "peftkit")
     named = [*PROJECT["dependencies"], *extras["test"], *(r for e in own.extras for r in extras[e])]
     wanted = [r for r in map(Requirement, named) if r.name != "peftkit"]
     missing = [
-        str(r)
-        for r in wanted
-        if (found := LOCKED.get(canonicalize_name(r.name))) is None
-        or not r.specifier.contains(found["version"])
+        str(one)
+        for one in wanted
+        if (found := lock.get(canonicalize_name(one.name))) is None
+        or not one.specifier.contains(found)
     ]
     assert not missing
 
 
-def test_every_locked_file_is_pypis_and_has_a_sha256() -> None:
-    for name, package in LOCKED.items():
-        files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
-        assert files, name
-        for file in files:
-            assert file["url"].startswith("https://files.pythonhosted.org/packages/"), name
-            assert re.fullmatch(r"[0-9a-f]{64}", file["hashes"]["sha256"]), name
-    rest = [package for package in LOCK["packages"] if "directory" in package]
-    assert [(p["name"], p["directory"]["path"]) for p in rest] == [("peftkit", ".")]
+def test_a_lock_of_pips_becomes_lines_without_addresses() -> None:
+    wheel = {"url": "https://index/b.whl", "hashes": {"sha256": "1" * 64}}
+    packages = [
+        {"name": "b", "version": "2", "wheels": [wheel]},
+        {"name": "a", "version": "1", "sdist": {"hashes": {"sha256": "0" * 64}}},
+        {"name": "peftkit", "directory": {"path": "."}},
+    ]
+    wanted = f"a==1 --hash=sha256:{'0' * 64}\nb==2 --hash=sha256:{'1' * 64}\n"
+    assert locked({"packages": packages}) == HEAD + wanted
