@@ -50,8 +50,6 @@ class PlannedRecipe:
     """Where the rates come from that times follow from."""
     price_per_hour: float | None = None
     """Of each device, in any currency."""
-    hints: tuple[str, ...] = ()
-    """What upstream says of options that it will drop, each with its key."""
 
     @property
     def communicated_bytes(self) -> int | None:
@@ -72,7 +70,7 @@ class PlannedRecipe:
             "evaluation": None if evaluation is None else dataclasses.asdict(evaluation),
             "speeds": speeds,
             "communicated_bytes": self.communicated_bytes,
-            "hints": list(self.hints),
+            "hints": list(self.plan.hints),
         }
 
 
@@ -100,7 +98,6 @@ def plan_recipe(  # noqa: PLR0913 - what the command line takes
     from peftkit.memory.lengths import length_key, row_lengths
     from peftkit.planning import devices
     from peftkit.planning.forecast import forecast
-    from peftkit.recipe.build import build
     from peftkit.system.machine import describe_machine
 
     _check_options(gpus, here, price_per_hour, num_processes)
@@ -125,8 +122,7 @@ def plan_recipe(  # noqa: PLR0913 - what the command line takes
     )
     is_measured = here and machine.device == "cpu"
     rates_from = "rates measured here just now" if is_measured else "published rates"
-    hints = build(recipe, machine, is_here=False).hints
-    return PlannedRecipe(made, verdicts, forecasts, origin, rates_from, price_per_hour, hints)
+    return PlannedRecipe(made, verdicts, forecasts, origin, rates_from, price_per_hour)
 
 
 def _check_options(
@@ -181,7 +177,7 @@ def render_plan(planned: PlannedRecipe) -> Group:
     parts += _evaluation(planned)
     parts += [Text(), *_times(planned)]
     parts += [Text(f"unknown: {note}", style="yellow") for note in made.unknown]
-    parts += [Text(f"hint: {hint}") for hint in planned.hints]
+    parts += [Text(f"hint: {hint}") for hint in planned.plan.hints]
     return Group(*parts)
 
 

@@ -35,16 +35,15 @@ from peftkit.system.units import duration, gibibytes
 from peftkit.training.load import load_last, load_model, load_trained
 from peftkit.training.prepare import Job, Session, prepare
 from peftkit.training.processes import (
-    DEEPSPEED,
     check_alike,
     check_device,
     check_sharding,
     is_cut,
-    launched_engine,
     loss_of_others_explained,
 )
 from peftkit.training.shards import is_sharded
 from peftkit.training.track import open_trackers
+from peftkit.training.zero import is_by_deepspeed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -180,7 +179,7 @@ def say_drift(changed: Sequence[str], screen: Screen) -> None:
     """Say what is no longer as it was when the run began."""
     for line in changed:
         screen.say(f"  changed  {line}")
-    screen.say("           the same bits are not promised from here on; drift.json says why")
+    screen.say("           the same bits are not promised from here on; drift.json keeps this")
 
 
 def settle_base(job: Job, allow_drift: bool) -> list[str]:
@@ -225,7 +224,7 @@ def _admission(job: Job, lengths: Sequence[int]) -> Admission:
     """Plan one of this run's processes."""
     from peftkit.planning.admission import Admission, find_admission
 
-    if launched_engine() == DEEPSPEED:
+    if is_by_deepspeed(job.built.method.config):
         return Admission("none: what DeepSpeed leaves to each process is not planned")
     find = partial(
         find_admission, job.recipe, job.machine, lengths,

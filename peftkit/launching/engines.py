@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftkit.errors import UsageError
+from peftkit.plugins.speed import UPSTREAM_OVERRIDE
 
 if TYPE_CHECKING:
     from peftkit.plugins import Quantizer
@@ -38,9 +39,6 @@ class Engine:
         """Tell whether the recipe's own `fsdp` asks for the same."""
         return self.name == "fsdp2"
 
-
-UPSTREAM_SPEED = "speed={loss: native, unpad: off, fused_adapter: off}"
-"""The stack's own way to compute a step, which reads each weight by calling its layer."""
 
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
@@ -74,7 +72,7 @@ def overrides_for(engine: Engine, recipe: Recipe) -> list[str]:
     """Return what the recipe must say so that plan, budget and trainer know of the engine."""
     if engine.is_fsdp and not recipe.method.options.get("fsdp"):
         return [f"method.{recipe.method.name}.fsdp=true"]
-    return [UPSTREAM_SPEED] if engine.gathers_by_layer else []
+    return [UPSTREAM_OVERRIDE] if engine.gathers_by_layer else []
 
 
 def find_problems(engine: Engine, recipe: Recipe, quantizer: Quantizer | None) -> list[str]:
@@ -88,7 +86,7 @@ def find_problems(engine: Engine, recipe: Recipe, quantizer: Quantizer | None) -
     if engine.gathers_by_layer:
         found += [
             f"--engine {engine.name} gathers one layer's weights at a time, and speed.{part}:"
-            f" {value} reads several: {UPSTREAM_SPEED}"
+            f" {value} reads several: {UPSTREAM_OVERRIDE}"
             for part, value in vars(recipe.speed).items()
             if value in ("on", "trained")
         ]

@@ -112,8 +112,7 @@ class Plan:
     footprints: Callable[[int], Footprint] = field(repr=False, compare=False)
     """From a micro-batch to what replays it; one row allocates otherwise than several."""
     scoring: Callable[[int | None], EvaluationPeak | None] = field(repr=False, compare=False)
-    """Plans the evaluation, which takes a second or two for a large model; from the prompts that
-    are scored at once, or None for the recipe's own."""
+    """Plans the evaluation, in a second or two, from the prompts scored at once or the recipe's."""
     num_trained: int = 0
     """Numbers that are trained."""
     gradient_bytes: int = 0
@@ -121,8 +120,9 @@ class Plan:
     num_virtual: int = 0
     """Positions that prompt learning puts before each row."""
     reserve: Callable[[int, int], int] | None = field(default=None, repr=False, compare=False)
-    """Replays the step, at a micro-batch and length, on a model of CUDA's caching allocator; None
-    where there is none."""
+    """Replays the step, at a micro-batch and length, on CUDA's allocator; None where none is."""
+    hints: tuple[str, ...] = ()
+    """What upstream says of options that it will drop, each with its key."""
 
     @cached_property
     def needed_bytes(self) -> int:
@@ -263,15 +263,15 @@ def plan(
             replays[key] = rehearsed.rehearse(point, held=held, block=block)
         return replays[key]
 
-    made = rehearsal(shape.micro_batch)
     return _sum_up(
-        made,
+        rehearsal(shape.micro_batch),
         shape,
         runtime,
         rehearsed,
         footprints=lambda rows: rehearsal(rows).footprint,
         scoring=partial(_score, rehearsed, built, shape, runtime),
         unscored=unplanned_scoring(built),
+        hints=built.hints,
         seconds=time.perf_counter() - start,
     )
 
@@ -346,6 +346,7 @@ def _sum_up(  # noqa: PLR0913
     footprints: Callable[[int], Footprint],
     scoring: Callable[[int | None], EvaluationPeak | None],
     unscored: tuple[str, ...],
+    hints: tuple[str, ...],
     seconds: float,
 ) -> Plan:
     """Make the plan of what a rehearsal found."""
@@ -367,6 +368,7 @@ def _sum_up(  # noqa: PLR0913
         unknown=(*made.notes, *rehearsed.sharing.notes, *unscored),
         sharing=rehearsed.sharing,
         seconds=seconds,
+        hints=hints,
         footprints=footprints,
         scoring=scoring,
         num_virtual=rehearsed.virtual.num,

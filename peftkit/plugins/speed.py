@@ -19,6 +19,12 @@ class Speed:
     """Whether a LoRA layer computes in one step what PEFT computes in six."""
 
 
+UPSTREAM = Speed("native", "off", "off")
+"""The stack's own way to compute a step, which reads each weight by calling its layer."""
+UPSTREAM_OVERRIDE = "speed={loss: native, unpad: off, fused_adapter: off}"
+"""What asks for it on the command line."""
+
+
 @dataclass(frozen=True)
 class Way:
     """Say how a method computes its steps on one model."""

@@ -11,6 +11,7 @@ from peftkit.preprocessing.class_labels import labels_of_config
 from peftkit.system.checkpoint_files import read_json
 from peftkit.system.exhaustion import exhaustion_explained
 from peftkit.training.prepare import seed_of
+from peftkit.training.processes import is_cut
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -135,8 +136,8 @@ def _device(job: Job) -> str:
 
     A quantizer quantizes on the device.
     """
-    is_cut = job.built.method.config.fsdp and job.built.quantizer is None
-    return "cpu" if is_cut else job.machine.device
+    is_read_to_host = is_cut(job.recipe) and job.built.quantizer is None
+    return "cpu" if is_read_to_host else job.machine.device
 
 
 def load_trained(job: Job, folder: Path) -> PreTrainedModel | PeftModel:

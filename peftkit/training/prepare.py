@@ -22,7 +22,7 @@ from peftkit.system.process import Process
 from peftkit.system.screen import Screen
 from peftkit.system.signals import StopRequest
 from peftkit.system.units import gibibytes
-from peftkit.training.zero import read_whole
+from peftkit.training.zero import settle_deepspeed
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -93,7 +93,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, screen: Screen, *, allow_drift: boo
     with blamed(recipe, "model.path", "model"):
         fetch_dtype(recipe)
     built = shared(build(recipe, machine), process)
-    read_whole()  # what was built may have told transformers of DeepSpeed
+    settle_deepspeed(recipe, built.method.config)
     same_recipe = partial(run_state.check_same_recipe, allow_drift=allow_drift)
     changed = process.by_main(same_recipe, run_dir, built.resolved, process.world_size)
     say_recipe(recipe, built, run_dir, screen)

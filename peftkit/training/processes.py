@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from peftkit.system.signals import StopRequest
 
 
-FSDP, DEEPSPEED = "FSDP", "DeepSpeed"
-_ENGINES = {"ACCELERATE_USE_FSDP": FSDP, "ACCELERATE_USE_DEEPSPEED": DEEPSPEED}
-
-
-def launched_engine() -> str | None:
-    """Return what a launcher told accelerate to share the model by; None for replicas."""
-    from accelerate.utils import parse_flag_from_env
-
-    return next((name for flag, name in _ENGINES.items() if parse_flag_from_env(flag)), None)
-
-
 def is_cut(recipe: Recipe) -> bool:
     """Tell whether the recipe asks for shards of the model; all that plans goes by this."""
     return bool(recipe.method.options.get("fsdp"))
@@ -63,7 +52,7 @@ def check_sharding(recipe: Recipe, process: Process) -> None:
     method = recipe.method
     key = f"method.{method.name}.fsdp"
     if not is_cut(recipe):
-        if not process.is_alone and launched_engine() == FSDP:
+        if not process.is_alone and _is_cut_by_launcher():
             raise UsageError(
                 f"the launcher's own config cuts the model into shards (FSDP), and {key} says"
                 " nothing of it: plan and budget would be those of whole models",
@@ -84,6 +73,12 @@ def check_sharding(recipe: Recipe, process: Process) -> None:
             f"{key} shards a model over accelerators: accelerate has no FSDP for CPUs",
             hint=f"{key}=false, with which every process holds all of it",
         )
+
+
+def _is_cut_by_launcher() -> bool:
+    from accelerate.utils import parse_flag_from_env
+
+    return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def check_alike(recipe: Recipe, process: Process) -> None:

@@ -174,7 +174,7 @@ def _settle_engine(trainer: Trainer, job: Job, start: Checkpoint | None) -> None
     """
     if start is not None:
         num_processes = job.run_dir.process.world_size
-        check_goes_on(start.path, num_processes=num_processes, cuts=cuts_weights(trainer.args))
+        check_goes_on(start.path, trainer.args, num_processes=num_processes)
     if trainer.is_fsdp_enabled:
         settle_shards(trainer, f"method.{job.recipe.method.name}.fsdp")
 

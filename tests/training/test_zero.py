@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,26 @@ from safetensors.torch import load_file
 from training_fixture import losses, write_recipe
 
 from peftkit.errors import UsageError
+from peftkit.recipe.load import load_recipe
 from peftkit.rundir.paths import RunDir
-from peftkit.training.zero import check_goes_on, cuts_weights, gathered, is_partitioned
+from peftkit.training.zero import (
+    check_goes_on,
+    cuts_weights,
+    gathered,
+    is_by_deepspeed,
+    is_partitioned,
+    settle_deepspeed,
+)
+
+
+def arguments(*, zero3: bool | None = None) -> Any:
+    """Stand for arguments without DeepSpeed, or with its ZeRO-2 or ZeRO-3."""
+    config = SimpleNamespace(is_zero3=lambda: zero3)
+    plugin = SimpleNamespace(hf_ds_config=config, set_deepspeed_weakref=lambda: None)
+    return SimpleNamespace(deepspeed_plugin=None if zero3 is None else plugin)
+
+
+REPLICAS, ZERO2, ZERO3 = arguments(), arguments(zero3=False), arguments(zero3=True)
 
 
 def written(folder: Path, *names: str) -> Path:
@@ -31,40 +50,45 @@ TWO = ("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
        "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt")  # fmt: skip
 
 
-def test_states_are_read_by_the_engine_that_wrote_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_goes_on(tmp_path, num_processes=4, cuts=False)
+def test_states_are_read_by_the_engine_that_wrote_them(tmp_path: Path) -> None:
+    check_goes_on(tmp_path, REPLICAS, num_processes=4)
     zero2 = written(tmp_path, *TWO)
     with pytest.raises(UsageError, match=r"as --engine zero2 -- --num_processes 2 wrote it"):
-        check_goes_on(zero2, num_processes=1, cuts=False)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    check_goes_on(zero2, num_processes=2, cuts=False)
+        check_goes_on(zero2, REPLICAS, num_processes=1)
+    check_goes_on(zero2, ZERO2, num_processes=2)
     with pytest.raises(UsageError, match="zero2 -- --num_processes 2"):
-        check_goes_on(zero2, num_processes=4, cuts=False)
+        check_goes_on(zero2, ZERO2, num_processes=4)
     with pytest.raises(UsageError, match="zero2"):
-        check_goes_on(zero2, num_processes=2, cuts=True)
+        check_goes_on(zero2, ZERO3, num_processes=2)
     zero3 = written(zero2, "zero_pp_rank_0_mp_rank_00_model_states.pt")
-    check_goes_on(zero3, num_processes=2, cuts=True)
+    check_goes_on(zero3, ZERO3, num_processes=2)
     with pytest.raises(UsageError, match="zero3"):
-        check_goes_on(zero3, num_processes=2, cuts=False)
+        check_goes_on(zero3, ZERO2, num_processes=2)
 
 
-def test_replicas_states_are_not_read_by_deepspeed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+def test_replicas_states_are_not_read_by_deepspeed(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        check_goes_on(tmp_path, num_processes=2, cuts=False)
+        check_goes_on(tmp_path, ZERO2, num_processes=2)
     assert caught.value.hint == "go on with --engine ddp, or train anew with --out FOLDER"
 
 
 def test_what_no_engine_has_cut_is_left_alone() -> None:
     layer = torch.nn.Linear(2, 2)
     assert not is_partitioned(layer)
-    assert not cuts_weights(SimpleNamespace(deepspeed_plugin=None))  # type: ignore[arg-type]
+    assert not is_by_deepspeed(REPLICAS)
+    assert not cuts_weights(REPLICAS)
     with gathered(layer.weight) as weight:
         assert weight is layer.weight
+
+
+def test_zero3_of_any_config_reads_one_layer_at_a_time(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe)
+    for args in (REPLICAS, ZERO2):
+        settle_deepspeed(recipe, args)
+    with pytest.raises(UsageError, match="gathers one layer's weights") as caught:
+        settle_deepspeed(recipe, ZERO3)
+    assert caught.value.hint
+    settle_deepspeed(load_recipe(tiny_recipe, [caught.value.hint]), ZERO3)
 
 
 def run(recipe: Path, out: Path, engine: str, *overrides: str) -> RunDir:
