@@ -179,18 +179,27 @@ def _read_model(draft: Draft) -> None:
 def _read_rows(draft: Draft, folder: Path) -> None:
     get = draft.get
     splits = [str(one) for one in listed(get("dataset_splits"), separator=",")]
-    trained = next(
-        (one for one in splits if "train" in one), str(get("dataset_train_split", "train"))
-    )
-    tested = next((one for one in splits if "train" not in one), get("dataset_test_split"))
+    trained = next((one for one in splits if "train" in one), None)
+    tested = next((one for one in splits if "train" not in one), None)
+    trained = trained or _split(draft, "dataset_train_split") or "train"
+    tested = tested or _split(draft, "dataset_test_split")
     task = _task(draft)
     train = _sets(draft, folder, task, trained)
     strategy = get("eval_strategy", get("evaluation_strategy"))
-    evaluates = bool(tested) and (not is_off(strategy) or switch(get("do_eval")))
-    held = [Rows(one.source, one.task, str(tested)) for one in train if evaluates]
+    evaluates = not is_off(strategy) or switch(get("do_eval"))
+    held = [Rows(one.source, one.task, tested) for one in train if evaluates and tested]
     put_rows(draft, train or [no_rows(draft, "dataset_name")], held=held)
     _say_rows(draft)
     _read_dialogue(draft, is_chat="chat" in task)
+
+
+def _split(draft: Draft, key: str) -> str | None:
+    """Return a split's name; a number, which peftkit would read as so many rows, is none."""
+    named = draft.get(key)
+    if named is None or (isinstance(named, str) and named[:1].isalpha()):
+        return named
+    draft.say(key, Fate.UNSUPPORTED, "expected the name of a split, e.g. `train`")
+    return None
 
 
 def _task(draft: Draft) -> dict[str, Any]:

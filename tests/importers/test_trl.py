@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from imported import ANYTHING, fates, imported, recipe_of, refused, unaccounted
 
@@ -88,6 +88,7 @@ def test_a_command_of_dpo_without_peft_is_full(tmp_path):
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@example({"dataset_name": True, "dataset_train_split": 0})
 @given(
     st.dictionaries(
         st.sampled_from(sorted({*TABLE, "bf16"} - {"model_name_or_path"})), ANYTHING, max_size=9
