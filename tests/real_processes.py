@@ -59,8 +59,6 @@ def _run(rank: int, num_processes: int, port: int, file: str, out: str) -> None:
 def _steps(file: str) -> dict[str, int]:
     import numpy as np
     import torch
-    from real_step import token_batch
-    from trl.trainer.utils import add_fused_lm_head
 
     from peftkit.memory import step
     from peftkit.memory.fake import storage_of
@@ -70,7 +68,6 @@ def _steps(file: str) -> dict[str, int]:
     from peftkit.memory.tracker import Tracker
     from peftkit.models.base import load_base
     from peftkit.planning.devices import of_size
-    from peftkit.plugins.losses import fused_loss
     from peftkit.recipe.build import build
     from peftkit.recipe.load import load_recipe
 
@@ -85,18 +82,15 @@ def _steps(file: str) -> dict[str, int]:
     )
     model = built.adapter.attach(base).train()
     step.set_checkpointing(model, args)
-    add_fused_lm_head(
-        model.get_base_model() if hasattr(model, "peft_config") else model,
-        outputs=("log_probs", "entropy", "is_top1"),
-    )
+    built.method.prepare_model(model)
+    batch, loss = _batch_and_loss(recipe, built, model)
     settings = step.StepSettings.of(args, "cpu")
-    batch = token_batch(ROWS, LENGTH, vocabulary=500)
     storage = storage_of(built.quantizer)
     tracker = Tracker(storage)
     whole: Any
     if args.fsdp:
         settings = step.StepSettings(settings.accumulation, settings.max_grad_norm, None, "cpu")
-        model = whole = _shard(model, args)
+        model = whole = _shard(model, args, f"method.{recipe.method.name}.fsdp")
         optimizer = step.make_optimizer(model, built.method)
         tracker = Tracker(storage)
     else:
@@ -115,10 +109,10 @@ def _steps(file: str) -> dict[str, int]:
             whole.set_requires_gradient_sync(is_last or options.get("sync_each_batch", False))
         elif not is_last:
             with whole.no_sync():
-                step.forward_backward(whole, dict(batch), fused_loss, settings, enter)
+                step.forward_backward(whole, dict(batch), loss, settings, enter)
             return
         rows = {key: value.clone() for key, value in batch.items()}
-        step.forward_backward(whole, rows, fused_loss, settings, enter)
+        step.forward_backward(whole, rows, loss, settings, enter)
 
     def first_micro_batches() -> None:
         for _ in range(settings.accumulation - 1):
@@ -163,13 +157,31 @@ def _steps(file: str) -> dict[str, int]:
     return {**peaks, "all": max(peaks.values()), COLLECTIVES: most}
 
 
-def _shard(model: Any, args: Any) -> Any:
+def _batch_and_loss(recipe: Any, built: Any, model: Any) -> tuple[dict[str, Any], Any]:
+    """Make what the method's own trainer reads, and the loss that it computes."""
+    from real_step import batch_of, token_batch
+    from trl.trainer.utils import add_fused_lm_head
+
+    from peftkit.plugins.losses import fused_loss
+
+    if recipe.method.name != "sft":
+        return batch_of(recipe)[0], built.method.loss()
+    add_fused_lm_head(
+        model.get_base_model() if hasattr(model, "peft_config") else model,
+        outputs=("log_probs", "entropy", "is_top1"),
+    )
+    return token_batch(ROWS, LENGTH, vocabulary=500), fused_loss
+
+
+def _shard(model: Any, args: Any, key: str) -> Any:
     """Cut the model as `Accelerator.prepare` does, which knows no FSDP of processes on a CPU."""
     import torch
     import torch.distributed as dist
     from accelerate.utils import FullyShardedDataParallelPlugin
     from accelerate.utils.fsdp_utils import fsdp2_apply_ac, fsdp2_prepare_model
     from torch.distributed.device_mesh import init_device_mesh
+
+    from peftkit.memory.cutting import settle_plugin
 
     plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
     if args.mixed_precision != "no":
@@ -184,6 +196,7 @@ def _shard(model: Any, args: Any) -> Any:
         is_main_process=False,
         device=torch.device("cpu"),
     )
+    plugin.ignored_modules = settle_plugin(plugin, model, key) or None
     plugin.set_auto_wrap_policy(model)
     if plugin.activation_checkpointing:
         model = fsdp2_apply_ac(accelerator, model)

@@ -58,9 +58,6 @@ OWN_NUMBERS = {"grpo": None, "kto": None, "sft-nf4": 1e-2}
 """What comes out otherwise: answers are drawn in each process, trl's KTO takes its baseline from
 the batches of all processes at once, and bfloat16 adds up another number where a batch has another
 shape: rows of which nothing is trained fill the last one."""
-REFUSED = {"pretrain_bert-fsdp2": "share a weight that is trained, and FSDP2 cannot cut it"}
-
-
 IN_SHARDS = {
     "head": ("adapter.lora.modules_to_save=[lm_head]", "nothing"),
     "both": ("adapter.lora.modules_to_save=[embed_tokens, lm_head]", "nothing"),
@@ -107,9 +104,6 @@ def test_two_processes_train_what_one_does(
     ended: tuple[Path, dict[str, str]], tmp_path: Path, name: str, engine: str
 ) -> None:
     folder, how = ended
-    if reason := REFUSED.get(f"{name}-{engine}"):
-        assert reason in how[f"{name}-{engine}"]
-        return
     assert how[f"{name}-{engine}"] == "nothing"
     _, method, _ = CASES[name]
     _, recipe, overrides = run_of(name, sharded=False)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from peftkit.memory import step
+from peftkit.memory.cutting import settle_plugin
 from peftkit.memory.fake import PlanningError
 from peftkit.memory.fake_step import Rehearsal, Rehearsed
 from peftkit.memory.sharing import uncuttable_explained
@@ -49,6 +50,7 @@ class Sharded(Rehearsed):
         # FSDP2 casts what it gathers; accelerate wraps no model of it in autocast.
         self.settings = dataclasses.replace(self.settings, autocast=None)
         self._is_cut = False
+        self._key = f"method.{built.recipe.method.name}.fsdp"
 
     def rehearse(self, point: Point, *, held: int = 0, block: int = 1) -> Rehearsal:
         """Run the step of one process, see `Rehearsed`.
@@ -67,7 +69,7 @@ class Sharded(Rehearsed):
             stand_alone(self.sharing.num_processes) as mesh,
             self.mode,
         ):
-            model = cut(model, self.args, mesh, self.fake.storage)
+            model = cut(model, self.args, mesh, self._key, self.fake.storage)
             self._warm_up(model, point)
             trace = self._track(model, point, kept)
         return trace, compile_trace(trace, repeats, without="load"), repeats
@@ -138,7 +140,7 @@ class Sharded(Rehearsed):
             for term, tensors in self.fake.terms.items()
         }
         with self.mode:
-            self.model = cut(self.model, self.args, mesh, self.fake.storage)
+            self.model = cut(self.model, self.args, mesh, self._key, self.fake.storage)
         for term, shard in zip(terms, self.model.parameters(), strict=True):
             left[term].append(shard)
         self.fake.terms = left
@@ -180,16 +182,21 @@ def stand_alone(num_processes: int) -> Iterator[DeviceMesh]:
         sys.excepthook = hook
 
 
-def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh, storage: Storage = PLAIN) -> Any:
+def cut(
+    model: Any, args: TrainingArguments, mesh: DeviceMesh, key: str, storage: Storage = PLAIN
+) -> Any:
     """Cut a model into shards with accelerate's own function, inside of a process group.
 
     It asks an `Accelerator` for a few values, which would need real processes. Packed weights are
     of no class of their own in a fake model, so that what accelerate does for those is said here:
     they stay whole unless they are packed into a floating dtype, and no trained weight is upcast.
 
+    Args:
+        key: the recipe's, which asks for shards.
+
     Raises:
-        PlanningError: weights that the model shares come apart. accelerate 1.15 cuts the input
-            and output embedding together, but not an encoder-decoder's others of the same weight.
+        UsageError: a weight that cannot be cut is trained.
+        PlanningError: weights that the model shares come apart.
     """
     import torch
     from accelerate.utils import FullyShardedDataParallelPlugin
@@ -198,7 +205,8 @@ def cut(model: Any, args: TrainingArguments, mesh: DeviceMesh, storage: Storage 
     options = dict(args.fsdp_plugin_args or {})
     plugin = FullyShardedDataParallelPlugin(**{**options, "cpu_ram_efficient_loading": False})
     packed = [module for module in model.modules() if storage.is_packed(module)]
-    plugin.ignored_modules = [m for m in packed if not m.weight.is_floating_point()] or None
+    left = [module for module in packed if not module.weight.is_floating_point()]
+    plugin.ignored_modules = [*left, *settle_plugin(plugin, model, key)] or None
     if args.mixed_precision != "no":
         plugin.set_mixed_precision(args.mixed_precision)
     accelerator = SimpleNamespace(

@@ -84,6 +84,21 @@ def score_masked_only(model: torch.nn.Module) -> list[Any]:
     ]
 
 
+def cut_bias_apart(model: torch.nn.Module) -> None:
+    """Give the second name of a head's bias, by which no forward reads it, a copy of its own.
+
+    FSDP2 cuts a trained weight that two modules hold only together with both, and BERT's head holds
+    its last layer's bias once more. What is saved has the trained one under both names.
+    """
+    from torch import nn
+
+    native = native_model(model)
+    last = native.get_output_embeddings()
+    for module in native.modules():
+        if module is not last and (own := module._parameters.get("bias")) is last.bias is not None:
+            module.bias = nn.Parameter(own.detach().clone(), requires_grad=False)
+
+
 def _head(native: Any) -> torch.nn.Module:
     """Return what stands between body and logits: the child that holds the output embeddings."""
     last = native.get_output_embeddings()

@@ -154,10 +154,12 @@ class PretrainMLM(Method):
         }
 
     def prepare_model(self, model: torch.nn.Module) -> None:
-        """Let the head see masked words alone."""
-        from peftkit.methods.masked_head import score_masked_only
+        """Let the head see masked words alone, and be cut into shards where that is asked for."""
+        from peftkit.methods.masked_head import cut_bias_apart, score_masked_only
 
         score_masked_only(model)
+        if self.config.fsdp:
+            cut_bias_apart(model)
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
         """Make Muon where the recipe asks for it."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peftkit.methods.masked_head import MaskedBatches, score_masked_only, scored_masked_only
+from peftkit.methods.masked_head import (
+    MaskedBatches,
+    cut_bias_apart,
+    score_masked_only,
+    scored_masked_only,
+)
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -93,3 +98,20 @@ def test_an_adapter_around_the_model_changes_nothing_and_hooks_come_off_again() 
     assert model(**whole(batch, ROWS)).prediction_logits.shape[:2] == (2, 7)
     with pytest.raises(TypeError):
         base.bert.embeddings(masked_positions=1)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_no_forward_reads_the_second_name_of_a_heads_bias(model_type: str) -> None:
+    model = build(model_type, "AutoModelForMaskedLM", **FAMILIES[model_type])
+    batch = MaskedBatches(0, 0.15)([{k: row[k] for k in ("input_ids", "labels")} for row in ROWS])
+    score_masked_only(model)
+    wanted, before = model(**batch).loss, {id(one) for one in model.parameters()}
+    cut_bias_apart(model)
+    copies = [one for one in model.parameters() if id(one) not in before]
+    for copy in copies:
+        copy.data.fill_(torch.nan)
+    assert torch.equal(model(**batch).loss, wanted)
+    names = [n for n, _ in model.named_parameters(remove_duplicate=False) if n.endswith("bias")]
+    held = [id(model.get_parameter(name)) for name in names]
+    assert len(held) == len(set(held))  # no bias is held twice any more
+    assert copies or model_type in {"electra", "xlm", "distilbert", "modernbert"}
