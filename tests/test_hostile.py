@@ -15,8 +15,8 @@ import pytest
 import tiny
 
 CODES = {0, 2, 3, 4, 5, 6, 7}
-SECONDS = 15.0
-"""Of computing: 5 more than what the slowest sound call takes on a slow machine."""
+SECONDS = 10.0
+"""Of computing, imports that a verb makes among it, on a machine with other work."""
 LEAST_BYTES = 1 << 30
 NAMES = {
     "base": [name for name, _ in hostile.bases()],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ def _read_cells(
 def _check_header(path: Path, names: list[str]) -> list[str]:
     if not names:
         return []
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, num in Counter(names).items() if num > 1)
     if repeated:
         raise DataError(f"{path}:1: the header names {', '.join(map(repr, repeated))} twice")
     if not all(name.strip() for name in names):

@@ -17,6 +17,8 @@ _SMALL_BYTES = 8 << 20
 """Of a document that is read without asking how much memory it takes."""
 _VALUE_BYTES = 80
 """What CPython takes for a small value and its place in a list, or in an object."""
+_MAX_VALUES = 1 << 20
+"""Of one row, counted by its punctuation; prose has one comma in a hundred characters."""
 HINT = "each line holds one JSON object: check that line with `python -m json.tool`"
 
 
@@ -53,6 +55,11 @@ def _read_lines(path: Path, bad: BadLines) -> Iterator[Row]:
     with open_bytes(path) as stream:
         offset = stream.tell()
         for number, raw in lines_of(path, stream):
+            if len(raw) > _MAX_VALUES and _num_values(raw) > _MAX_VALUES:
+                raise DataError(
+                    f"{prefix}{number}: the row has more than {_MAX_VALUES:,} values",
+                    hint="a row is what is trained at once: write it as several",
+                )
             try:
                 values = json.loads(raw.decode("utf-8")) if raw.strip() else None
             except UnicodeDecodeError as error:
@@ -126,7 +133,7 @@ def _check_room(path: Path, raw: bytes) -> None:
 
     if len(raw) < _SMALL_BYTES:
         return
-    num_values = sum(map(raw.count, (b",", b"[", b"{")))
+    num_values = _num_values(raw)
     needed, free = 2 * len(raw) + _VALUE_BYTES * num_values, host_memory()[1]
     if needed > free:
         raise ResourceError(
@@ -134,6 +141,10 @@ def _check_room(path: Path, raw: bytes) -> None:
             f" which {gibibytes(free)} are free",
             hint=f"write it as JSON lines: jq -c '.[]' {path} > rows.jsonl",
         )
+
+
+def _num_values(raw: bytes) -> int:
+    return sum(map(raw.count, (b",", b"[", b"{")))
 
 
 def _refuse_object(path: Path) -> None:

@@ -7,6 +7,7 @@ slowly, to find out in which line.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 10_000
 MAX_SHOWN = 10
 """How many malformed lines an error shows; the rest are counted."""
+MAX_COUNTED = 100_000
+"""After so many of them a file is not read on."""
+MAX_COLUMNS = 10_000
+"""Of a table; where keys are data, each row brings new ones."""
+
+
+class _EnoughError(Exception):
+    """End the reading of a file with too many malformed lines."""
 
 
 class Row(NamedTuple):
@@ -48,7 +57,9 @@ class BadLines:
     """How many there were."""
 
     def add(self, place: str, what: str) -> None:
-        """Note one line."""
+        """Note one line; end the reading where there are too many."""
+        if self.num_lines == MAX_COUNTED:
+            raise _EnoughError
         self.num_lines += 1
         if len(self.shown) < MAX_SHOWN:
             self.shown.append(f"{place}: {what}")
@@ -65,7 +76,9 @@ class BadLines:
             raise DataError(self.shown[0], hint=hint)
         lines = [f"{self.num_lines} malformed lines", *(f"  {line}" for line in self.shown)]
         if self.num_lines > len(self.shown):
-            lines.append(f"  and {self.num_lines - len(self.shown)} more")
+            is_all = self.num_lines < MAX_COUNTED
+            more = f"{self.num_lines - len(self.shown)} more"
+            lines.append(f"  and {more}" if is_all else f"  and {more}; it was not read on")
         raise DataError("\n".join(lines), hint=hint)
 
 
@@ -97,9 +110,12 @@ def build_table(
             return (
                 pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
             )
+        except _EnoughError:
+            pass  # and let go of what was read
         except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError) as error:
-            for _ in rows:  # the lines after the chunk that failed
-                pass
+            with suppress(_EnoughError):
+                for _ in rows:  # the lines after the chunk that failed
+                    pass
             bad.check(hint=hint)
             misfits = find_misfits(read(BadLines()))
             in_the_way = misfits.keys() - (needed if needed is not None else misfits.keys())
@@ -109,16 +125,31 @@ def build_table(
             if in_the_way <= left_out:
                 raise DataError(f"the rows do not fit one table: {error}") from None
             left_out |= in_the_way
+        bad.check(hint=hint)
 
 
 def _chunks(rows: Iterator[Row], bad: BadLines, left_out: Collection[str]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
-    while chunk := [row.values for row in islice(rows, CHUNK_ROWS)]:
+    names: dict[str, None] = {}
+    while chunk := list(islice(rows, CHUNK_ROWS)):
         if bad.num_lines:
             continue  # the file is refused anyway: only find the other malformed lines
-        names = dict.fromkeys(name for values in chunk for name in values if name not in left_out)
-        yield pa.table({name: pa.array([values.get(name) for values in chunk]) for name in names})
+        own: dict[str, None] = {}
+        for row in chunk:
+            own |= dict.fromkeys(name for name in row.values if name not in left_out)
+            if len(names) + len(own) > MAX_COLUMNS and len(names | own) > MAX_COLUMNS:
+                raise _too_many_columns(row)
+        names |= own
+        values = [row.values for row in chunk]
+        yield pa.table({name: pa.array([one.get(name) for one in values]) for name in own})
+
+
+def _too_many_columns(row: Row) -> DataError:
+    return DataError(
+        f"{row.place}: with this row there are more than {MAX_COLUMNS:,} keys, each a column",
+        hint="where keys are data, write them as values: [{key: a, value: 1}, ...]",
+    )
 
 
 def to_dataset(table: pa.Table) -> Dataset:

@@ -148,3 +148,12 @@ def test_a_document_that_does_not_fit_in_memory_is_not_parsed(here, monkeypatch)
     file.write_bytes(b"[" + b"[]," * (5 << 20) + b"[]]")
     with pytest.raises(ResourceError, match=r"takes about 8\d\d MiB of memory .* which 300"):
         read(file)
+
+
+def test_a_row_of_more_values_than_any_is_refused_before_it_is_parsed(here, monkeypatch):
+    monkeypatch.setattr("peftkit.sources.json_rows._MAX_VALUES", 50)
+    (here / "a.jsonl").write_text('{"a": "x"}\n{"a": [' + "1," * 50 + "1]}\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the row has more than 50 values"):
+        read(here / "a.jsonl")
+    (here / "a.jsonl").write_text(json.dumps({"a": "no punctuation " * 9}))
+    assert read(here / "a.jsonl")

@@ -92,3 +92,29 @@ def test_malformed_lines_come_before_misfits_and_are_counted():
 
 def test_no_rows_make_an_empty_table():
     assert build([]).num_rows == 0
+
+
+def test_a_file_of_malformed_lines_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(module, "MAX_COUNTED", 12)
+    read_on = []
+
+    def read(bad):
+        for number in range(1, 30):
+            read_on.append(number)
+            bad.add(f"a.jsonl:{number}", "broken")
+            yield from ()
+
+    with pytest.raises(DataError) as caught:
+        build_table(read, hint="mend it")
+    assert str(caught.value).splitlines()[-2] == "  and 2 more; it was not read on"
+    assert read_on[-1] == 13
+
+
+@pytest.mark.parametrize("chunk", [1, 10])
+def test_keys_that_are_data_are_told_from_columns(monkeypatch, chunk):
+    monkeypatch.setattr(module, "MAX_COLUMNS", 4)
+    monkeypatch.setattr(module, "CHUNK_ROWS", chunk)
+    rows = [{"a": 1, f"k{number}": 1} for number in range(6)]
+    assert build(rows[:3]).num_columns == 4
+    with pytest.raises(DataError, match=r"^a\.jsonl:4: with this row there are more than 4 keys"):
+        build(rows)
