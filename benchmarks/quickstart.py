@@ -6,7 +6,7 @@ A phase ends where the run says so on its screen. Wall-clock seconds count on a 
 processor's beside them hardly depend on what else runs. With several checkouts, the ratio of each
 later one to the first is given repeat by repeat. `--set KEY=VALUE` overrides the recipe for all
 (`method.sft.max_steps=12`), `--env NAME=VALUE` sets a variable for a second turn of each checkout,
-which stands beside the plain one (`MALLOC_TOP_PAD_=67108864`). Writes
+which stands beside the plain one (`THP_MEM_ALLOC_ENABLE=0`). Writes
 benchmarks/results/quickstart.json.
 """
 

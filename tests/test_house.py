@@ -349,6 +349,7 @@ def test_a_quantization_is_known_to_its_own_files_alone() -> None:
         "recipe/optimizers.py": "optimizers that live in the same packages",
         "recipe/schema.py": "an example",
         "recipe/tables.py": "hints of its native config that are wrong",
+        "system/imports.py": "what it has compiled on import",
         "system/quiet.py": "the stack's chatter",
     }
     names = re.compile(r"bitsandbytes|bnb_|load_in_[48]bit|Params4bit|torchao", re.IGNORECASE)

@@ -7,11 +7,10 @@ needs at one micro-batch and length, and it answers for any other without runnin
 from __future__ import annotations
 
 import dataclasses
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import PeftkitError
@@ -247,7 +246,6 @@ def plan(
 
     built = build(recipe, machine := machine or describe_machine(), is_here=False)
     known_loss(built)  # whatever is unknown is said first
-    _leave_imports_uncollected()
     built, config = with_tokens(built, config_of(built, lengths))
     shape = batch_shape(built, config, lengths)
     rehearsed = _rehearsed(built, config, machine, shape, lengths, num_processes)
@@ -309,15 +307,6 @@ def plan_run(
         return None, error.message
     except Exception as error:
         return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"
-
-
-@cache
-def _leave_imports_uncollected() -> None:
-    """Keep the garbage collector off the stack's modules, once: it walks them for 2 s of 12.
-
-    Only once, since what is frozen is never collected, a former plan's models included.
-    """
-    gc.freeze()
 
 
 def _score(

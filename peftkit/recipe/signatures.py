@@ -21,7 +21,11 @@ from typing import Any
 from peftkit.errors import UsageError
 from peftkit.recipe.kinds import ANY, NULL, Kind, from_hint, union
 from peftkit.recipe.signature_cache import cached, installed_version, source_digest
+from peftkit.system.imports import import_uncompiled, importing, leave_imports_uncollected
 from peftkit.system.quiet import quiet_stack
+
+STACK = ("peft", "transformers", "trl")
+"""What imports PEFT."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,14 @@ def load_class(reference: str) -> type:
     module, _, name = reference.partition(":")
     quiet_stack()
     try:
-        value: Any = import_module(module)
-        for part in name.split("."):
-            value = getattr(value, part)
+        with importing():
+            if is_of_stack := module.partition(".")[0] in STACK:
+                import_uncompiled()
+            value: Any = import_module(module)
+            for part in name.split("."):
+                value = getattr(value, part)
+        if is_of_stack:
+            leave_imports_uncollected()
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"{reference} cannot be imported: {error}",

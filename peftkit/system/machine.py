@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftkit.plugins import Machine
+from peftkit.system.imports import importing
 
 _CGROUP_FILES = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -20,7 +21,8 @@ _CGROUP_FILES = (
 
 def describe_machine() -> Machine:
     """Describe the device that a run on this machine uses: CUDA, XPU, MPS, else the CPU."""
-    import torch
+    with importing():
+        import torch
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
