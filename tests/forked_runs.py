@@ -32,6 +32,42 @@ def run_forked(recipe: Path, out: Path, at_write: Callable[[int], None] = lambda
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def run_words(words: list[str], said: Path) -> tuple[int, str]:
+    """Run a command in a fork of this process; return its exit code and what it said."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            _speak_into(said)
+            code = call(words)
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, said.read_text("utf-8", errors="replace")
+
+
+def call(words: list[str]) -> int:
+    """Run a command in this process, as a shell does; return its exit code."""
+    from peftkit.cli import main
+
+    warnings.resetwarnings()  # which are errors here, and none in a shell
+    try:
+        main(words)
+    except SystemExit as left:
+        return int(left.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 98
+
+
+def _speak_into(said: Path) -> None:
+    stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+
+
 def num_writes(recipe: Path, out: Path) -> int:
     """Run a recipe to its end and count its writes."""
     counted = out.with_name("counted")
@@ -46,22 +82,9 @@ def _note(file: Path, _number: int) -> None:
 
 
 def _run(recipe: Path, out: Path, at_write: Callable[[int], None]) -> int:
-    from peftkit.cli import main
-
-    warnings.resetwarnings()  # which are errors here, and none in a shell
-    said = os.open(out.with_name("said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    _speak_into(out.with_name("said"))
     _watch(str(out), at_write)
-    try:
-        main(["run", str(recipe), "--out", str(out)])
-    except SystemExit as left:
-        return int(left.code or 0)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 98
+    return call(["run", str(recipe), "--out", str(out)])
 
 
 def _watch(inside: str, at_write: Callable[[int], None]) -> None:

@@ -7,12 +7,12 @@ import resource
 import shutil
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import hostile
 import pytest
 import tiny
+from forked_runs import call
 
 CODES = {0, 2, 3, 4, 5, 6, 7}
 SECONDS = 10.0
@@ -108,20 +108,6 @@ def run_child(words: list[str], said: Path) -> tuple[int, float, int]:
             os._exit(code)
     _, status, used = os.wait4(child, 0)
     return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss << 10
-
-
-def call(words: list[str]) -> int:
-    from peftkit.cli import main
-
-    warnings.resetwarnings()  # which are errors here, and none in a shell
-    try:
-        main(words)
-    except SystemExit as left:
-        return int(left.code or 0)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 98
 
 
 def resident() -> int:

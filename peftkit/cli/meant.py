@@ -12,6 +12,7 @@ from typing import Any
 from peftkit.cli.app import CommandLineError
 from peftkit.cli.words import (
     DATA_SUFFIXES,
+    DRY_RUN,
     OPTIONS,
     POSITIONAL,
     RECIPE_SUFFIXES,
@@ -44,13 +45,16 @@ def command_for(program: Any, given: Sequence[str]) -> str | None:
         return f"peftkit {shlex.join(verb)} --help"
     if not verb[0].startswith("-"):
         command = _command(program, verb)
-        verb, rest = _paths(verb, list(_arguments(command, verb, rest)))
+        given_in_order = _words_first(command, words[len(verb) :])
+        rest = _words_first(command, list(_arguments(command, verb, rest)))
+        verb, rest = _paths(verb, rest)
         command = _command(program, verb)
         lacks = verb[0] in OF_RECIPES and bool(rest) and not Path(rest[0]).exists()
         if lacks or command is None or not _is_parsed(command, rest):
             return None
-    meant = [*verb, *rest]
-    return None if meant == words else f"peftkit {shlex.join(meant)}"
+        if [*verb, *rest] == [*words[: len(verb)], *given_in_order]:
+            return None
+    return f"peftkit {shlex.join([*verb, *rest])}"
 
 
 def _verb(program: Any, words: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -63,8 +67,9 @@ def _verb(program: Any, words: Sequence[str]) -> tuple[tuple[str, ...], list[str
     if first.startswith("-"):
         asked = first.lstrip("-")
         return VERBS.get(asked, ()) if asked in ("version", "help") else (), []
-    if first in _formats():
-        return ("export",), [*rest, "--to", first]
+    if first in {*DRY_RUN, *_formats()}:
+        is_dry = first in DRY_RUN
+        return (("run",), [*rest, "--dry-run"]) if is_dry else (("export",), [*rest, "--to", first])
     if by_file := _verb_of_file(Path(first)):
         return (by_file,), list(words)
     close = get_close_matches(first, [*program.commands, *VERBS], n=1, cutoff=0.7)
@@ -123,6 +128,19 @@ def _arguments(command: Any, verb: Sequence[str], rest: list[str]) -> Iterator[s
             yield _override(name, value, recipe) or word
         else:
             yield word
+
+
+def _words_first(command: Any, rest: Sequence[str]) -> list[str]:
+    """Put options behind the words that are none, which mean the same and are read by place."""
+    _, valued = _options(command) if command is not None else (frozenset(), frozenset())
+    plain, options, left = list[str](), list[str](), list(rest)
+    while left:
+        word = left.pop(0)
+        is_option = word.startswith("-") and len(word) > 1
+        (options if is_option else plain).append(word)
+        if is_option and word in valued and left:
+            options.append(left.pop(0))
+    return [*plain, *options]
 
 
 def _option(

@@ -34,6 +34,9 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 }
 """A word that is no command -> the command."""
 
+DRY_RUN = frozenset({"dry-run", "dryrun", "dry_run", "simulate", "test-run"})
+"""Words for a run that trains nothing."""
+
 SAME_COMMAND = frozenset({"resume", "resume-from-checkpoint", "continue", "overwrite-output-dir"})
 """Options that ask for what the same command does by itself."""
 

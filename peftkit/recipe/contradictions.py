@@ -241,13 +241,18 @@ def _scored(stated: Stated) -> Found:
         )
 
 
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff",
+)  # fmt: skip
+
+
 def _generation(stated: Stated) -> Found:
     if stated.evaluate is None:
         return
     options, at = stated.evaluate.generation, "evaluate.generation"
     yield from _generated(stated, at)
     if options.get("do_sample") is not True:
-        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "top_h"):
+        for name in _SAMPLING:
             if options.get(name) is not None:
                 yield f"{at}.{name}", "is ignored by greedy decoding", "write do_sample: true"
     if options.get("num_beams") in (None, 1):

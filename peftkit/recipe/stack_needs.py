@@ -14,7 +14,8 @@ from peftkit.recipe.stated import Found
 from peftkit.recipe.trackers import OPTION, TRACKERS, reported_to
 from peftkit.system.patterns import check_pattern
 
-_LIGER = "use_liger_kernel"
+_PACKAGES = {"use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
+"""Option -> the package that it needs."""
 _DEVICES = re.compile(r"(cuda|xpu|mps|npu)(:\d+)?")
 _PLACES = ("auto", "balanced", "balanced_low_0", "sequential", "cpu")
 """What `device_map` says of no device."""
@@ -29,7 +30,7 @@ def find_needs(recipe: Recipe, config: Any, device: str) -> Found:
     """
     yield from _on_a_cpu(recipe, device)
     yield from _device_map(recipe, device)
-    yield from _liger(recipe)
+    yield from _packages(recipe)
     yield from _best_metric(recipe)
     yield from _patterns(recipe)
     yield from _trackers(recipe)
@@ -72,13 +73,14 @@ def _device_map(recipe: Recipe, device: str) -> Found:
         )
 
 
-def _liger(recipe: Recipe) -> Found:
-    if recipe.method.options.get(_LIGER) and find_spec("liger_kernel") is None:
-        yield (
-            _at(recipe, _LIGER),
-            "needs the package liger_kernel, which is missing",
-            "pip install liger-kernel, or delete it",
-        )
+def _packages(recipe: Recipe) -> Found:
+    for option, package in _PACKAGES.items():
+        if recipe.method.options.get(option) and find_spec(package) is None:
+            yield (
+                _at(recipe, option),
+                f"needs the package {package}, which is missing",
+                f"pip install {package.replace('_', '-')}, or delete it",
+            )
 
 
 def _trackers(recipe: Recipe) -> Found:

@@ -342,6 +342,8 @@ def _repair(value: Any, kind: Kind) -> str | None:
     names = {branch.name for branch in branches}
     choices = [c for b in branches if b.name == "choice" for c in b.choices]
     if isinstance(value, str):
+        if "list" in names and names <= {"list", "null"}:
+            return f"write [{value}]" if matches([value], kind) else None
         return _repair_text(value, names, choices)
     if value is None:
         return "delete the key to take its default"
@@ -377,8 +379,6 @@ def _repair_text(text: str, names: set[str], choices: Sequence[Any]) -> str | No
         close = [word for word in words if text and word.startswith(text.lower())]
         close = close or get_close_matches(text.lower(), words, n=1, cutoff=0.5)
         return f"did you mean {close[0]}?" if close else None
-    if "list" in names and names <= {"list", "null"}:
-        return f"write [{text}]"
     return "delete the key, or write null" if text == "None" and "null" in names else None
 
 

@@ -55,6 +55,7 @@ TYPED = {
     "fuse runs/tiny --out merged": "merge runs/tiny --out merged",
     "estimate r.yaml": "plan r.yaml",
     "vram r.yaml": "plan r.yaml",
+    "dry-run r.yaml": "run r.yaml --dry-run",
     "templates": "recipes",
     "examples summarize-lora": "recipes summarize-lora",
     "summarize-lora": "recipes summarize-lora",
@@ -98,6 +99,8 @@ TYPED = {
     "export runs/tiny --format safetensors": "export runs/tiny --to safetensors",
     "generate runs/tiny hello --max-new-tokens 2": "generate runs/tiny hello -o max_new_tokens=2",
     "generate runs/tiny --input rows.jsonl": "generate runs/tiny --file rows.jsonl",
+    "run --out x r.yaml --epochs 3": f"run r.yaml {SFT}.num_train_epochs=3 --out x",
+    "check --build r.yaml lr=1e-4": f"check r.yaml {SFT}.learning_rate=1e-4 --build",
     # keys in other words
     "run r.yaml epochs=3": f"run r.yaml {SFT}.num_train_epochs=3",
     "run r.yaml sft.learning_rate=1e-4": f"run r.yaml {SFT}.learning_rate=1e-4",
