@@ -19,6 +19,7 @@ from peftkit.plugins.rendering import PLAIN, Rendering
 from peftkit.plugins.rows import IGNORED
 from peftkit.preprocessing.chat_template import MARKS, ChatTemplate, TemplateError
 from peftkit.preprocessing.turns import Rendered, lay_out
+from peftkit.system.templates import conversation_bounds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -130,7 +131,8 @@ class Dialogue:
 
     def _lay_out(self, one: Conversation) -> Rendered | DataError:
         try:
-            return lay_out(self.template, one.messages, one.tools, one.trained_turns)
+            with conversation_bounds(str(self.tokenizer.name_or_path)):
+                return lay_out(self.template, one.messages, one.tools, one.trained_turns)
         except TemplateError:
             raise
         except DataError as error:

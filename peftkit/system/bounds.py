@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 _MAPPED = Path("/proc/self/statm")
+_this_thread = threading.local()
 
 
 class OutOfTimeError(BaseException):
@@ -29,14 +30,22 @@ class OutOfTimeError(BaseException):
 def bounded(seconds: float, num_bytes: int) -> Iterator[None]:
     """Let what is inside compute for so long, and take so much memory beside what is in use.
 
-    Time is bounded in the main thread, which alone can be interrupted, and memory on Linux.
+    Time is bounded in the main thread, which alone can be interrupted, and memory on Linux. Within
+    bounds no others are set: those outside hold for all of it.
 
     Raises:
         OutOfTimeError: it takes longer.
         MemoryError: it asks for more.
     """
-    with _within_memory(num_bytes), _within_time(seconds):
+    if getattr(_this_thread, "is_bounded", False):
         yield
+        return
+    _this_thread.is_bounded = True
+    try:
+        with _within_memory(num_bytes), _within_time(seconds):
+            yield
+    finally:
+        _this_thread.is_bounded = False
 
 
 @contextmanager

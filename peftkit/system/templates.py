@@ -51,6 +51,30 @@ def template_bounds(name: str) -> Iterator[None]:
         RefusedByTemplateError: the template refuses the messages.
         ArtefactError: it computes without an end, or takes memory without one.
     """
+    with conversation_bounds(name):
+        try:
+            yield
+        except (PeftkitError, MemoryError, RecursionError):  # a signal's, and what bounds tell
+            raise
+        except Exception as error:  # its mistakes are Python's: a division by 0, no such key
+            raise RefusedByTemplateError(
+                f"the chat template refuses the messages: {first_line(error) or _kind(error)}",
+                hint="mend those rows, or give another template as `model.chat_template: NAME`",
+            ) from error
+
+
+@contextmanager
+def conversation_bounds(name: str) -> Iterator[None]:
+    """Hold all that is rendered of one conversation within the bounds of one rendering.
+
+    Setting them takes half as long as rendering a short conversation.
+
+    Args:
+        name: of the tokenizer.
+
+    Raises:
+        ArtefactError: it computes without an end, or takes memory without one.
+    """
     try:
         with bounded(SECONDS, NUM_BYTES):
             yield
@@ -64,10 +88,7 @@ def template_bounds(name: str) -> Iterator[None]:
             f"the chat template of {name or 'this tokenizer'} {said} for one conversation",
             hint="read it before anything else; model.chat_template: NAME takes another one",
         ) from None
-    except PeftkitError:  # a signal's
-        raise
-    except Exception as error:  # a template's mistakes are Python's: a division by 0, no such key
-        raise RefusedByTemplateError(
-            f"the chat template refuses the messages: {first_line(error) or type(error).__name__}",
-            hint="mend those rows, or give another template as `model.chat_template: NAME`",
-        ) from error
+
+
+def _kind(error: Exception) -> str:
+    return type(error).__name__

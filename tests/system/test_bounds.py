@@ -32,3 +32,17 @@ def test_what_ends_by_itself_leaves_nothing_set() -> None:
         assert sum(range(10)) == 45
     assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_bounds_outside_hold_for_all_that_is_inside() -> None:
+    with pytest.raises(OutOfTimeError), bounded(0.1, 64 << 20):
+        while True:
+            with bounded(5, 64 << 20):
+                sum(range(100))
+
+
+def test_after_bounds_others_are_set_again() -> None:
+    with pytest.raises(ZeroDivisionError), bounded(5, 64 << 20), bounded(5, 64 << 20):
+        1 / 0  # noqa: B018 - for what it raises
+    with pytest.raises(MemoryError), bounded(5, 64 << 20):
+        bytes(200 << 20)
