@@ -12,9 +12,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from peftkit.errors import UsageError
+from peftkit.plugins.last_block import num_experts
 from peftkit.plugins.native import native_model
 from peftkit.plugins.speed import Speed, Way
-from peftkit.plugins.trained_loss import TrainedLoss, num_experts
+from peftkit.plugins.trained_loss import TrainedLoss
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, Trainer

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from peftkit.plugins.last_block import last_block_at
 from peftkit.plugins.native import native_model
 from peftkit.plugins.rows import IGNORED
 
@@ -67,7 +67,7 @@ class TrainedLoss:
         self, model: Any, native: Any, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, Any]:
         at, targets = self.positions(batch["labels"])
-        with _last_block_at(native, at, batch["labels"].shape):
+        with last_block_at(native, at, batch["labels"].shape):
             hidden, outputs = hidden_states(model, native, batch)
         return hidden.reshape(-1, hidden.shape[-1]).index_select(0, at), targets, outputs
 
@@ -76,57 +76,6 @@ def head_of(native: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return a head's weight and bias; PEFT's wrapper of trained rows merges them, and has none."""
     head = native.get_output_embeddings()
     return head.weight, getattr(head, "bias", None)
-
-
-@contextmanager
-def _last_block_at(native: Any, at: torch.Tensor, shape: torch.Size) -> Iterator[None]:
-    """Let the last block's feed-forward layers compute at some positions only.
-
-    What they give is added to the position it was made of, and nothing after them mixes positions,
-    so the others are not read. Elsewhere zeros are added. Checkpointing, which computes the block
-    again when this is over, and experts, whose balance counts every position, are left alone.
-
-    Args:
-        at: positions of the flattened batch; too many of them and nothing is saved.
-        shape: rows and columns of the batch.
-    """
-    feed_forward = _last_feed_forward(native)
-    if feed_forward is None or 2 * len(at) > shape.numel():
-        yield
-        return
-
-    def select(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0].flatten(0, 1).index_select(0, at)[None],)
-
-    def put_back(_module: Any, _args: Any, found: torch.Tensor) -> torch.Tensor:
-        whole = found.new_zeros(shape.numel(), found.shape[-1])
-        return whole.index_copy(0, at, found[0]).view(*shape, found.shape[-1])
-
-    handles = [
-        feed_forward.register_forward_pre_hook(select),
-        feed_forward.register_forward_hook(put_back),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _last_feed_forward(native: Any) -> torch.nn.Module | None:
-    """Return the last block's feed-forward layers, where each position is computed by itself."""
-    block = next(reversed(getattr(native.get_decoder(), "layers", None) or [None]), None)
-    found: torch.nn.Module | None = getattr(block, "mlp", None)
-    is_wrapped = hasattr(block, "_checkpoint_wrapped_module")  # torch's, which FSDP may put there
-    is_again = native.training and (is_wrapped or native.is_activation_checkpointing)
-    return None if is_again or num_experts(native.config) else found
-
-
-def num_experts(config: Any) -> int:
-    """Return how many experts a model's layers choose from; families name them differently."""
-    text = config.get_text_config()
-    names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return max(int(getattr(text, name, None) or 0) for name in names)
 
 
 def hidden_states(model: Any, native: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftkit.models.decoder_start import decoder_inputs
-from peftkit.plugins.native import accepted_inputs, num_virtual_tokens
+from peftkit.plugins.last_block import last_block_at
+from peftkit.plugins.native import accepted_inputs, native_model, num_virtual_tokens
 from peftkit.plugins.rows import IGNORED
+from peftkit.plugins.trained_loss import trained_positions
 from peftkit.scoring.at_once import tokens_at_once
 from peftkit.scoring.generation import evaluating
 from peftkit.scoring.shared import shared
@@ -155,7 +157,12 @@ def _batch_nats(
     # Position t predicts token t + 1
     kept_K = (labels_BT[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
     targets_BK = labels_BT[:, 1:][:, kept_K]
-    logits_BKV = _logits(model, input_ids_BT, mask_BT, kept_K)
+    if num_virtual_tokens(model):  # which move positions inside peft
+        logits_BKV = _logits(model, input_ids_BT, mask_BT, kept_K)
+    else:
+        at = trained_positions(labels_BT)[0]
+        with last_block_at(native_model(model), at, labels_BT.shape):
+            logits_BKV = _logits(model, input_ids_BT, mask_BT, kept_K)
     return _nats(logits_BKV, targets_BK)
 
 

@@ -217,7 +217,7 @@ def test_scoring_an_encoder_decoder_takes_what_is_planned(name: str, tmp_path: P
 
     def answer(model: Any) -> None:
         sources = [[7] * (LENGTH - at) for at in range(ROWS)]
-        answers = generation._generate(model, sources, config)
+        answers = generation._generate(model, sources, config, tokenizer=None)
         assert max(len(ids) for ids, _ in answers) == NUM_NEW
 
     peak = max(made["prompts"], made["answers"])

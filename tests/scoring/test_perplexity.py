@@ -50,6 +50,22 @@ def test_equals_transformers_own_loss(model):
     assert found.perplexity == pytest.approx(math.exp(nats / count), rel=1e-5)
 
 
+def test_the_last_block_computes_what_is_read_of_it(model):
+    rows = [
+        {**row, "labels": [-100] * (len(row["input_ids"]) - 2) + row["input_ids"][-2:]}
+        for row in make_rows(12, longest=30)
+    ]
+    nats, count = transformers_loss(model, rows)
+    seen: list[int] = []
+    hook = model.model.layers[-1].mlp.register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].shape[:2].numel())
+    )
+    found = token_loss(model, rows)
+    hook.remove()
+    assert sum(seen) == count == found.num_tokens
+    assert found.nats == pytest.approx(nats, rel=1e-5)
+
+
 def test_does_not_depend_on_batches_or_chunks(model, monkeypatch):
     rows = make_rows(20)
     whole = token_loss(model, rows)
