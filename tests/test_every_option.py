@@ -17,7 +17,7 @@ KEYS = {
     LORA: "adapter.lora",
 }
 ALL = [(name, option) for name in KEYS for option in properties(name)]
-SOME = {"label_smoothing_factor", "num_beams", "lora_bias"}
+SOME = {"label_smoothing_factor", "num_beams", "lora_bias", "optim_args"}
 OWN_TIME = {"max_time"}
 
 

@@ -11,14 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from peftkit.errors import PeftkitError
 from peftkit.memory import step
 from peftkit.memory.lengths import longest_rows
+from peftkit.system.exhaustion import is_exhaustion
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
     from peftkit.plugins import Method
+
+
+class OptimizerError(Exception):
+    """Raised where the optimizer, and not the model, cannot take a step: its cause says why."""
 
 
 def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int | None:
@@ -29,6 +35,9 @@ def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int
 
     Returns:
         the tokens of the longest row; None where only the trainer can compute its loss.
+
+    Raises:
+        OptimizerError: the optimizer raises anything but want of memory.
     """
     loss_of = None if method.loss() is None else method.loss_on(trainer.model.config)
     if loss_of is None:
@@ -46,9 +55,22 @@ def probe_longest_batch(trainer: Trainer, method: Method, *, device: str) -> int
         trained = [p for p in model.parameters() if p.requires_grad]
         batch = trainer._prepare_inputs(batch)
         step.forward_backward(model, batch, loss_of, settings, _ignore)
-        step.update(trained, step.make_optimizer(model, method), settings, _ignore)
+        with _told_from_the_model():
+            step.update(trained, step.make_optimizer(model, method), settings, _ignore)
     model.train(was_training)
     return max(lengths)
+
+
+@contextmanager
+def _told_from_the_model() -> Iterator[None]:
+    try:
+        yield
+    except PeftkitError:
+        raise
+    except Exception as error:
+        if is_exhaustion(error):
+            raise
+        raise OptimizerError from error
 
 
 @contextmanager

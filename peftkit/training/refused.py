@@ -37,3 +37,15 @@ def refusal_explained(
             hint=f"change them, or delete those that {name} does well without; --traceback shows"
             " where this was raised",
         ) from error
+
+
+def refused_optimizer(recipe: Recipe, error: BaseException | None) -> UsageError:
+    """Tell of the option which makes an optimizer that cannot be made, or take a step."""
+    at, options = f"method.{recipe.method.name}", recipe.method.options
+    key = next((f"{at}.{name}" for name in ("optim_args", "optim") if options.get(name)), at)
+    text = first_line(error) if error else ""
+    return UsageError(
+        f"{recipe.place(key)}: the optimizer cannot take a step: {type(error).__name__}: {text};"
+        " nothing was trained",
+        hint=f"change it, or delete it: {at}.optim=adamw_torch steps everywhere",
+    )

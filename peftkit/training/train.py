@@ -24,7 +24,7 @@ from peftkit.training.diverged import diverged, find_broken
 from peftkit.training.grouped import grouped
 from peftkit.training.prepare import say_hints
 from peftkit.training.processes import repeated_rows
-from peftkit.training.refused import refusal_explained
+from peftkit.training.refused import refusal_explained, refused_optimizer
 from peftkit.training.save import save_trained
 from peftkit.training.shards import settle_shards, whole_state
 from peftkit.training.spread import spread
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, Trainer
 
+    from peftkit.recipe.schema import Recipe
     from peftkit.rundir.checkpoints import Checkpoint
     from peftkit.training.callbacks import Watch
     from peftkit.training.prepare import Job, Session
@@ -199,7 +200,7 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
         session.screen.say("  probed   nothing: the model is cut into shards as training starts")
         return
     with (
-        _failure_explained(trainer.model),
+        _failure_explained(trainer.model, job.recipe),
         process.together(),
         exhaustion_explained("probing the longest batch"),
         blamed(job.recipe),
@@ -210,16 +211,21 @@ def _probe(trainer: Trainer, job: Job, session: Session) -> None:
 
 
 @contextmanager
-def _failure_explained(model: Any) -> Iterator[None]:
-    """Say that a model's own code cannot take a step, before any is taken.
+def _failure_explained(model: Any, recipe: Recipe) -> Iterator[None]:
+    """Say that a model's own code or the optimizer cannot take a step, before any is taken.
 
     Raises:
-        ArtefactError: with what its code raised.
+        ArtefactError: with what the model's code raised.
+        UsageError: with what the optimizer raised.
     """
+    from peftkit.memory.probe import OptimizerError
+
     try:
         yield
     except (PeftkitError, MemoryError):
         raise
+    except OptimizerError as error:
+        raise refused_optimizer(recipe, error.__cause__) from error
     except Exception as error:
         name = type(native_model(model)).__name__
         raise ArtefactError(
