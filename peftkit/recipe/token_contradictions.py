@@ -44,6 +44,13 @@ def _untrained(stated: Stated) -> Found:
         )
 
 
+def _no_rows(stated: Stated) -> Found:
+    """Find single rows that are to be trained, and none is named: PEFT fails at the first step."""
+    choice = stated.adapter.choice if stated.adapter else None
+    if choice is not None and choice.options.get(ROWS) in ([], {}):
+        yield f"adapter.{choice.name}.{ROWS}", "names no token", "delete it"
+
+
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
@@ -62,4 +69,4 @@ def _attention(stated: Stated) -> Found:
     )
 
 
-RULES = (_new_model, _untrained, _attention)
+RULES = (_new_model, _untrained, _no_rows, _attention)

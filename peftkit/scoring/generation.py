@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peftkit.errors import ResourceError, UsageError
+from peftkit.errors import ResourceError, UsageError, first_line
 from peftkit.models.decoder_start import settle_start
 from peftkit.plugins.examples import Question
 from peftkit.plugins.native import num_virtual_tokens
@@ -18,12 +18,12 @@ from peftkit.preprocessing.seq2seq_rows import cut_before_closing, encode_source
 from peftkit.recipe.strict import instead, suggest
 from peftkit.recipe.tables import OWNED
 from peftkit.scoring.answer_text import AnswerText
+from peftkit.scoring.pieces import Pieces
 from peftkit.scoring.shared import shared
 from peftkit.system.exhaustion import in_batches
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int, int], None]
@@ -44,6 +44,10 @@ NEUTRAL: Mapping[str, Any] = {
     "use_cache": True,
 }
 """Stated in full, because transformers fills what is absent from the checkpoint's own sampling."""
+
+
+_NOTHING: tuple[Any, ...] = ([], {}, "")
+"""Values that ask for nothing, at which transformers raises."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,38 @@ def generation_config(
             )
     limit = {"max_new_tokens": MAX_NEW_TOKENS}
     stops = {"eos_token_id": list(stop_ids), "pad_token_id": tokenizer.pad_token_id}
+    stated = {key: value for key, value in options.items() if value not in _NOTHING}
     try:
-        config = GenerationConfig(**{**NEUTRAL, **stops, **limit, **options})
+        config = GenerationConfig(**{**NEUTRAL, **stops, **limit, **stated})
         config.validate(strict=True)
     except (TypeError, ValueError) as error:
         raise UsageError(f"generation: {error}") from error
+    if isinstance(config.eos_token_id, int):
+        config.eos_token_id = [config.eos_token_id]
     return config
+
+
+def check_answers(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: Mapping[str, Any],
+) -> None:
+    """Write two tokens, so that what only generation refuses is refused before training.
+
+    The model and the random state are afterwards what they were.
+
+    Raises:
+        UsageError: with what transformers says of the options.
+    """
+    import torch
+
+    tried = {**options, "max_new_tokens": 2}
+    stops = stop_token_ids(model, tokenizer)
+    config = generation_config(tried, tokenizer, stop_ids=stops)
+    prompt = encode_prompt(Question(()), tokenizer)
+    settle_start(model, tokenizer)
+    with evaluating(model), torch.random.fork_rng(), _quiet():
+        _generate(model, [prompt], config, tokenizer=tokenizer)
 
 
 def stop_token_ids(
@@ -268,7 +298,7 @@ def stream_answer(  # noqa: PLR0913
     import torch
 
     settle_start(model, tokenizer)
-    pieces = _Pieces(tokenizer, set(config.eos_token_id or []), write)
+    pieces = Pieces(tokenizer, set(config.eos_token_id or []), write)
     # transformers cannot stream a beam search: it does not know its answer before the end
     can_stream = (config.num_beams or 1) == 1 and not config.stop_strings
     streamer = pieces if can_stream else None
@@ -292,51 +322,13 @@ def before_stop(text: str, config: GenerationConfig) -> tuple[str, bool]:
     return text[: min(found)] if found else text, bool(found)
 
 
-class _Pieces:
-    """Take tokens from transformers' `generate` one by one and write what is sure of their text."""
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, stops: set[int], write: Callable[[str], None]
-    ) -> None:
-        self._text, self._stops, self._write = AnswerText(tokenizer), stops, write
-        self._is_prompt = True
-        self._ids: list[int] = []
-        self._written = ""
-
-    def put(self, value: Tensor) -> None:
-        """Take the prompt first, then each new token."""
-        if self._is_prompt:
-            self._is_prompt = False
-            return
-        self._ids += [token for token in value.flatten().tolist() if token not in self._stops]
-        text = self._text.decode(self._ids)
-        # A character may be spread over tokens, and trailing whitespace may turn out to be the end
-        sure = text.rstrip("\ufffd").rstrip()
-        if sure.startswith(self._written):
-            self._emit(sure)
-
-    def end(self) -> None:
-        """Do nothing: `finish` knows the whole answer."""
-
-    def finish(self, ids: Sequence[int]) -> str:
-        """Write what is left of the whole answer, and return it."""
-        text = self._text.decode(ids)
-        self._emit(text)
-        return text
-
-    def _emit(self, text: str) -> None:
-        if piece := text[len(self._written) :]:
-            self._write(piece)
-            self._written = text
-
-
 def _generate(
     model: PreTrainedModel | PeftModel,
     rows: Sequence[Sequence[int]],
     config: GenerationConfig,
     *,
     tokenizer: PreTrainedTokenizerBase,
-    streamer: _Pieces | None = None,
+    streamer: Pieces | None = None,
 ) -> list[tuple[list[int], bool]]:
     """Generate for one batch; return new tokens up to the end, and whether there was one.
 
@@ -357,7 +349,7 @@ def _generate(
 
     input_ids = torch.tensor([padded(row, pad_id) for row in rows])
     mask = torch.tensor([padded([1] * len(row), 0) for row in rows])
-    with torch.no_grad():
+    with torch.no_grad(), _refused_explained():
         made = model.generate(
             input_ids=input_ids.to(device),
             attention_mask=mask.to(device),
@@ -383,6 +375,18 @@ def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def _refused_explained() -> Iterator[None]:
+    """Tell of the options what transformers finds out about them when it writes only."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"generation: {first_line(error)}",
+            hint="change that option, or delete it; --traceback shows where this was raised",
+        ) from error
 
 
 @contextmanager

@@ -52,7 +52,24 @@ def load_model(job: Job, screen: Screen) -> PreTrainedModel | PeftModel:
         f" trained ({trainable / total:.2%}) on {job.machine.name}"
     )
     check_fused(job, model, screen)
+    _try_answers(job, model)
     return model
+
+
+def _try_answers(job: Job, model: PreTrainedModel | PeftModel) -> None:
+    """Let a model answer by the recipe's options of generation, which no check knows all about.
+
+    Raises:
+        UsageError: with what transformers says of them.
+    """
+    from peftkit.recipe.blame import blamed
+    from peftkit.scoring.generation import check_answers
+
+    section = job.recipe.evaluate
+    is_asked = section is not None and section.generation and not is_cut(job.recipe)
+    if section is not None and is_asked and job.built.method.kind.answers == "text":
+        with blamed(job.recipe, "evaluate.generation", "evaluate"):
+            check_answers(model, job.tokenizer, section.generation)
 
 
 def check_fused(job: Job, model: PreTrainedModel | PeftModel, screen: Screen) -> None:

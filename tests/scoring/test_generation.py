@@ -251,3 +251,19 @@ def test_an_answer_stops_before_a_stop_string(tiny_model) -> None:
     )
     assert found == (cut.texts[0], True)
     assert "".join(written) == cut.texts[0]
+
+
+def test_what_only_generation_refuses_is_told_of_its_option(model, tokenizer):
+    with pytest.raises(UsageError, match=r"^generation: .*sequence_bias"):
+        generation.check_answers(model, tokenizer, {"sequence_bias": {"a": 1}})
+
+
+@pytest.mark.parametrize("options", [{"eos_token_id": 3}, {"bad_words_ids": []},
+                                     {"stop_strings": []}, {"sequence_bias": {}}])  # fmt: skip
+def test_options_that_ask_for_nothing_or_for_one_end_are_taken(model, tokenizer, options):
+    import torch
+
+    state = torch.get_rng_state()
+    generation.check_answers(model, tokenizer, options)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
