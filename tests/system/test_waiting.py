@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")  # so that what is set here is unset afterwards
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(waiting, "_share_at_work", lambda: 1.0)
 
 
 def said() -> dict[str, str]:
@@ -28,6 +30,25 @@ def test_they_sleep_where_others_compute(
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0))
     assert waiting.wait_asleep_if_busy() is asleep
     assert said() == ({"OMP_WAIT_POLICY": "passive"} if asleep else {})
+
+
+def times(file: Path, idle: int, total: int) -> None:
+    file.write_text(f"cpu  {total - idle} 0 0 {idle - 5} 5 0 0 0 0 0\ncpu0 1 2\n")
+
+
+@pytest.mark.parametrize(("idle", "asleep"), [(40, False), (28, False), (20, True), (0, True)])
+def test_work_that_has_ended_keeps_nobody_asleep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, idle: int, asleep: bool
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "getloadavg", lambda: (9, 9, 9))
+    monkeypatch.setattr(waiting, "_TIMES", tmp_path / "stat")
+    times(tmp_path / "stat", 1000, 5000)
+    later = lambda _: times(tmp_path / "stat", 1000 + idle, 5040)  # noqa: E731
+    monkeypatch.setattr(waiting.time, "sleep", later)
+    assert waiting._is_busy() is asleep
+    (tmp_path / "stat").unlink()
+    assert waiting._is_busy()
 
 
 @pytest.mark.parametrize("name", waiting.SAID)
